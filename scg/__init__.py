@@ -1,0 +1,21 @@
+"""scg compiles stochastic computation graphs into torch programs with unbiased gradients."""
+
+from scg.errors import (
+    BiasedEstimatorError,
+    EstimatorError,
+    GraphError,
+    NonFiniteError,
+    PlateError,
+    PolicyError,
+    ScgError,
+)
+from scg.graph import Graph
+from scg.nodes.handle import Node
+from scg.surrogate.estimate import Estimate
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Site
+from scg.surrogate.estimators.enumerate import Enumerate
+from scg.surrogate.estimators.reparam import Reparam
+from scg.surrogate.estimators.score import Score
+from scg.surrogate.program import Program, compile
+
+__version__ = "0.1.0"

@@ -1,0 +1,80 @@
+"""What the function of one node computes from the values of its parents, whatever kind of node it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from scg.analysis.known import ELEMENTWISE
+from scg.analysis.trace import Trace, black_box, callable_of
+from scg.laws import LAWS, law_of
+from scg.nodes.ir import IR
+from scg.nodes.records import STRUCTURAL, Det, Function, LogProb, Record, Sample
+
+
+def user_function(record: Record) -> Function | None:
+    """Return the function a user gave to a node, or None where there is none to be probed.
+
+    Distribution classes with laws of their own act on every element alike and need no probe.
+    """
+    if isinstance(record, Det):
+        return record.fn
+    function = record.dist if isinstance(record, (Sample, LogProb)) else None
+    return None if function is None or listed(function.call, LAWS) else function
+
+
+def is_elementwise(record: Record) -> bool:
+    """Say whether a node is an operation that is known to act on every element alike."""
+    if not isinstance(record, Det) or record.fn.call is None or record.differentiable is False:
+        return False
+    return record.fn.call in STRUCTURAL or listed(record.fn.call, ELEMENTWISE)
+
+
+def listed(fn: Any, table: Any) -> bool:
+    """Say whether a callable, which need not be hashable, stands in a table."""
+    return getattr(fn, "__hash__", None) is not None and fn in table
+
+
+def transform_of(record: Record) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    """Return what makes a user's function one from tensors to tensors, or None where it is one.
+
+    A black box is detached; a factory of distributions becomes that of their parameters.
+    """
+    if not isinstance(record, Det):
+        return lambda fn: partial(_parameters, fn)
+    return (lambda fn: partial(_boxed, fn)) if record.differentiable is False else None
+
+
+def _parameters(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    return law_of(fn(*args, **kwargs))[1]
+
+
+def _boxed(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return black_box(fn, args, kwargs)
+
+
+def runner(ir: IR, record: Record) -> Callable[..., Any]:
+    """Return the call of a node as a function from argument values to tensors."""
+    function = user_function(record)
+    assert function is not None
+    fn, transform = callable_of(ir, function), transform_of(record)
+    return fn if transform is None else transform(fn)
+
+
+def signature(ir: IR, trace: Trace, record: Record) -> tuple[Any, ...]:
+    """Return a key that equal calls share: the function, its constants, its parents' shapes and plates."""
+    function = user_function(record)
+    assert function is not None
+
+    def shape(name: str) -> Any:
+        return pytree.tree_map_only(
+            Tensor, lambda tensor: (tuple(tensor.shape), tensor.dtype), trace.values[name]
+        ), ir.layout[name]
+
+    constants = repr(record.arguments.substitute(shape))
+    flag = record.differentiable if isinstance(record, Det) else None
+    return function.owner or id(function.call), constants, ir.layout[record.name], flag

@@ -1,0 +1,50 @@
+"""Captured parameters: tensors and modules that functions of a graph reach without declaring them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from scg.analysis.calls import user_function
+from scg.nodes.ir import IR
+
+
+def captured(ir: IR) -> Iterator[tuple[str, str]]:
+    """Yield (node, description) for each parameter or module that a node's function captures."""
+    held = {id(tensor) for tensor in ir.store.tensors.values()}
+    held |= {id(part) for module in ir.store.modules.values() for part in module.modules()}
+    for record in ir.records():
+        function = user_function(record)
+        if function is None or function.call is None:
+            continue
+        for name, value in _reached(function.call):
+            if id(value) not in held:
+                kind = "module" if isinstance(value, nn.Module) else "parameter"
+                yield record.name, f"the {kind} '{name}'"
+
+
+def _reached(fn: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a function reaches by closure, default, global name, partial or as a bound method."""
+    if isinstance(fn, functools.partial):
+        yield from _learnable(dict(enumerate(fn.args)) | fn.keywords)
+        fn = fn.func
+    if inspect.ismethod(fn):
+        yield from _learnable({type(fn.__self__).__name__: fn.__self__})
+        fn = fn.__func__
+    if not inspect.isfunction(fn):
+        return
+    variables = inspect.getclosurevars(fn)
+    yield from _learnable({**variables.nonlocals, **variables.globals})
+    yield from _learnable(dict(enumerate(fn.__defaults__ or ())))
+
+
+def _learnable(found: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in found.items():
+        if isinstance(value, Tensor) and value.requires_grad:
+            yield str(name), value
+        elif isinstance(value, nn.Module) and any(p.requires_grad for p in value.parameters()):
+            yield str(name), value

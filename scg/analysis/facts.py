@@ -1,0 +1,152 @@
+"""Facts: everything the later stages know of a graph, found once on example values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scg.analysis.crossing import crossings
+from scg.analysis.influence import Influence, influence, useful
+from scg.analysis.modes import run_modes
+from scg.analysis.paths import Break, breaks, describe
+from scg.analysis.trace import Density, Trace, evaluate, plate_sizes, spread, undisturbed
+from scg.errors import GraphError, PlateError
+from scg.nodes.ir import IR
+from scg.noise import NoiseSpec
+
+WORLDS = 3
+ENLARGED = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What holds of a graph on example inputs; the expensive part is found when first asked for."""
+
+    ir: IR
+    inputs: Mapping[str, Tensor]
+    assumed: tuple[str, ...]
+
+    @cached_property
+    def trace(self) -> Trace:
+        """One evaluation of the graph, every node checked against its declaration."""
+        return self._world(0)
+
+    @cached_property
+    def worlds(self) -> list[Trace]:
+        """Evaluations that differ in everything random."""
+        return [self.trace, *(self._world(seed) for seed in range(1, WORLDS))]
+
+    @cached_property
+    def influence(self) -> Influence:
+        """Which costs each stochastic node reaches, and the plates kept on the way."""
+        return influence(self.ir)
+
+    @cached_property
+    def breaks(self) -> Mapping[str, Break]:
+        """Where values would flow into edges that are not smooth."""
+        return breaks(self.ir, self.trace)
+
+    def obstacle(self, name: str) -> str | None:
+        """Describe the first path from a node towards a cost that is not known to be smooth."""
+        return describe(self.ir, self.breaks, name)
+
+    @cached_property
+    def useful(self) -> frozenset[str]:
+        """The names of the nodes that are costs or lead to one."""
+        return useful(self.ir)
+
+    @cached_property
+    def noise(self) -> Mapping[str, NoiseSpec]:
+        """The base noise of each stochastic node that has some, with its shape beyond the plates."""
+        specs = {}
+        for name in self.ir.samples:
+            density = self.trace.densities[name]
+            if density.law.noise != "value":
+                specs[name] = self._noise_spec(name, density)
+        return specs
+
+    def _noise_spec(self, name: str, density: Density) -> NoiseSpec:
+        shape = self.trace.values[name].shape
+        batch = shape[: len(shape) - density.law.value_rank]
+        full = density.law.noise_shape(density.parameters, batch)
+        dtype = torch.float32
+        for leaf in density.parameters.values():
+            dtype = torch.promote_types(dtype, leaf.dtype) if leaf.is_floating_point() else dtype
+        return NoiseSpec(name, density.law.noise, tuple(full[len(self.ir.layout[name]) :]), dtype)
+
+    def together(self, name: str) -> tuple[str, ...]:
+        """Return the plates of a sample whose elements share no cost, so that they can be set at once."""
+        kept = self.influence.kept_by_all(self.ir, name)
+        return tuple(plate for plate in kept if not self.ir.plates[plate].ordered)
+
+    def modes(self, names: Iterable[str], varying: frozenset[str]) -> dict[str, str]:
+        """Return how each named node takes added dimensions in the parents that vary."""
+        with undisturbed(self.ir.store.modules):
+            return run_modes(self.ir, self.worlds, names, varying)
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with the graph on these inputs, all of it."""
+        found = [fault for name in self.ir.costs if (fault := self._cost_fault(name)) is not None]
+        for name in self.ir.samples:
+            density = self.trace.densities[name]
+            violated = density.law.violations(density.parameters)
+            if violated is not None:
+                found.append(
+                    f"sample '{name}' ({self.ir[name].where}): {density.law.family} parameter {violated}"
+                )
+        if self.ir.plates and self.ir.samples:
+            with undisturbed(self.ir.store.modules):
+                found += crossings(self.ir, *self.worlds[:2])
+        return found
+
+    def _world(self, seed: int) -> Trace:
+        with undisturbed(self.ir.store.modules, seed):
+            return evaluate(self.ir, self.inputs, spread)
+
+    def _cost_fault(self, name: str) -> str | None:
+        value, plates = self.trace.values[name], self.ir.layout[name]
+        where = f"cost '{name}' ({self.ir[name].where})"
+        if not isinstance(value, Tensor):
+            return f"{where} is a {type(value).__name__}, not a tensor: return a tensor, one value per plate element"
+        if not value.is_floating_point():
+            return f"{where} has dtype {value.dtype}: return floating point values, as with .float()"
+        if value.dim() != len(plates):
+            return (
+                f"{where} has shape {tuple(value.shape)}, but one value for each element of its plates "
+                f"{plates} is wanted: sum over the other dimensions, or declare them as plates"
+            )
+        return None
+
+
+def gather(ir: IR, inputs: Mapping[str, Tensor]) -> Facts:
+    """Return the facts of a graph on example inputs; a plate that they leave at one element is enlarged."""
+    inputs, assumed = _enlarged(ir, inputs)
+    return Facts(ir, inputs, assumed)
+
+
+def checked(facts: Facts) -> Facts:
+    """Return the facts, or raise every fault that they show."""
+    faults = facts.faults()
+    if faults:
+        crosses = all("crosses plate" in fault for fault in faults)
+        raise (PlateError if crosses else GraphError)("\n".join(faults))
+    return facts
+
+
+def _enlarged(ir: IR, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Repeat the elements of plates of size 1 that only inputs size, so that crossing can be seen."""
+    held = {plate for name in ir.params for plate in ir.layout[name]}
+    sizes = plate_sizes(ir, inputs)
+    small = tuple(
+        p for p, plate in ir.plates.items() if sizes[p] == 1 and plate.size is None and p not in held
+    )
+    enlarged = dict(inputs)
+    for name, value in inputs.items():
+        for index, plate in enumerate(ir.layout[name]):
+            if plate in small:
+                enlarged[name] = torch.repeat_interleave(enlarged[name], ENLARGED, dim=index)
+    return enlarged, small

@@ -1,0 +1,146 @@
+"""A function of one tensor that can be called again and again and leaves no trace: same randomness, same module state."""
+
+from __future__ import annotations
+
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from scg.analysis.recording import Recorder
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The outputs of one call, flat and in double precision (None where it raised), and what was read on the way."""
+
+    values: Tensor | None
+    reads: dict[tuple[str, int], Any]
+    lowest: torch.dtype
+    error: str = ""
+
+    @cached_property
+    def is_inside(self) -> bool:
+        """Whether the function is defined there: it returned, and not NaN or infinity everywhere."""
+        return self.values is not None and (not self.values.numel() or bool(self.values.isfinite().any()))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """``call`` as a function of ``point[wrt]`` alone."""
+
+    call: Callable[[dict[str, Tensor]], Any]
+    point: Mapping[str, Tensor]
+    wrt: str
+    seed: int
+    buffers: tuple[tuple[dict[str, Tensor | None], str, Tensor], ...]
+
+    @property
+    def origin(self) -> Tensor:
+        """The value around which the function is probed."""
+        return self.point[self.wrt]
+
+    def cast(self, dtype: torch.dtype) -> Replay:
+        """The same function at floating tensors of another type."""
+        point = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.point.items()}
+        return Replay(self.call, point, self.wrt, self.seed, self.buffers)
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """The output tensors at x."""
+        _reseed(self.seed)
+        for owner, name, buffer in self.buffers:
+            owner[name] = buffer.clone()
+        values = {name: t.clone() for name, t in self.point.items() if name != self.wrt}
+        return list(_leaves(self.call({**values, self.wrt: x})))
+
+    def observe(self, x: Tensor) -> Observation:
+        """The outputs at x, and the discrete values that were read on the way."""
+        source = x.clone().requires_grad_().clone()  # not a leaf, so that it may be written to
+        recorder = Recorder(source)
+        try:
+            with recorder:
+                outputs = self(source)
+                for output in outputs:
+                    recorder.read(output)
+            return Observation(_flat(outputs).detach(), recorder.reads, recorder.lowest)
+        except Exception as error:  # noqa: BLE001 - a function may refuse a point in any way it likes
+            return Observation(None, recorder.reads, recorder.lowest, _describe(error))
+
+    def glance(self, x: Tensor) -> Observation:
+        """The outputs at x alone, which is quicker."""
+        try:
+            values = _flat(self(x.clone().requires_grad_().clone())).detach()
+            return Observation(values, {}, x.dtype)
+        except Exception as error:  # noqa: BLE001 - as above
+            return Observation(None, {}, x.dtype, _describe(error))
+
+    def gradient(self, x: Tensor, weights: Tensor) -> Tensor:
+        """The gradient of the weighted sum of the outputs, by autograd."""
+        leaf = x.clone().requires_grad_()
+        flat = _flat(self(leaf.clone()))
+        if not flat.requires_grad:
+            return torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad((flat * weights).sum(), leaf, allow_unused=True)
+        return torch.zeros_like(x) if gradient is None else gradient
+
+
+@contextmanager
+def undisturbed(modules: Iterable[nn.Module], device: torch.device) -> Iterator[tuple[Any, ...]]:
+    """Yield the buffers to renew at every call; at the end all global and module state is as it was."""
+    parts = {id(part): part for module in modules for part in module.modules()}.values()
+    buffers = tuple((p._buffers, name, b) for p in parts for name, b in p._buffers.items() if b is not None)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.callback(random.setstate, random.getstate())
+        if (numpy := sys.modules.get("numpy")) is not None:
+            stack.callback(numpy.random.set_state, numpy.random.get_state())
+        stack.callback(Distribution.set_default_validate_args, Distribution._validate_args)
+        Distribution.set_default_validate_args(False)
+        for part in parts:
+            stack.callback(setattr, part, "training", part.training)
+        for owner, name, buffer in buffers:
+            stack.callback(owner.__setitem__, name, buffer)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield buffers
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _reseed(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed(seed)
+    random.seed(seed)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(seed % 2**32)
+
+
+def _leaves(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _leaves(value)
+    elif isinstance(output, (list, tuple)):
+        for value in output:
+            yield from _leaves(value)
+    elif output is not None:
+        yield torch.as_tensor(output, dtype=torch.float64 if isinstance(output, float) else None)
+
+
+def _flat(outputs: list[Tensor]) -> Tensor:
+    parts = [torch.view_as_real(t) if t.is_complex() else t for t in outputs]
+    return torch.cat([t.reshape(-1).double() for t in parts]) if parts else torch.zeros(0)

@@ -1,0 +1,29 @@
+"""The errors that scg raises: each names the node, what was found, and what to write instead."""
+
+
+class ScgError(Exception):
+    """The root of every error that scg raises on purpose."""
+
+
+class GraphError(ScgError):
+    """A graph, or a value that a node of it produced, is not what was declared."""
+
+
+class PlateError(GraphError):
+    """Plates contradict each other, or a value does not have the plates of its node."""
+
+
+class PolicyError(ScgError):
+    """A policy names what is not there, or asks for what cannot be."""
+
+
+class EstimatorError(PolicyError):
+    """An estimator would give a wrong gradient, or none, at the node it was given to."""
+
+
+class BiasedEstimatorError(EstimatorError):
+    """A biased estimator was asked for without ``allow_biased=True``."""
+
+
+class NonFiniteError(ScgError):
+    """A parameter, a sample or a cost is NaN or infinite."""

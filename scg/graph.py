@@ -1,0 +1,350 @@
+"""The graph a user declares: names become frozen records, and ``freeze`` makes the IR."""
+
+from __future__ import annotations
+
+import keyword
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from scg import draw
+from scg.analysis.check import check
+from scg.errors import GraphError, PlateError
+from scg.nodes.arguments import Arguments, Ref
+from scg.nodes.handle import Node
+from scg.nodes.ir import IR, Store
+from scg.nodes.plates import Plate, plate_order, resolve_layout
+from scg.nodes.records import Constant, Cost, Det, Function, Input, LogProb, Param, Record, Sample, identity, part
+
+PACKAGE = str(Path(__file__).parent)
+PROGRAM_NAMES = frozenset(
+    "self noise seed ir fx code explain draw prepare draw_noise check_values model_parameters "
+    "control_parameters controls policy samples keep".split()
+)
+RESERVED = frozenset(dir(nn.Module())) | PROGRAM_NAMES
+
+Plates = str | Plate | tuple[str | Plate, ...] | list[str | Plate]
+
+
+class Graph:
+    """A stochastic computation graph in the making (Schulman et al., 2015, arXiv:1506.05254).
+
+    >>> import torch, scg
+    >>> g = scg.Graph()
+    >>> b = g.sample("b", torch.distributions.Bernoulli, logits=g.param("theta", 0.0))
+    >>> g.cost("loss", (b - 0.499) ** 2)
+    <node 'loss'>
+    """
+
+    def __init__(self, name: str = "graph") -> None:
+        """Start an empty graph."""
+        self.name = name
+        self._records: dict[str, Record] = {}
+        self._plates: dict[str, Plate] = {}
+        self._tensors: dict[str, Tensor] = {}
+        self._modules: dict[str, nn.Module] = {}
+        self._examples: dict[str, Tensor] = {}
+        self._owners: dict[nn.Module, str] = {}
+        self._lifted: dict[Tensor, str] = {}
+        self._counts: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> Node:
+        if name not in self._records:
+            raise GraphError(f"the graph has no node '{name}'; its nodes are {', '.join(self._records)}")
+        return Node(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._records
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the nodes, in the order of declaration."""
+        return iter(self._records)
+
+    def __repr__(self) -> str:
+        return f"<scg.Graph '{self.name}': {len(self._records)} nodes>"
+
+    # ---- leaves
+
+    def plate(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        reduce: str = "mean",
+        ordered: bool = False,
+        discount: float = 1.0,
+    ) -> Plate:
+        """Say what a plate is; a plate that is only named has ``reduce="mean"`` and no order."""
+        if not name.isidentifier():
+            raise PlateError(f"plate names are Python identifiers, {name!r} is not")
+        plate = Plate(name, size, reduce, ordered, discount)
+        self._plates[name] = plate
+        return plate
+
+    def param(self, name: str, init: Any, *, plates: Plates = ()) -> Node:
+        """Declare a parameter: ``init`` is an ``nn.Parameter``, used as it is, or a value to copy."""
+        if not isinstance(init, nn.Parameter):
+            value = torch.as_tensor(init)
+            dtype = value.dtype if value.is_floating_point() else torch.get_default_dtype()
+            init = nn.Parameter(value.detach().clone().to(dtype))
+        node = self._add(Param(name=name, plates=self._named(plates), where=_caller()))
+        self._tensors[name] = init
+        self._lifted[init] = name
+        return node
+
+    def input(self, name: str, *, plates: Plates = (), example: Any = None) -> Node:
+        """Declare what the caller supplies at each run, best with an example of it."""
+        node = self._add(Input(name=name, plates=self._named(plates), where=_caller()))
+        if example is not None:
+            self._examples[name] = torch.as_tensor(example)
+        return node
+
+    # ---- functions and draws
+
+    def det(
+        self,
+        name: str | tuple[str, ...],
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        plates: Plates | None = None,
+        differentiable: bool | None = None,
+        relaxed: Callable[..., Any] | None = None,
+        mixes: Plates = (),
+        **parents: Any,
+    ) -> Any:
+        """Declare ``fn(*args, **parents)``; a tuple of names splits a tuple of results."""
+        base = name if isinstance(name, str) else "_".join(name)
+        node = self._add(
+            Det(
+                name=base,
+                plates=None if plates is None else self._named(plates),
+                where=_caller(),
+                arguments=self._arguments(base, args, parents),
+                fn=self._function(base, fn),
+                differentiable=differentiable,
+                relaxed=relaxed,
+                mixes=frozenset(self._named(mixes)),
+            )
+        )
+        if isinstance(name, str):
+            return node
+        return tuple(self._part(part, node, index) for index, part in enumerate(name))
+
+    def sample(
+        self,
+        name: str,
+        dist: Callable[..., Any],
+        /,
+        *args: Any,
+        plates: Plates | None = None,
+        **parents: Any,
+    ) -> Node:
+        """Declare a draw from ``dist(*args, **parents)``, a Distribution class or what returns one."""
+        return self._add(
+            Sample(
+                name=name,
+                plates=None if plates is None else self._named(plates),
+                where=_caller(),
+                arguments=self._arguments(name, args, parents),
+                dist=self._function(name, dist),
+            )
+        )
+
+    def log_prob(self, dist: Any, value: Any = None, /, *args: Any, **parents: Any) -> Node:
+        """Declare the log-density of a sample node, or of ``value`` under ``dist(*args, **parents)``."""
+        if isinstance(dist, Node):
+            self._own(dist, "log_prob")
+            if not isinstance(self._records[dist.name], Sample):
+                raise GraphError(
+                    f"g.log_prob('{dist.name}') needs a sample node; for another value write "
+                    f"g.log_prob(Distribution, value, parameter=...)"
+                )
+            name = f"{dist.name}_log_prob"
+            if name not in self._records:
+                self._add(LogProb(name=name, where=_caller(), value=dist.name, of=dist.name))
+            return self[name]
+        name = self._fresh("log_prob")
+        arguments = self._arguments(name, args, parents)
+        if isinstance(value, Node):
+            self._own(value, name)
+        else:
+            value = self._lift(f"{name}_value", torch.as_tensor(value))
+        function = self._function(name, dist)
+        return self._add(
+            LogProb(name=name, where=_caller(), value=value.name, dist=function, arguments=arguments)
+        )
+
+    def cost(self, name: str, fn: Any, /, *args: Any, mixes: Plates = (), **parents: Any) -> Node:
+        """Declare a term of the objective: a node, or ``fn(*args, **parents)``."""
+        call, args = (identity, (fn,)) if isinstance(fn, Node) else (fn, args)
+        return self._add(
+            Cost(
+                name=name,
+                where=_caller(),
+                arguments=self._arguments(name, args, parents),
+                fn=self._function(name, call),
+                mixes=frozenset(self._named(mixes)),
+            )
+        )
+
+    def derive(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
+        """Declare an operation on nodes under an automatic name."""
+        name = self._fresh(getattr(fn, "__name__", "fn").strip("_"))
+        arguments = self._arguments(name, args, kwargs)
+        return self._add(Det(name=name, where=_caller(), arguments=arguments, fn=Function(fn, label=name)))
+
+    # ---- what a graph knows
+
+    def value_of(self, name: str) -> Tensor:
+        """Return the tensor of a parameter node."""
+        if name not in self._tensors:
+            raise GraphError(f"only parameters have a value; '{name}' gets one when a program runs")
+        return self._tensors[name]
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield every parameter under the key it has in reports and in ``program.state_dict()``."""
+        for name, tensor in self._tensors.items():
+            if isinstance(tensor, nn.Parameter):
+                yield name, tensor
+        for name, module in self._modules.items():
+            yield from ((f"{name}.{key}", value) for key, value in module.named_parameters())
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield every parameter, as an optimizer takes them."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def freeze(self) -> IR:
+        """Validate the graph and return it frozen; all faults are reported together."""
+        records = self._records.values()
+        order = plate_order(self._plates, (record.plates for record in records if record.plates))
+        layout, faults = resolve_layout(records, order)
+        if faults:
+            raise PlateError("\n".join(faults))
+        dag = nx.DiGraph()
+        for record in records:
+            dag.add_node(record.name, record=record)
+            dag.add_edges_from((parent, record.name) for parent in record.parents)
+        plates = {name: self._plates[name] for name in order}
+        store = Store(dict(self._tensors), dict(self._modules), dict(self._examples))
+        return IR(dag, plates, layout, store)
+
+    def check(self, **inputs: Tensor) -> None:
+        """Run every probe on examples or on ``inputs``, and report all faults together."""
+        check(self.freeze(), inputs)
+
+    def draw(self, path: str | Path) -> None:
+        """Draw the graph: SVG, PNG, Mermaid or DOT by the suffix of ``path``."""
+        draw.write(self.freeze(), path)
+
+    def _repr_svg_(self) -> str:
+        return draw.svg(self.freeze())
+
+    # ---- declaring
+
+    def _add(self, record: Record) -> Node:
+        self._check_name(record.name)
+        if record.name in self._records:
+            raise GraphError(
+                f"the graph already has a node '{record.name}' (declared at "
+                f"{self._records[record.name].where}): choose another name"
+            )
+        self._records[record.name] = record
+        return Node(self, record.name)
+
+    def _check_name(self, name: Any) -> None:
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+            raise GraphError(f"node names are Python identifiers, {name!r} is not")
+        if name in RESERVED or name.startswith("_"):
+            raise GraphError(f"'{name}' is reserved for the program: choose another name, such as '{name}_node'")
+
+    def _fresh(self, base: str) -> str:
+        while True:
+            self._counts[base] = self._counts.get(base, 0) + 1
+            name = f"{base}_{self._counts[base]}"
+            if name not in self._records:
+                return name
+
+    def _part(self, name: str, whole: Node, index: int) -> Node:
+        arguments = Arguments((Ref(whole.name), index))
+        getitem = Function(part, label=name)
+        return self._add(Det(name=name, where=_caller(), arguments=arguments, fn=getitem, differentiable=True))
+
+    def _named(self, plates: Plates) -> tuple[str, ...]:
+        several = (plates,) if isinstance(plates, (str, Plate)) else tuple(plates)
+        names = tuple(plate if isinstance(plate, str) else plate.name for plate in several)
+        if len(set(names)) < len(names):
+            raise PlateError(f"plates {names} name a plate twice")
+        for name in names:
+            if name not in self._plates:
+                self.plate(name)
+        return names
+
+    def _function(self, node: str, fn: Callable[..., Any]) -> Function:
+        if isinstance(fn, Distribution):
+            raise GraphError(
+                f"node '{node}' was given a finished {type(fn).__name__}: give the class and its arguments, "
+                f'as in g.sample("{node}", {type(fn).__name__}, ...)'
+            )
+        if not callable(fn):
+            raise GraphError(f"node '{node}' needs a callable, found {type(fn).__name__}")
+        label = getattr(fn, "__name__", type(fn).__name__)
+        if not isinstance(fn, nn.Module):
+            return Function(fn, label=label)
+        owner = self._owners.setdefault(fn, node)
+        self._modules[owner] = fn
+        return Function(owner=owner, label=label)
+
+    def _arguments(self, node: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+        named = {key: self._template(f"{node}_{key}", value) for key, value in kwargs.items()}
+        several = tuple(self._template(f"{node}_{index}", value) for index, value in enumerate(args))
+        return Arguments(several, named)
+
+    def _template(self, name: str, value: Any) -> Any:
+        if isinstance(value, Node):
+            self._own(value, name)
+            return Ref(value.name)
+        if isinstance(value, Tensor):
+            return Ref(self._lift(name, value).name)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(self._template(f"{name}_{key}", getattr(value, key)) for key in value._fields))
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._template(f"{name}_{i}", item) for i, item in enumerate(value))
+        if isinstance(value, dict):
+            return {key: self._template(f"{name}_{key}", item) for key, item in value.items()}
+        if isinstance(value, slice):
+            return slice(*(self._template(f"{name}_{k}", getattr(value, k)) for k in ("start", "stop", "step")))
+        return value
+
+    def _lift(self, name: str, value: Tensor) -> Node:
+        """Keep a tensor that was written as a parent: a parameter if it is one, else a constant."""
+        if value in self._lifted:
+            return self[self._lifted[value]]
+        name = name if name not in self._records and name.isidentifier() else self._fresh("constant")
+        if value.requires_grad and not isinstance(value, nn.Parameter):
+            raise GraphError(
+                f"'{name}' was given a tensor with a gradient history, which a program cannot run again: "
+                f"declare what computes it as nodes, or give value.detach()"
+            )
+        self._tensors[name] = value
+        self._lifted[value] = name
+        kind = Param if isinstance(value, nn.Parameter) else Constant
+        return self._add(kind(name=name, plates=(), where=_caller()))
+
+    def _own(self, node: Node, reader: str) -> None:
+        if node.graph is not self:
+            raise GraphError(f"'{reader}' reads node '{node.name}' of another graph: declare it in this one")
+
+
+def _caller() -> str:
+    """Return ``file:line`` of the nearest frame outside this package."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

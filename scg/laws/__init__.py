@@ -1,0 +1,9 @@
+"""Laws: distribution families as pure functions of parameter tensors and base noise."""
+
+from scg.laws.bernoulli import Bernoulli
+from scg.laws.build import bind, law_for, law_of
+from scg.laws.categorical import Categorical
+from scg.laws.law import Law, Parameters
+from scg.laws.registry import LAWS
+
+__all__ = ["LAWS", "Bernoulli", "Categorical", "Law", "Parameters", "bind", "law_for", "law_of"]

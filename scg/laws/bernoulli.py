@@ -1,0 +1,103 @@
+"""The Bernoulli law, from probs or from logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli as TorchBernoulli
+from torch.nn.functional import softplus, threshold
+
+from scg.laws.law import Law, Noise, Parameters, violation
+from scg.laws.numbers import INFINITY, log_both, logistic, weighted, wide
+
+
+@dataclass(frozen=True)
+class Bernoulli(Law):
+    """``b = 1[z > 0]`` with ``z = logits + log u - log(1 - u)``; ``given`` names the parameter."""
+
+    given: Literal["probs", "logits"]
+
+    @property
+    def family(self) -> str:
+        """Readable name."""
+        return "Bernoulli"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """``("probs",)`` or ``("logits",)``."""
+        return (self.given,)
+
+    @property
+    def noise(self) -> Noise:
+        """Uniform."""
+        return "uniform"
+
+    @property
+    def finite(self) -> bool:
+        """Two values."""
+        return True
+
+    @property
+    def discrete(self) -> bool:
+        """Atoms at 0 and 1."""
+        return True
+
+    def logits(self, parameters: Parameters) -> Tensor:
+        """``log p - log(1 - p)``: infinite, without a gradient, where p is exactly 0 or 1."""
+        parameter = wide(parameters[self.given])
+        if self.given == "logits":
+            return parameter
+        log_p, log_q = log_both(parameter)
+        return log_p - log_q
+
+    def probs(self, parameters: Parameters) -> Tensor:
+        """Probability of a one."""
+        parameter = wide(parameters[self.given])
+        return parameter if self.given == "probs" else torch.sigmoid(parameter)
+
+    def perturbed(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """The logistic variable ``z`` whose sign is the value, attached to the parameters."""
+        return self.logits(parameters) + logistic(noise)
+
+    def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """``1[z > 0]`` in the dtype of the parameter."""
+        given = parameters[self.given].detach()
+        return (self.perturbed({self.given: given}, noise) > 0).to(given.dtype)
+
+    def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
+        """``b log p + (1 - b) log(1 - p)``, linear in ``b``."""
+        parameter, value = wide(parameters[self.given]), wide(value)
+        if self.given == "probs":
+            log_p, log_q = log_both(parameter)
+            return weighted(value, log_p) + weighted(1 - value, log_q)
+        bounds = torch.finfo(parameter.dtype)
+        logits = parameter.clamp(bounds.min, bounds.max)
+        return threshold(value * logits - softplus(logits), bounds.min, -INFINITY)
+
+    def support(self, parameters: Parameters) -> Tensor:
+        """``[0, 1]``."""
+        given = parameters[self.given]
+        return torch.arange(2, dtype=given.dtype, device=given.device)
+
+    def mass(self, parameters: Parameters) -> Tensor:
+        """``[1 - p, p]``."""
+        given = wide(parameters[self.given])
+        if self.given == "probs":
+            return torch.stack((1 - given, given))
+        return torch.stack((torch.sigmoid(-given), torch.sigmoid(given)))
+
+    def mode(self, parameters: Parameters) -> Tensor:
+        """``1[p > 1/2]``."""
+        given = parameters[self.given].detach()
+        return (given > (0.5 if self.given == "probs" else 0.0)).to(given.dtype)
+
+    def violations(self, parameters: Parameters) -> str | None:
+        """Probs outside the unit interval, or a logit that is NaN."""
+        return violation(self.given, TorchBernoulli.arg_constraints[self.given], parameters[self.given])
+
+    def distribution(self, parameters: Parameters) -> TorchBernoulli:
+        """``torch.distributions.Bernoulli``."""
+        return TorchBernoulli(**{self.given: parameters[self.given]}, validate_args=False)

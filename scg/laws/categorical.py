@@ -1,0 +1,129 @@
+"""The categorical laws, whose values are indices or one-hot vectors, from probs or from logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Size, Tensor
+from torch import distributions as td
+from torch.nn.functional import one_hot, threshold
+
+from scg.laws.law import Law, Noise, Parameters, violation
+from scg.laws.numbers import INFINITY, gumbel, wide
+
+
+def log_simplex(probs: Tensor) -> Tensor:
+    """``log(p / sum p)``: without a gradient where an outcome is impossible or certain."""
+    total = probs.sum(-1, keepdim=True)
+    zero, one = probs == 0, probs == total
+    inner = torch.where(zero, 1.0, probs).log() - total.log()
+    return torch.where(zero, -INFINITY, torch.where(one, 0.0, inner))
+
+
+@dataclass(frozen=True)
+class Categorical(Law):
+    """``argmax(log p + G)`` with Gumbel noise; ``given`` names the parameter, ``[batch..., n]``."""
+
+    given: Literal["probs", "logits"]
+    one_hot: bool = False
+
+    @property
+    def family(self) -> str:
+        """Readable name."""
+        return "OneHotCategorical" if self.one_hot else "Categorical"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """``("probs",)`` or ``("logits",)``."""
+        return (self.given,)
+
+    @property
+    def noise(self) -> Noise:
+        """Uniform, one for each outcome."""
+        return "uniform"
+
+    @property
+    def finite(self) -> bool:
+        """``n`` values."""
+        return True
+
+    @property
+    def discrete(self) -> bool:
+        """Atoms."""
+        return True
+
+    @property
+    def value_rank(self) -> int:
+        """One where values are one-hot."""
+        return int(self.one_hot)
+
+    def event_rank(self, name: str) -> int:
+        """One: the outcomes."""
+        return 1
+
+    def noise_shape(self, parameters: Parameters, batch: Size) -> Size:
+        """``batch + (n,)``."""
+        return batch + parameters[self.given].shape[-1:]
+
+    def log_probabilities(self, parameters: Parameters) -> Tensor:
+        """Normalised log-probability of each outcome, ``[batch..., n]``."""
+        given = wide(parameters[self.given])
+        return log_simplex(given) if self.given == "probs" else torch.log_softmax(given, -1)
+
+    def probabilities(self, parameters: Parameters) -> Tensor:
+        """Probability of each outcome, ``[batch..., n]``."""
+        given = wide(parameters[self.given])
+        return given / given.sum(-1, keepdim=True) if self.given == "probs" else torch.softmax(given, -1)
+
+    def perturbed(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """The Gumbel variables ``log p + G`` whose argmax is the value, attached to the parameters."""
+        return self.log_probabilities(parameters) + gumbel(noise)
+
+    def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """The argmax, as an index or as a one-hot vector in the dtype of the parameter."""
+        given = parameters[self.given].detach()
+        return self._value(self.perturbed({self.given: given}, noise), given)
+
+    def _value(self, scores: Tensor, given: Tensor) -> Tensor:
+        index = scores.argmax(-1)
+        return one_hot(index, given.shape[-1]).to(given.dtype) if self.one_hot else index
+
+    def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
+        """``log p_b``, or ``sum b log p`` which is linear in a one-hot ``b``."""
+        log_p = self.log_probabilities(parameters)
+        if self.one_hot:
+            lowest = torch.finfo(log_p.dtype).min
+            return threshold((wide(value) * log_p.clamp(min=lowest)).sum(-1), lowest, -INFINITY)
+        index = value.long().unsqueeze(-1)
+        batch = torch.broadcast_shapes(index.shape[:-1], log_p.shape[:-1])
+        return log_p.expand(*batch, -1).gather(-1, index.expand(*batch, 1)).squeeze(-1)
+
+    def support(self, parameters: Parameters) -> Tensor:
+        """``0 ... n - 1``, or the identity matrix."""
+        given = parameters[self.given]
+        count = given.shape[-1]
+        if self.one_hot:
+            return torch.eye(count, dtype=given.dtype, device=given.device)
+        return torch.arange(count, device=given.device)
+
+    def mass(self, parameters: Parameters) -> Tensor:
+        """The probabilities, with the outcomes in front."""
+        return self.probabilities(parameters).movedim(-1, 0)
+
+    def mode(self, parameters: Parameters) -> Tensor:
+        """The likeliest outcome."""
+        given = parameters[self.given].detach()
+        return self._value(given, given)
+
+    def violations(self, parameters: Parameters) -> str | None:
+        """Probs off the simplex once divided by their sum, or a logit that is NaN."""
+        given = parameters[self.given]
+        checked = given / given.sum(-1, keepdim=True) if self.given == "probs" else given
+        return violation(self.given, td.Categorical.arg_constraints[self.given], checked)
+
+    def distribution(self, parameters: Parameters) -> td.Distribution:
+        """The torch class of the same name."""
+        cls = td.OneHotCategorical if self.one_hot else td.Categorical
+        return cls(**{self.given: parameters[self.given]}, validate_args=False)

@@ -1,0 +1,179 @@
+"""What a law is: one family of distributions, as pure functions of parameter tensors and base noise."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Distribution, constraints
+
+Parameters = Mapping[str, Tensor]
+Noise = Literal["uniform", "normal", "value"]
+Pathwise = Literal["explicit", "implicit"]
+Reach = Literal["reals", "half-line", "unit", "bounded"]
+
+
+class Law(ABC):
+    """A family of distributions without its parameters: static structure only.
+
+    A parameter tensor has the dims ``[batch..., its event_rank dims]``; batch dims broadcast from the
+    right, so they may be 1 or missing. A value has ``value_rank`` event dims. Laws of a law:
+
+    - ``draw(parameters, noise)`` has the law that ``log_prob`` describes, for noise of the kind
+      ``noise``: open uniform, standard normal, or ("value") a value that ``sample`` drew.
+    - ``draw`` is attached to the parameters exactly where ``pathwise`` is not None, and then
+      ``E d f(draw)`` is the gradient of ``E f`` for smooth ``f``.
+    """
+
+    @property
+    @abstractmethod
+    def family(self) -> str:
+        """Readable name, such as "Bernoulli"."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the tensor parameters."""
+
+    @property
+    def noise(self) -> Noise:
+        """Kind of base noise; "value" where there is no base-noise form."""
+        return "value"
+
+    @property
+    def finite(self) -> bool:
+        """Whether ``support`` can list every value."""
+        return False
+
+    @property
+    def discrete(self) -> bool:
+        """Whether values are atoms."""
+        return False
+
+    @property
+    def pathwise(self) -> Pathwise | None:
+        """How ``draw`` is differentiable in the parameters with the right gradient, if it is."""
+        return None
+
+    @property
+    def twice(self) -> bool:
+        """Whether second derivatives through ``draw`` are right."""
+        return self.pathwise == "explicit"
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether the density is positive over all reals for every parameter."""
+        return self.reach() == "reals"
+
+    @property
+    def value_rank(self) -> int:
+        """How many trailing dims of a value belong to one event."""
+        return 0
+
+    def reach(self, parameters: Parameters | None = None) -> Reach:
+        """Shape of the support; live parameters may narrow "bounded" to "unit"."""
+        return "bounded"
+
+    def movers(self, parameters: Parameters) -> tuple[str, ...]:
+        """Names of the parameters on which the support depends."""
+        return ()
+
+    def moving_support(self, parameters: Parameters) -> str | None:
+        """Name a parameter on which the support depends, one that requires grad where there is one."""
+        names = self.movers(parameters)
+        return next((name for name in names if parameters[name].requires_grad), next(iter(names), None))
+
+    def event_rank(self, name: str) -> int:
+        """How many trailing dims of the parameter ``name`` belong to one event."""
+        return 0
+
+    def batch_shape(self, parameters: Parameters) -> Size:
+        """Broadcast of the batch dims of the parameters."""
+        shapes = (self._batch(name, tensor) for name, tensor in parameters.items())
+        return Size(torch.broadcast_shapes(*shapes))
+
+    def _batch(self, name: str, tensor: Tensor) -> Size:
+        return tensor.shape[: max(tensor.dim() - self.event_rank(name), 0)]
+
+    def expand(self, parameters: Parameters, batch: Size) -> dict[str, Tensor]:
+        """Return the parameters with the batch dims ``batch``."""
+        return {
+            name: tensor.expand(batch + tensor.shape[len(self._batch(name, tensor)) :])
+            if tensor.dim() >= self.event_rank(name)
+            else tensor
+            for name, tensor in parameters.items()
+        }
+
+    def noise_shape(self, parameters: Parameters, batch: Size) -> Size:
+        """Shape of the base noise of values of batch shape ``batch``."""
+        return batch
+
+    @abstractmethod
+    def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """The one map from noise to a value; a "value" law returns ``noise``, bit for bit."""
+
+    def sample(self, parameters: Parameters, batch: Size) -> Tensor:
+        """A detached draw of batch shape ``batch`` from torch's global generator, for "value" laws."""
+        with torch.no_grad():
+            return self.distribution(self.expand(parameters, batch)).sample()
+
+    @abstractmethod
+    def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
+        """Log-density or log-mass of each event, with one number for each batch element."""
+
+    def support(self, parameters: Parameters) -> Tensor:
+        """Every value of one event, ``[n, *value_event]``; for finite laws only."""
+        raise NotImplementedError(f"{self.family} has no finite support to list.")
+
+    def mass(self, parameters: Parameters) -> Tensor:
+        """Probability of each value of ``support``, ``[n, *batch]``, with the exact derivative."""
+        values = self.support(parameters)
+        batch = self.batch_shape(parameters)
+        spread = values.reshape(values.shape[:1] + (1,) * len(batch) + values.shape[1:])
+        return self.log_prob(parameters, spread).exp()
+
+    @abstractmethod
+    def mode(self, parameters: Parameters) -> Tensor:
+        """The greedy value, with the batch shape of the parameters."""
+
+    @abstractmethod
+    def violations(self, parameters: Parameters) -> str | None:
+        """Say which parameter is first outside its constraint and what was found, if any is."""
+
+    @abstractmethod
+    def distribution(self, parameters: Parameters) -> Distribution:
+        """The torch distribution with these parameters, without validation."""
+
+
+def violation(name: str, constraint: constraints.Constraint, tensor: Tensor) -> str | None:
+    """Say that ``tensor`` is outside ``constraint``, with the first offending entry.
+
+    >>> violation("scale", constraints.positive, torch.tensor([1.0, -1.0]))
+    'scale must satisfy GreaterThan(lower_bound=0.0), found -1.0'
+    """
+    tensor = tensor.detach()
+    wrong = torch.isnan(tensor) if constraints.is_dependent(constraint) else ~constraint.check(tensor)
+    if not wrong.any():
+        return None
+    found = tensor[wrong][0].tolist()
+    shown = "Real()" if constraints.is_dependent(constraint) else str(constraint)
+    return f"{name} must satisfy {shown}, found {found}"
+
+
+def part(parameters: Parameters, prefix: str) -> dict[str, Tensor]:
+    """The parameters of one part: ``base.loc`` becomes ``loc``."""
+    start = prefix + "."
+    return {name[len(start) :]: tensor for name, tensor in parameters.items() if name.startswith(start)}
+
+
+def prefixed(parameters: Parameters, prefix: str) -> dict[str, Tensor]:
+    """The inverse of ``part``."""
+    return {f"{prefix}.{name}": tensor for name, tensor in parameters.items()}
+
+
+def sum_right(tensor: Tensor, count: int) -> Tensor:
+    """Sum the last ``count`` dims."""
+    return tensor.sum(tuple(range(-count, 0))) if count else tensor

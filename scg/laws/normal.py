@@ -1,0 +1,122 @@
+"""The laws of normal noise: Normal and its images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Size, Tensor
+from torch import distributions as td
+
+from scg.laws.elementary import Formulas
+from scg.laws.law import Parameters
+from scg.laws.numbers import INFINITY
+
+LOG_ROOT_TAU = 0.5 * math.log(2 * math.pi)
+
+
+def _normal_draw(p: Parameters, noise: Tensor) -> Tensor:
+    return p["loc"] + p["scale"] * noise
+
+
+def _normal_log_prob(p: Parameters, value: Tensor) -> Tensor:
+    scale = p["scale"]
+    return -0.5 * ((value - p["loc"]) / scale).square() - scale.log() - LOG_ROOT_TAU
+
+
+def _log_normal_draw(p: Parameters, noise: Tensor) -> Tensor:
+    return torch.exp(p["loc"] + p["scale"] * noise)
+
+
+def _log_normal_log_prob(p: Parameters, value: Tensor) -> Tensor:
+    log = value.log()
+    return _normal_log_prob(p, log) - log
+
+
+def _half_normal_draw(p: Parameters, noise: Tensor) -> Tensor:
+    return p["scale"] * noise.abs()
+
+
+def _half_normal_log_prob(p: Parameters, value: Tensor) -> Tensor:
+    scale = p["scale"]
+    inside = -0.5 * (value / scale).square() - scale.log() + (math.log(2) - LOG_ROOT_TAU)
+    return torch.where(value >= 0, inside, -INFINITY)
+
+
+def _root(p: Parameters) -> Tensor:
+    if "scale_tril" in p:
+        return p["scale_tril"]
+    root: Tensor = td.MultivariateNormal(**p, validate_args=False).scale_tril
+    return root
+
+
+def _mvn_draw(p: Parameters, noise: Tensor) -> Tensor:
+    return p["loc"] + (_root(p) @ noise.unsqueeze(-1)).squeeze(-1)
+
+
+def _mvn_log_prob(p: Parameters, value: Tensor) -> Tensor:
+    root = _root(p)
+    white: Tensor = torch.linalg.solve_triangular(
+        root, (value - p["loc"]).unsqueeze(-1), upper=False
+    ).squeeze(-1)
+    log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    result: Tensor = (-0.5 * white.square() - LOG_ROOT_TAU).sum(-1) - log_det
+    return result
+
+
+def _low_rank_draw(p: Parameters, noise: Tensor) -> Tensor:
+    size = p["cov_diag"].shape[-1]
+    factor = (p["cov_factor"] @ noise[..., size:].unsqueeze(-1)).squeeze(-1)
+    return p["loc"] + factor + p["cov_diag"].sqrt() * noise[..., :size]
+
+
+def _stick_draw(p: Parameters, noise: Tensor) -> Tensor:
+    value: Tensor = td.StickBreakingTransform()(p["loc"] + p["scale"] * noise)
+    return value
+
+
+def _matrix_event(p: Parameters) -> Size:
+    name = next(name for name in p if name != "loc")
+    return Size(p[name].shape[-1:])
+
+
+def _low_rank_event(p: Parameters) -> Size:
+    return Size([p["cov_diag"].shape[-1] + p["cov_factor"].shape[-1]])
+
+
+def _loc_event(p: Parameters) -> Size:
+    return Size(torch.broadcast_shapes(p["loc"].shape[-1:], p["scale"].shape[-1:]))
+
+
+NORMAL = Formulas(td.Normal, _normal_log_prob, _normal_draw, "normal", reach="reals")
+LOG_NORMAL = Formulas(td.LogNormal, _log_normal_log_prob, _log_normal_draw, "normal", reach="half-line")
+HALF_NORMAL = Formulas(td.HalfNormal, _half_normal_log_prob, _half_normal_draw, "normal", reach="half-line")
+MULTIVARIATE_NORMAL = Formulas(
+    td.MultivariateNormal,
+    _mvn_log_prob,
+    _mvn_draw,
+    "normal",
+    ranks=(("loc", 1), ("scale_tril", 2), ("covariance_matrix", 2), ("precision_matrix", 2)),
+    value_rank=1,
+    reach="reals",
+    noise_event=_matrix_event,
+)
+LOW_RANK_MULTIVARIATE_NORMAL = Formulas(
+    td.LowRankMultivariateNormal,
+    None,
+    _low_rank_draw,
+    "normal",
+    ranks=(("loc", 1), ("cov_factor", 2), ("cov_diag", 1)),
+    value_rank=1,
+    reach="reals",
+    noise_event=_low_rank_event,
+)
+LOGISTIC_NORMAL = Formulas(
+    td.LogisticNormal,
+    None,
+    _stick_draw,
+    "normal",
+    ranks=(("loc", 1), ("scale", 1)),
+    value_rank=1,
+    noise_event=_loc_event,
+)

@@ -1,0 +1,51 @@
+"""Logarithms that stay right at the ends of the unit interval, and noise transforms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus, threshold
+
+INFINITY = float("inf")
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Half precision widened to float32; anything else as it is."""
+    return tensor.float() if tensor.dtype in HALVES else tensor
+
+
+def safe_log(tensor: Tensor) -> Tensor:
+    """``log x``, and -inf with a zero gradient at 0."""
+    zero = tensor == 0
+    return torch.where(zero, -INFINITY, torch.log(torch.where(zero, 1.0, tensor)))
+
+
+def log_both(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """``(log p, log(1 - p))``, with zero gradients where p is exactly 0 or 1."""
+    zero, one = probs == 0, probs == 1
+    inner = torch.where(zero | one, 0.5, probs)
+    log_p = torch.where(zero, -INFINITY, torch.where(one, 0.0, inner.log()))
+    log_q = torch.where(one, -INFINITY, torch.where(zero, 0.0, torch.log1p(-inner)))
+    return log_p, log_q
+
+
+def log_both_of_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """``(log p, log(1 - p))`` where ``p = sigmoid(logits)``."""
+    return -softplus(-logits), -softplus(logits)
+
+
+def weighted(weight: Tensor, log: Tensor) -> Tensor:
+    """``weight * log`` with ``0 * -inf = 0`` in value and in both gradients."""
+    lowest = torch.finfo(log.dtype).min
+    return threshold(weight * log.clamp(min=lowest), lowest, -INFINITY)
+
+
+def logistic(noise: Tensor) -> Tensor:
+    """Standard logistic noise ``log u - log(1 - u)`` from uniform noise."""
+    return noise.log() - torch.log1p(-noise)
+
+
+def gumbel(noise: Tensor) -> Tensor:
+    """Standard Gumbel noise ``-log(-log u)`` from uniform noise."""
+    return -torch.log(-torch.log(noise))

@@ -1,0 +1,168 @@
+"""The handle a user holds for a node: arithmetic, torch functions and Tensor methods declare nodes."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from scg.errors import GraphError
+
+VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag"})
+CONCRETE = frozenset(
+    "item tolist numpy backward dim ndimension size numel nelement stride data_ptr is_contiguous "
+    "requires_grad_ retain_grad register_hook cpu cuda share_memory_ storage get_device".split()
+)
+
+
+class Declares(Protocol):
+    """What a handle needs of its graph: to declare a node for an operation on it."""
+
+    def derive(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
+        """Declare the deterministic node ``fn(*args, **kwargs)``."""
+        ...
+
+    def value_of(self, name: str) -> Tensor:
+        """Return the tensor that a parameter node holds."""
+        ...
+
+
+class NodeAttributeError(GraphError, AttributeError):
+    """A Tensor attribute was read that a node, having no value yet, does not have."""
+
+
+class Node:
+    """One node of a graph: a name to give to other nodes, with the operations of a Tensor.
+
+    >>> import scg
+    >>> g = scg.Graph()
+    >>> mu = g.param("mu", 0.5)
+    >>> ((mu - 0.499) ** 2).name
+    'pow_1'
+    """
+
+    __slots__ = ("graph", "name")
+
+    def __init__(self, graph: Declares, name: str) -> None:
+        """Name a node of ``graph``."""
+        self.graph = graph
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<node '{self.name}'>"
+
+    @property
+    def value(self) -> Tensor:
+        """The ``nn.Parameter`` of a parameter node."""
+        return self.graph.value_of(self.name)
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Node:
+        node = next(_nodes((args, kwargs or {})))
+        if func is torch.broadcast_tensors:
+            _misused(node, "unpacked")
+        if any(isinstance(item, nn.Parameter) for item in args):
+            raise GraphError(
+                f"a module, or a parameter that is no node, was applied to node '{node.name}': write "
+                f'g.det("name", module, node) for a module and g.param("name", tensor) for a parameter'
+            )
+        return node.graph.derive(func, args, kwargs or {})
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = None if name.startswith("_") else getattr(Tensor, name, None)
+        if attribute is None:
+            raise AttributeError(f"node '{self.name}' has no attribute '{name}'")
+        if name in VIEWS:
+            return self.graph.derive(getattr, (self, name), {})
+        if name in CONCRETE or name.endswith("_") or not callable(attribute):
+            raise NodeAttributeError(
+                f"node '{self.name}' has no value while the graph is declared, so .{name} cannot be read: "
+                f'write g.det("name", fn, node) with a function that does it'
+            )
+        return lambda *args, **kwargs: self.graph.derive(attribute, (self, *args), kwargs)
+
+    def __bool__(self) -> bool:
+        _misused(self, "used as a condition")
+
+    def __float__(self) -> float:
+        _misused(self, "turned into a float")
+
+    def __int__(self) -> int:
+        _misused(self, "turned into an int")
+
+    def __index__(self) -> int:
+        _misused(self, "used as an index")
+
+    def __len__(self) -> int:
+        _misused(self, "asked for its length")
+
+    def __iter__(self) -> Iterator[Any]:
+        _misused(self, "iterated over")
+
+    def __contains__(self, item: object) -> bool:
+        _misused(self, "searched")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        _misused(self, "turned into an array")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _misused(self, "written to")
+
+
+def _nodes(template: Any) -> Iterator[Node]:
+    """Yield the nodes in nested arguments."""
+    if isinstance(template, Node):
+        yield template
+    elif isinstance(template, (list, tuple)):
+        for item in template:
+            yield from _nodes(item)
+    elif isinstance(template, dict):
+        yield from _nodes(list(template.values()))
+
+
+def _misused(node: Node, how: str) -> NoReturn:
+    """Raise for an operation that needs the value of a node, saying what to write instead."""
+    frame = sys._getframe(2)
+    for _ in range(6):
+        if str(frame.f_globals.get("__name__", "")).startswith("torch.distributions"):
+            raise GraphError(
+                f"a distribution was built on node '{node.name}', which has no value yet: give its class "
+                f'and arguments apart, as in g.sample("name", Bernoulli, logits=node)'
+            )
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    raise GraphError(
+        f"node '{node.name}' was {how}, but it has no value while the graph is declared: "
+        f'write g.det("name", fn, node) with a function that does it'
+    )
+
+
+def _operator(fn: Callable[..., Any], reflected: bool) -> Callable[..., Node]:
+    def forward(self: Node, *others: Any) -> Node:
+        return self.graph.derive(fn, (*others, self) if reflected else (self, *others), {})
+
+    return forward
+
+
+BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor".split()
+COMPARE = "lt le gt ge eq ne".split()
+UNARY = "neg pos abs invert".split()
+
+for _name in BINARY:
+    _method = _name.rstrip("_")
+    setattr(Node, f"__{_method}__", _operator(getattr(operator, _name), reflected=False))
+    setattr(Node, f"__r{_method}__", _operator(getattr(operator, _name), reflected=True))
+for _name in (*COMPARE, *UNARY, "getitem"):
+    setattr(Node, f"__{_name}__", _operator(getattr(operator, _name), reflected=False))
+Node.__hash__ = object.__hash__  # type: ignore[method-assign]

@@ -1,0 +1,82 @@
+"""The frozen graph: a networkx DAG of records, the plates of every node, and what nodes hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import networkx as nx
+from torch import Tensor, nn
+
+from scg.nodes.plates import Plate
+from scg.nodes.records import Cost, Input, Param, Record, Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """What the records of a graph refer to by name: tensors, modules and example inputs."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    examples: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class IR:
+    """A validated graph that no pass changes.
+
+    ``dag`` has the record of node ``name`` at ``dag.nodes[name]["record"]`` and an edge from every
+    parent; its insertion order is topological. ``plates`` lists every plate in the one order of the
+    whole graph, and ``layout`` the plates of each node in that order.
+    """
+
+    dag: nx.DiGraph
+    plates: Mapping[str, Plate]
+    layout: Mapping[str, tuple[str, ...]]
+    store: Store = field(default_factory=Store)
+
+    def __getitem__(self, name: str) -> Record:
+        record: Record = self.dag.nodes[name]["record"]
+        return record
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.dag
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over names, parents before children."""
+        return iter(self.dag)
+
+    def __len__(self) -> int:
+        return len(self.dag)
+
+    def records(self) -> Iterator[Record]:
+        """Yield every record, parents before children."""
+        return (data["record"] for _, data in self.dag.nodes(data=True))
+
+    def children(self, name: str) -> Iterator[str]:
+        """Yield the names of the nodes that read ``name``."""
+        return iter(self.dag.successors(name))
+
+    def _of(self, kind: type[Record]) -> tuple[str, ...]:
+        return tuple(record.name for record in self.records() if isinstance(record, kind))
+
+    @cached_property
+    def samples(self) -> tuple[str, ...]:
+        """Names of the stochastic nodes, parents before children."""
+        return self._of(Sample)
+
+    @cached_property
+    def costs(self) -> tuple[str, ...]:
+        """Names of the costs, in the order of declaration."""
+        return self._of(Cost)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs, in the order of declaration."""
+        return self._of(Input)
+
+    @cached_property
+    def params(self) -> tuple[str, ...]:
+        """Names of the parameter nodes, in the order of declaration."""
+        return self._of(Param)

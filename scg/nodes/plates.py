@@ -1,0 +1,105 @@
+"""Plates: named replicates, their one order in a graph, and the plates of every node."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import networkx as nx
+
+from scg.errors import PlateError
+from scg.nodes.records import Record, Sample
+
+
+@dataclass(frozen=True)
+class Plate:
+    """Named independent replicates: one leading dimension of every node that lies in it."""
+
+    name: str
+    size: int | None = None
+    reduce: str = "mean"
+    ordered: bool = False
+    discount: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse options that mean nothing."""
+        if self.size is not None and self.size < 1:
+            raise PlateError(f"plate '{self.name}' has size {self.size}; a plate has at least one element")
+        if self.reduce not in ("mean", "sum"):
+            raise PlateError(f"plate '{self.name}': reduce is 'mean' or 'sum', not {self.reduce!r}")
+        if not 0.0 < self.discount <= 1.0:
+            raise PlateError(f"plate '{self.name}': discount lies in (0, 1], not {self.discount}")
+        if self.discount != 1.0 and not self.ordered:
+            raise PlateError(f"plate '{self.name}' has a discount but no order: write ordered=True")
+
+
+def plate_order(plates: Iterable[str], declared: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the one left-to-right order that every declared tuple of plates agrees with.
+
+    >>> plate_order(["b", "a"], [("a", "b")])
+    ('a', 'b')
+    """
+    order = nx.DiGraph()
+    order.add_nodes_from(plates)
+    for names in declared:
+        order.add_edges_from(itertools.pairwise(names))
+    position = {name: index for index, name in enumerate(order)}
+    try:
+        return tuple(nx.lexicographical_topological_sort(order, key=position.__getitem__))
+    except nx.NetworkXUnfeasible:
+        cycle = " left of ".join(f"'{a}'" for a, _ in nx.find_cycle(order))
+        raise PlateError(
+            f"plates are declared in contradicting orders: {cycle} in a circle; "
+            "write plates=(...) in the same order everywhere"
+        ) from None
+
+
+def resolve_layout(
+    records: Iterable[Record], order: tuple[str, ...]
+) -> tuple[Mapping[str, tuple[str, ...]], list[str]]:
+    """Return the plates of every node (those declared, or the union of its parents') and the faults."""
+    rank = {name: index for index, name in enumerate(order)}
+    unions: dict[frozenset[str], tuple[str, ...]] = {}
+    layout: dict[str, tuple[str, ...]] = {}
+    faults: list[str] = []
+    for record in records:
+        union = frozenset().union(*(layout[parent] for parent in record.parents))
+        if record.plates is not None:
+            lost = union.difference(record.plates)
+            if lost and isinstance(record, Sample):
+                faults.append(
+                    f"sample '{record.name}' is declared without the plates {sorted(lost)} of its parents: "
+                    f"aggregate them first in a g.det(..., plates={record.plates})"
+                )
+            union = frozenset(record.plates)
+        if union not in unions:
+            unions[union] = tuple(sorted(union, key=rank.__getitem__))
+        layout[record.name] = unions[union]
+    return layout, faults
+
+
+Index = tuple[slice | None, ...]
+
+
+def positions(have: tuple[str, ...], want: tuple[str, ...]) -> Index:
+    """Return one index entry for each of ``want``: the dimension it has, or None for a new one of size 1."""
+    return tuple(slice(None) if name in have else None for name in want)
+
+
+def trimmed(index: Index) -> Index | None:
+    """Drop the entries at the end that change nothing; None means that none is left."""
+    while index and index[-1] is not None:
+        index = index[:-1]
+    return index or None
+
+
+def insertion(have: tuple[str, ...], want: tuple[str, ...]) -> Index | None:
+    """Return the index that gives leading dimensions ``have`` size-1 dimensions for the rest of ``want``.
+
+    ``want`` contains ``have`` in the same order; None means that nothing is missing.
+
+    >>> insertion(("b",), ("a", "b"))
+    (None,)
+    """
+    return None if have == want else trimmed(positions(have, want))

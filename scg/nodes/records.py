@@ -1,0 +1,107 @@
+"""The records a graph is made of: frozen, flat, and joined by name only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from scg.nodes.arguments import Arguments
+
+NO_ARGUMENTS = Arguments()
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """What a node calls: a plain callable, or the ``nn.Module`` that the graph keeps under ``owner``."""
+
+    call: Callable[..., Any] | None = None
+    owner: str | None = None
+    label: str = ""
+
+
+def identity(value: Any) -> Any:
+    """Return the value itself: the function of a cost that is simply a node."""
+    return value
+
+
+def part(value: Any, index: int) -> Any:
+    """Return one of several results: the function of a node declared with others in a tuple of names."""
+    return value[index]
+
+
+STRUCTURAL = (identity, part)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Record:
+    """What every node has: a name, the plates it was declared with, and where that was.
+
+    ``plates`` is None where the node simply takes the union of its parents' plates.
+    """
+
+    name: str
+    plates: tuple[str, ...] | None = None
+    where: str = ""
+    arguments: Arguments = NO_ARGUMENTS
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the nodes that this node reads, each once, in order of first use."""
+        return self.arguments.names
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Param(Record):
+    """A leaf whose value is an ``nn.Parameter``; the store holds the tensor under this name."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Constant(Record):
+    """A tensor that was written as a parent; the store holds it under this name."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Input(Record):
+    """A leaf that the caller supplies at each run."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Det(Record):
+    """A deterministic function of its parents.
+
+    ``differentiable``: None is probed, True is declared smooth, False is a black box.
+    ``mixes`` names the plates across which the function mixes elements.
+    """
+
+    fn: Function
+    differentiable: bool | None = None
+    relaxed: Callable[..., Any] | None = None
+    mixes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cost(Det):
+    """A deterministic node whose value is a term of the objective, one per element of its plates."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sample(Record):
+    """A stochastic node: a draw from the distribution that ``dist`` makes of its parents."""
+
+    dist: Function
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LogProb(Record):
+    """The log-density of ``value`` under the law of the sample ``of``, or under ``dist``."""
+
+    value: str
+    of: str | None = None
+    dist: Function | None = None
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The value, the sample whose law is used if any, and the distribution's arguments."""
+        sampled = (self.of,) if self.of is not None else ()
+        return tuple(dict.fromkeys((self.value, *sampled, *self.arguments.names)))

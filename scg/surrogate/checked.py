@@ -1,0 +1,94 @@
+"""Checked runs: an emitted program line by line, with every value held against its declaration."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from scg.analysis.trace import wrapped
+from scg.errors import GraphError, NonFiniteError, ScgError
+from scg.laws import Law
+from scg.nodes.ir import IR
+from scg.nodes.records import Cost, Param, Record, Sample
+
+LINE = re.compile(r"\s*(\w+)\s*=")
+
+
+class CheckedRun(fx.Interpreter):
+    """Runs a program and raises, by node, for what is not finite, outside its constraint or misshapen.
+
+    ``nodes`` maps lines to nodes, ``draws`` the lines that draw to the law drawn from, ``leads`` each
+    node to how many of its plates a value must have at the sizes ``sizes``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        graph: fx.Graph,
+        ir: IR,
+        nodes: Mapping[str, str],
+        draws: Mapping[str, tuple[str, Law]],
+    ) -> None:
+        """Prepare to run ``graph`` on what ``module`` holds."""
+        super().__init__(module, graph=graph)
+        self.ir = ir
+        self.nodes = nodes
+        self.draws = draws
+
+    def run_node(self, line: fx.Node) -> Any:
+        """Run one line, and check what it gave."""
+        name = self.nodes.get(line.name)
+        if line.name in self.draws:
+            self._constraints(line)
+        try:
+            value = super().run_node(line)
+        except ScgError:
+            raise
+        except Exception as error:
+            if name is None:
+                raise
+            raise wrapped(self.ir[name], error) from error
+        if name is not None:
+            self._finite(self.ir[name], value)
+        return value
+
+    def _constraints(self, line: fx.Node) -> None:
+        name, law = self.draws[line.name]
+        (parameters, *_), _ = self.fetch_args_kwargs_from_env(line)
+        violated = law.violations(parameters)
+        if violated is not None:
+            raise GraphError(f"sample '{name}' ({self.ir[name].where}): {law.family} parameter {violated}")
+
+    def _finite(self, record: Record, value: Any) -> None:
+        if not isinstance(record, (Param, Sample, Cost)):
+            return
+        for leaf in pytree.tree_leaves(value):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+                kind = type(record).__name__.lower()
+                found = "NaN" if bool(torch.isnan(leaf).any()) else "infinite"
+                raise NonFiniteError(
+                    f"{kind} '{record.name}' ({record.where}) is {found}: look at what it is computed from"
+                )
+
+
+def located(ir: IR, nodes: Mapping[str, str], error: Exception, filename: str) -> Exception:
+    """Return the error of a plain run with the name and line of the node that raised it, if it is known."""
+    if isinstance(error, ScgError):
+        return error
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == filename:
+            found = LINE.match(linecache.getline(filename, trace.tb_lineno))
+            if found is not None and found.group(1) in nodes:
+                return wrapped(ir[nodes[found.group(1)]], error)
+        trace = trace.tb_next
+    return error
+
+

@@ -1,0 +1,188 @@
+"""The score-function estimator and its baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Site
+
+BASELINES = ("moving-average", "leave-one-out", "self-critical")
+
+
+@dataclass(frozen=True)
+class Score(Estimator):
+    """The score-function estimator (Q - b) dlog p(x), b a baseline that x does not influence.
+
+    Williams (1992, "Simple statistical gradient-following algorithms"); baselines: a moving average
+    of past credit; the other replicates (Kool et al., 2019, "Buy 4 REINFORCE samples, get a baseline
+    for free!"); the cost at the greedy value (Rennie et al., 2017, arXiv:1612.00563); a network of
+    ``context`` trained on the variance (Mnih and Gregor, 2014, arXiv:1402.0030), whose
+    ``normalise=True`` divides by the past standard deviation where that exceeds 1.
+    """
+
+    name: ClassVar[str] = "score"
+    preference: ClassVar[int] = 3
+
+    baseline: str | nn.Module | None = None
+    context: Any = None
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a baseline that is no name of one and no module."""
+        if isinstance(self.baseline, str) and self.baseline not in BASELINES:
+            raise ValueError(f"baseline is None, a module, or one of {BASELINES}, not {self.baseline!r}")
+        if self.context is not None and not isinstance(self.baseline, nn.Module):
+            raise ValueError("context= is what a baseline module reads: give baseline=module too")
+
+    @classmethod
+    def automatic(cls, facts: NodeFacts) -> Score:
+        """Prefer the other replicates as a baseline where there are any, else the past."""
+        return cls(baseline="leave-one-out" if (facts.samples or 1) > 1 else "moving-average")
+
+    @property
+    def action(self) -> Action:
+        """The value passes on detached."""
+        return Action.CUT
+
+    def refuses(self, facts: NodeFacts) -> str | None:
+        """Refuse a support that moves with a parameter, and replicates that are not there."""
+        if facts.moving is not None:
+            return (
+                f"the support of its {facts.law.family} moves with parameter '{facts.moving}', which the "
+                f'score does not see. Use "reparam", or a distribution with a fixed support'
+            )
+        if self.baseline == "leave-one-out" and (facts.samples or 1) < 2:
+            return "leave-one-out compares replicates: compile with samples=2 or more"
+        return None
+
+    def controls(self, facts: NodeFacts) -> nn.Module | None:
+        """Return the memory of past credit, with the baseline module if there is one."""
+        if isinstance(self.baseline, nn.Module):
+            return Memory(self.baseline)
+        return Memory() if self.normalise or self.baseline == "moving-average" else None
+
+    def evaluations(self, facts: NodeFacts) -> int:
+        """Return 1, or 2 where the greedy value is evaluated as well."""
+        return 2 if self.needs_downstream else 1
+
+    @property
+    def needs_site(self) -> bool:
+        """Without a baseline the credit itself is the factor."""
+        return self.baseline is not None or self.normalise
+
+    @property
+    def needs_downstream(self) -> bool:
+        """Self-critical training evaluates the graph below at the greedy value."""
+        return self.baseline == "self-critical"
+
+    @property
+    def reads_context(self) -> Any:
+        """A baseline module reads the node's parents unless told otherwise."""
+        if not isinstance(self.baseline, nn.Module):
+            return None
+        return () if self.context is None else self.context
+
+    def factor(self, site: Site) -> Tensor:
+        """Return Q - b, over the past standard deviation where that is asked for."""
+        memory = site.controls
+        factor = (site.credit - self._baseline(site)).detach()
+        if isinstance(memory, Memory):
+            if self.normalise:
+                factor = factor / memory.deviation()
+            if site.training:
+                memory.update(site.credit, site.weight)
+        return factor
+
+    def objective(self, site: Site) -> Tensor | None:
+        """Return the second moment of the estimate, sum weight (Q - b)^2 |dlog p|^2, for a baseline module."""
+        if not isinstance(self.baseline, nn.Module):
+            return None
+        score = site.score(site.value, torch.ones_like(site.credit))
+        size = sum(_square(part, site.lead) for part in score.values())
+        residual = site.credit - self._baseline(site)
+        if self.normalise:
+            assert isinstance(site.controls, Memory)
+            residual = residual / site.controls.deviation()
+        square = residual.square() * size
+        return (square if site.weight is None else square * site.weight).sum()
+
+    def _baseline(self, site: Site) -> Tensor:
+        credit = site.credit
+        if self.baseline == "leave-one-out":
+            others = credit.shape[0] - 1
+            return (credit.sum(0, keepdim=True) - credit) / others
+        if self.baseline == "self-critical":
+            greedy = site.law.mode(site.parameters).expand(site.value.shape)
+            return site.downstream(greedy.to(site.value.dtype)[None])[0]
+        memory = site.controls
+        if self.baseline == "moving-average":
+            assert isinstance(memory, Memory)
+            return memory.mean()
+        if memory is not None and isinstance(self.baseline, nn.Module):
+            assert isinstance(memory, Memory) and memory.net is not None
+            return predicted(memory.net, site.context, site.credit.shape)
+        return torch.zeros((), dtype=credit.dtype, device=credit.device)
+
+
+def predicted(net: nn.Module, context: tuple[Tensor, ...], lead: torch.Size) -> Tensor:
+    """Apply a network to a batch of all leading elements at once, one value for each.
+
+    ``context`` tensors are [*lead, *event] with size-1 dimensions where they lack one.
+    """
+    rank = len(lead)
+    flat = [item.expand(*lead, *item.shape[rank:]).flatten(0, rank - 1) if rank else item for item in context]
+    value: Tensor = net(*flat)
+    count = lead.numel()
+    if value.numel() != count:
+        raise ValueError(
+            f"a baseline gives one value for each of {count} plate elements, this one gave shape {tuple(value.shape)}"
+        )
+    return value.reshape(lead)
+
+
+def _square(part: Tensor, lead: int) -> Tensor:
+    """Return the squared length of a gradient over its event dimensions."""
+    return part.square().flatten(lead).sum(-1) if part.dim() > lead else part.square()
+
+
+class Memory(nn.Module):
+    """The running mean and deviation of past credit, and the baseline module if there is one."""
+
+    first: Tensor
+    second: Tensor
+    steps: Tensor
+
+    def __init__(self, net: nn.Module | None = None, decay: float = 0.9) -> None:
+        """Remember nothing yet."""
+        super().__init__()
+        self.net = net
+        self.decay = decay
+        for name in ("first", "second", "steps"):
+            self.register_buffer(name, torch.zeros(()))
+
+    def mean(self) -> Tensor:
+        """Return the running mean of past credit, 0 before there is any."""
+        return self.first / self._mass()
+
+    def deviation(self) -> Tensor:
+        """Return the running standard deviation of past credit, but at least 1."""
+        mass = self._mass()
+        variance = self.second / mass - (self.first / mass).square()
+        return variance.clamp(min=1.0).sqrt()
+
+    def update(self, credit: Tensor, weight: Tensor | None) -> None:
+        """Take the credit of this step into account for the next."""
+        with torch.no_grad():
+            share = torch.ones_like(credit) if weight is None else weight.expand(credit.shape)
+            share = share / share.sum().clamp(min=torch.finfo(credit.dtype).tiny)
+            self.first.lerp_((credit * share).sum().to(self.first), 1.0 - self.decay)
+            self.second.lerp_((credit.square() * share).sum().to(self.second), 1.0 - self.decay)
+            self.steps.add_(1.0)
+
+    def _mass(self) -> Tensor:
+        """Return the total weight of the past, which corrects the bias towards the initial 0."""
+        return torch.where(self.steps > 0, 1.0 - self.decay**self.steps, torch.ones_like(self.steps))

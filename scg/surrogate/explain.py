@@ -1,0 +1,71 @@
+"""Explaining a program in words: what was chosen for each node, why, and what is assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from scg.analysis.captured import captured
+from scg.nodes.ir import IR
+from scg.surrogate.estimators.base import Action
+
+if TYPE_CHECKING:
+    from scg.surrogate.prepare import Prepared
+
+
+def explain(ir: IR, prepared: Prepared | None, samples: int | None) -> str:
+    """Return the explanation as text, a few lines for each stochastic node."""
+    return "\n".join(_lines(ir, prepared, samples))
+
+
+def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[str]:
+    yield f"{len(ir)} nodes, {len(ir.samples)} stochastic, {len(ir.costs)} costs"
+    if samples is not None:
+        yield f"{samples} replicates of every stochastic node"
+    if prepared is None:
+        yield "pending: shapes, probes and estimators are found at the first call, or by program.prepare(**inputs)"
+        return
+    for name in ir.samples:
+        yield from _node(ir, prepared, name)
+    yield from _costs(ir, prepared)
+    modes = prepared.modes
+    shown = {name: mode for name, mode in modes.items() if mode != "elementwise"}
+    if shown:
+        yield "added dimensions: " + ", ".join(f"{name} by {mode}" for name, mode in shown.items())
+    for plate in prepared.facts.assumed:
+        yield f"assumed: plate '{plate}' has one element in the example, and was probed with more"
+    for owner, what in captured(ir):
+        yield f"warning: '{owner}' captures {what}: it gets right gradients, but only its owner can list and save it"
+
+
+def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
+    from scg.surrogate.prepare import node_facts
+
+    choice, facts = prepared.choices[name], prepared.facts
+    density = facts.trace.densities[name]
+    plates = f" in plates {', '.join(ir.layout[name])}" if ir.layout[name] else ""
+    yield f"{name}: {choice.estimator.name} ({choice.reason}); {density.law.family}{plates}"
+    reached = facts.influence.reached[name]
+    charged = list(facts.influence.costs_of(reached))
+    if not charged:
+        yield "    reaches no cost, so it needs no gradient"
+        return
+    shown = [f"{cost}{_kept(ir, prepared, name, cost)}" for cost in charged[:6]]
+    more = f" and {len(charged) - 6} more" if len(charged) > 6 else ""
+    evaluations = choice.estimator.evaluations(node_facts(facts, name, prepared.samples))
+    yield f"    charged with {', '.join(shown)}{more}; {evaluations} evaluation{'s' * (evaluations != 1)} below"
+    if choice.estimator.action is Action.THROUGH:
+        yield "    the value passes on with its gradient"
+
+
+def _kept(ir: IR, prepared: Prepared, name: str, cost: str) -> str:
+    kept = prepared.facts.influence.kept(ir, name, cost)
+    lost = [plate for plate in ir.layout[name] if plate not in kept]
+    return f" (all of {', '.join(lost)})" if lost else ""
+
+
+def _costs(ir: IR, prepared: Prepared) -> Iterator[str]:
+    stochastic = prepared.facts.influence.stochastic
+    for name in ir.costs:
+        if name not in stochastic:
+            yield f"{name}: a cost that no stochastic node reaches; it is differentiated as it is"

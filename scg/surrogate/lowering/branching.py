@@ -1,0 +1,81 @@
+"""Branches of enumerated nodes: their masses, and expectations over them."""
+
+from __future__ import annotations
+
+import operator
+
+from torch import fx
+
+from scg.surrogate.lowering.worlds import Labels, Plan, World
+
+
+class Branching:
+    """The probability of every branch: a weighted plate for each enumerated node.
+
+    ``masses[axis]`` is the attached probability of the outcomes along an axis, given the branches of
+    enumerated nodes above, with its leading dimensions.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Start without enumerated nodes."""
+        self.plan = plan
+        self.masses: dict[str, tuple[fx.Node, Labels]] = {}
+        self._products: dict[tuple[fx.Graph, Labels, bool], tuple[fx.Node, Labels]] = {}
+
+    def closed(self, axes: Labels) -> Labels:
+        """Return axes together with those on which the masses along them depend."""
+        found, waiting = set(axes), list(axes)
+        while waiting:
+            _, lead = self.masses.get(waiting.pop(), (None, ()))
+            fresh = [label for label in lead if label in self.plan.axes and label not in found]
+            found.update(fresh)
+            waiting += fresh
+        return axes if len(found) == len(axes) else self.plan.ordered(found)
+
+    def lead(self, world: World, name: str) -> Labels:
+        """Return the leading dimensions of what is said of a node: closed axes, then plates."""
+        return self.closed(world.axes_of(name)) + self.plan.ir.layout[name]
+
+    def merged(self, one: Labels, other: Labels) -> Labels:
+        """Return the union of two sets of leading dimensions, in order."""
+        if one == other:
+            return one
+        both = {*one, *other}
+        return self.plan.ordered(both) + tuple(plate for plate in self.plan.ir.plates if plate in both)
+
+    def times(
+        self, world: World, one: tuple[fx.Node, Labels], other: tuple[fx.Node, Labels], name: str
+    ) -> tuple[fx.Node, Labels]:
+        """Multiply two values with their leading dimensions."""
+        labels = self.merged(one[1], other[1])
+        left, right = (world.aligned(value, have, labels) for value, have in (one, other))
+        return world.emitter.call(operator.mul, left, right, name=name), labels
+
+    def product(self, world: World, axes: Labels, *, attached: bool) -> tuple[fx.Node, Labels] | None:
+        """Return the probability of the branches along several axes, or None along none of them."""
+        axes = tuple(axis for axis in axes if axis in self.masses)
+        if not axes:
+            return None
+        key = (world.emitter.graph, axes, attached)
+        if key not in self._products:
+            mass, labels = self.masses[axes[-1]]
+            mass = world.capture(mass)
+            if not attached:
+                mass = world.emitter.method("detach", mass, name=mass.name)
+            above = self.product(world, axes[:-1], attached=attached)
+            last = (mass, labels)
+            self._products[key] = last if above is None else self.times(world, above, last, "branch_mass")
+        return self._products[key]
+
+    def expected(self, world: World, value: fx.Node, labels: Labels, lead: Labels) -> tuple[fx.Node, Labels]:
+        """Return the expectation of a value over the branches that are no dimension of ``lead``."""
+        axes = self.closed(tuple(label for label in labels if label in self.plan.axes))
+        extra = tuple(axis for axis in axes if axis not in lead)
+        weights = self.product(world, extra, attached=False)
+        if weights is None:
+            return value, labels
+        plates = tuple(label for label in labels if label in self.plan.ir.plates)
+        value, merged = self.times(world, (value, labels), weights, f"{value.name}_branches")
+        gone = [d for d, label in enumerate(merged) if label in extra or (label in self.plan.ir.plates and label not in plates)]
+        value = world.emitter.method("sum", value, gone, name=value.name)
+        return value, tuple(label for d, label in enumerate(merged) if d not in gone)

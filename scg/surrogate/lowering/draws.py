@@ -1,0 +1,201 @@
+"""Draws and densities: the lines of stochastic nodes, of log-probabilities, and of enumerated branches."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from torch import Tensor, fx
+
+from scg.analysis.calls import user_function
+from scg.laws import Law, bind
+from scg.nodes.arguments import Ref
+from scg.nodes.plates import positions, trimmed
+from scg.nodes.records import LogProb, Record, Sample
+from scg.surrogate.estimators.base import Action
+from scg.surrogate.lowering.worlds import NOISE, REPLICATES, Labels, World
+from scg.surrogate.ops import joint_mass, joint_support, log_prob, replay
+
+
+def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
+    """Return a function of a law under the name it has in emitted code."""
+    return world.emitter.shown(f"{law.family}_{label}", (id(law), *key), fn)
+
+
+def sample(world: World, record: Sample) -> None:
+    """Append the draw of a stochastic node from its noise, attached only where its estimator says so."""
+    name, plan = record.name, world.plan
+    law = plan.facts.trace.densities[name].law
+    axes = own_axes(world, record)
+    given = parameters(world, record, axes)
+    noise = _noise(world, record, law, given)
+    draw = law_op(world, law, "draw", law.draw)
+    value = world.emitter.call(draw, given, noise, name=world.called(name))
+    world.draws[value.name] = (name, law)
+    attached = plan.choices[name].estimator.action is Action.THROUGH and world.is_program
+    if law.pathwise is not None and not attached:
+        value = world.emitter.method("detach", value, name=world.called(name))
+    world.values[name], world.axes[name] = value, axes
+
+
+def own_axes(world: World, record: Sample) -> Labels:
+    """Return the added axes of a draw: those of its parameters, and the replicates."""
+    axes = world.union(record.arguments.names)
+    if world.plan.samples is None:
+        return axes
+    return world.plan.ordered((*axes, REPLICATES))
+
+
+def _noise(world: World, record: Sample, law: Law, given: dict[str, fx.Node]) -> fx.Node:
+    name, plan, emitter = record.name, world.plan, world.emitter
+    axes, plates = own_axes(world, record), plan.ir.layout[name]
+    label = f"{name}_noise"
+    if law.noise == "value":
+        sizes = [plan.samples if axis == REPLICATES else 1 for axis in axes]
+        lead = [*sizes, *(world.size(plate) for plate in plates)]
+        key = name if not world.suffix else f"{name}{world.suffix}"
+        inner = plan.facts.trace.densities[name].inner
+        op = law_op(
+            world,
+            law,
+            "replay",
+            lambda noise, key, given, lead, inner: replay(noise, key, law, given, lead, inner),
+        )
+        return emitter.call(op, world.value(NOISE), key, given, lead, inner, name=world.called(label))
+    if f"#{label}" not in world.values and world.outer is None:
+        world.values[f"#{label}"] = emitter.call(operator.getitem, world.value(NOISE), name, name=label)
+    have = ((REPLICATES,) if plan.samples is not None else ()) + plates
+    return world.aligned(world.value(f"#{label}"), have, axes + plates)
+
+
+def parameters(world: World, record: Sample | LogProb, axes: Labels) -> dict[str, fx.Node]:
+    """Return the parameters of a node's law, laid out for a value with leading ``axes``, emitted once."""
+    key = (record.name, axes)
+    if key not in world.parameters:
+        made = _arguments if user_function(record) is None else _manufactured
+        world.parameters[key] = made(world, record, axes)
+    return world.parameters[key]
+
+
+def _arguments(world: World, record: Sample | LogProb, axes: Labels) -> dict[str, fx.Node]:
+    """Take the parameters of a distribution class from the node's arguments."""
+    assert record.dist is not None
+    density = world.plan.facts.trace.densities[record.name]
+    arguments = bind(record.dist.call, record.arguments.args, record.arguments.kwargs)  # type: ignore[arg-type]
+    found = {}
+    for key in density.law.parameters:
+        template = arguments.get(key)
+        if isinstance(template, Ref):
+            lead = (world.axes_of(template.name), world.plan.ir.layout[template.name])
+            found[key] = _laid_out(world, record, key, world.value(template.name), lead, axes)
+        else:
+            target = f"{record.name}_{key}"
+            world.plan.constants.setdefault(target, density.parameters[key])
+            found[key] = world.held(target)
+    return found
+
+
+def _manufactured(world: World, record: Sample | LogProb, axes: Labels) -> dict[str, fx.Node]:
+    """Call a factory of distributions and take apart what it returns."""
+    assert record.dist is not None
+    density = world.plan.facts.trace.densities[record.name]
+    carried = world.union(record.arguments.names)
+    key = f"#made_{record.name}"
+    if key not in world.values:
+        world.values[key] = world.apply(record, record.dist, carried)
+    plates = world.plan.ir.layout[record.name]
+    found = {}
+    for key_ in density.law.parameters:
+        label = world.called(f"{record.name}_{key_.replace('.', '_')}")
+        value = world.emitter.call(operator.getitem, world.values[key], key_, name=label)
+        lead = (carried, plates if density.plated[key_] else ())
+        found[key_] = _laid_out(world, record, key_, value, lead, axes)
+    return found
+
+
+def _laid_out(
+    world: World, record: Record, key: str, value: fx.Node, lead: tuple[Labels, Labels], axes: Labels
+) -> fx.Node:
+    """Give a parameter size-1 dimensions for the axes, plates and event dimensions that it lacks."""
+    carried, have = lead
+    if not carried and not have:
+        return value
+    missing = world.plan.facts.trace.densities[record.name].missing[key]
+    plates = positions(have, world.plan.ir.layout[record.name])
+    front = (*positions(carried, axes), *plates) if carried else plates
+    return world.emitter.index(value, trimmed((*front, *(None,) * missing)))
+
+
+def log_probability(world: World, record: LogProb) -> None:
+    """Append a log-probability node; that of a sample node is shared with its estimator."""
+    name, plan, ir = record.name, world.plan, world.plan.ir
+    if record.of is not None:
+        world.values[name] = own_log_prob(world, record.of)
+        world.axes[name] = world.axes_of(record.of)
+        return
+    density = plan.facts.trace.densities[name]
+    axes = world.union(record.parents)
+    given = parameters(world, record, axes)
+    have, carried = ir.layout[record.value], world.axes_of(record.value)
+    value = world.value(record.value)
+    if have or carried:
+        rank = plan.facts.trace.values[record.value].dim() - len(have) - density.law.value_rank
+        missing = (None,) * max(density.inner - rank, 0)
+        plates = positions(have, ir.layout[name])
+        lead = (*positions(carried, axes), *plates) if carried else plates
+        value = world.emitter.index(value, trimmed((*lead, *missing)))
+    world.values[name] = _log_prob(world, density.law, axes + ir.layout[name], given, value, name)
+    world.axes[name] = axes
+
+
+def own_log_prob(world: World, name: str) -> fx.Node:
+    """Return log p of a sample's value in this world, emitted once."""
+    if name in world.log_probs:
+        return world.log_probs[name]
+    if name not in world.values and world.outer is not None:
+        return world.capture(own_log_prob(world.outer, name))
+    record = world.plan.ir[name]
+    assert isinstance(record, Sample)
+    law = world.plan.facts.trace.densities[name].law
+    axes = world.axes_of(name)
+    given = parameters(world, record, axes)
+    lead = axes + world.plan.ir.layout[name]
+    world.log_probs[name] = _log_prob(world, law, lead, given, world.value(name), f"{name}_log_prob")
+    return world.log_probs[name]
+
+
+def _log_prob(world: World, law: Law, lead: Labels, given: dict[str, fx.Node], value: fx.Node, name: str) -> fx.Node:
+    count = len(lead)
+
+    def summed(parameters: dict[str, Tensor], value: Tensor) -> Tensor:
+        return log_prob(law, count, parameters, value)
+
+    return world.emitter.call(law_op(world, law, "log_prob", summed, count), given, value, name=world.called(name))
+
+
+def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node, Labels]:
+    """Append every joint outcome of an enumerated node; return them, their masses and the masses' lead.
+
+    Plates that every reached cost keeps are set together, the rest and the event one by one.
+    """
+    name, plan, emitter = record.name, world.plan, world.emitter
+    density, plates = plan.facts.trace.densities[name], plan.ir.layout[name]
+    law, inner = density.law, density.inner
+    axes = world.union(record.arguments.names)
+    given = parameters(world, record, axes)
+    together = plan.facts.together(name)
+    event = plan.facts.trace.event_shape(plan.ir, name)[:inner]
+    apart = [1 if plate in together else world.size(plate) for plate in plates] + list(event)
+    at_once = [world.size(plate) if plate in together else 1 for plate in plates] + [1] * inner
+
+    def outcomes(parameters: dict[str, Tensor], apart: list[int], at_once: list[int]) -> Tensor:
+        return joint_support(law, parameters, apart, at_once)
+
+    def mass(parameters: dict[str, Tensor], apart: list[int]) -> Tensor:
+        return joint_mass(law, parameters, apart, len(axes), inner)
+
+    support = law_op(world, law, "branches", outcomes)
+    values = emitter.call(support, given, apart, at_once, name=world.called(name))
+    weigh = law_op(world, law, "mass", mass, len(axes), inner)
+    masses = emitter.call(weigh, given, apart, name=f"{name}_mass")
+    return values, masses, (*axes, axis, *plates)

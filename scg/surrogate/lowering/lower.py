@@ -1,0 +1,159 @@
+"""Lowering: from facts and choices to one torch.fx graph, the surrogate loss of a whole graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+from scg.analysis.facts import Facts
+from scg.laws import Law
+from scg.nodes.records import Input, Sample
+from scg.surrogate.estimators.base import Action
+from scg.surrogate.lowering.branching import Branching
+from scg.surrogate.lowering.draws import branches
+from scg.surrogate.lowering.emitter import Emitter
+from scg.surrogate.lowering.slices import emit_record
+from scg.surrogate.lowering.terms import Terms
+from scg.surrogate.lowering.totals import branched_total, total
+from scg.surrogate.lowering.worlds import NOISE, POINTS, REPLICATES, Plan, World
+from scg.surrogate.policy import Choice
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """An emitted program: its graph, and the tensors it holds besides those of the user's graph.
+
+    ``names`` maps each line back to the node it evaluates, ``draws`` each line that draws to the node and
+    its law, ``modes`` each node to its run mode.
+    """
+
+    graph: fx.Graph
+    constants: Mapping[str, Tensor]
+    names: Mapping[str, str]
+    draws: Mapping[str, tuple[str, Law]]
+    modes: Mapping[str, str]
+
+
+def lower(
+    facts: Facts,
+    choices: Mapping[str, Choice],
+    *,
+    samples: int | None,
+    keep: Sequence[str],
+    learned: frozenset[str],
+    gradients: bool = True,
+) -> Lowered:
+    """Emit the program: the sampled objective, and with ``gradients`` the surrogate whose backward is unbiased.
+
+    The loss is J + (s - sg s), where s holds the score terms; below enumerated nodes the derivative
+    flows through the expectation over their branches instead of through J.
+    """
+    plan = make_plan(facts, choices, samples, learned)
+    emitter = Emitter()
+    world = World(plan, emitter)
+    _arguments(world)
+    _evaluate(world, keep)
+    costs = {name: total(world, world.value(name), world.lead(name), f"{name}_total") for name in plan.ir.costs}
+    loss = emitter.add(list(costs.values()), "objective") if costs else None
+    if loss is not None and gradients:
+        loss = _surrogate(world, loss)
+    _output(world, loss, keep)
+    names = {value.name: name for name, value in world.values.items() if not name.startswith("#")}
+    return Lowered(emitter.graph, plan.constants, names, world.draws, plan.modes)
+
+
+def make_plan(
+    facts: Facts, choices: Mapping[str, Choice], samples: int | None, learned: frozenset[str]
+) -> Plan:
+    """Return what lowering reads, with a run mode for each function that meets an added dimension."""
+    ir = facts.ir
+    enumerated = [name for name in ir.samples if choices[name].estimator.action is Action.BRANCHES]
+    replicates = () if samples is None else (REPLICATES,)
+    axes = (POINTS, *replicates, *(f"#{name}" for name in enumerated))
+    varying = facts.influence.stochastic
+    several = samples is not None or enumerated or any(c.estimator.needs_downstream for c in choices.values())
+    widened = [name for name in ir if name in varying and ir[name].arguments.names] if several else []
+    modes = facts.modes(widened, varying)
+    return Plan(ir, facts, choices, samples, axes, modes, varying, facts.useful, learned, {})
+
+
+def _arguments(world: World) -> None:
+    for name in world.plan.ir.inputs:
+        world.values[name] = world.emitter.argument(name)
+    world.values[NOISE] = world.emitter.argument("noise")
+
+
+def _evaluate(world: World, keep: Sequence[str]) -> None:
+    """Append every node that leads to a cost, to a sample or to what is kept."""
+    ir = world.plan.ir
+    wanted = {*ir.costs, *ir.samples, *keep}
+    for name in reversed(list(ir)):
+        if name in wanted:
+            wanted.update(ir[name].parents)
+    for record in ir.records():
+        if record.name in wanted and not isinstance(record, Input):
+            emit_record(world, record)
+
+
+def _surrogate(world: World, objective: fx.Node) -> fx.Node:
+    """Append what turns the objective's value into a loss whose backward is the estimate."""
+    plan, emitter = world.plan, world.emitter
+    branching = Branching(plan)
+    inside = _branch(world, branching)
+    terms = Terms(plan, branching)
+    for name in reversed(plan.ir.samples):
+        terms.visit(inside if name in inside.values else world, name)
+    surrogate = terms.total(inside)
+    if not branching.masses:
+        if surrogate is None:
+            return objective
+        return emitter.call(operator.add, objective, _no_value(emitter, surrogate), name="loss")
+    paths = [
+        branched_total(inside, branching, inside.value(name), inside.lead(name), f"{name}_expected", attached=True)
+        for name in plan.ir.costs
+    ]
+    surrogate = emitter.add([*paths, *([surrogate] if surrogate is not None else [])], "surrogate")
+    value = emitter.method("detach", objective, name="objective")
+    return emitter.call(operator.add, value, _no_value(emitter, surrogate), name="loss")
+
+
+def _no_value(emitter: Emitter, surrogate: fx.Node) -> fx.Node:
+    """Append a zero that has the derivative of the surrogate."""
+    value = emitter.method("detach", surrogate, name="surrogate_value")
+    return emitter.call(operator.sub, surrogate, value, name="surrogate_gradient")
+
+
+def _branch(world: World, branching: Branching) -> World:
+    """Evaluate what lies below enumerated nodes once more, in all of their branches."""
+    plan = world.plan
+    inside = World(plan, world.emitter, world, suffix="_branches")
+    for name in plan.ir:
+        record = plan.ir[name]
+        if name not in plan.useful:
+            continue
+        if isinstance(record, Sample) and plan.choices[name].estimator.action is Action.BRANCHES:
+            axis = f"#{name}"
+            values, masses, lead = branches(inside, record, axis)
+            inside.values[name], inside.axes[name] = values, (axis,)
+            branching.masses[axis] = (masses, lead)
+        elif any(parent in inside.values for parent in record.parents):
+            emit_record(inside, record)
+    return inside
+
+
+def _output(world: World, loss: fx.Node | None, keep: Sequence[str]) -> None:
+    plan, emitter = world.plan, world.emitter
+
+    def detached(name: str) -> fx.Node:
+        value = world.value(name)
+        record = plan.ir[name]
+        cut = isinstance(record, Sample) and plan.choices[name].estimator.action is not Action.THROUGH
+        return value if cut else emitter.method("detach", value, name=name)
+
+    kept = {name: detached(name) for name in keep}
+    costs = {name: detached(name) for name in plan.ir.costs}
+    drawn = {name: detached(name) for name in plan.ir.samples}
+    emitter.graph.output({"loss": loss, "costs": costs, "samples": drawn, "kept": kept})

@@ -1,0 +1,135 @@
+"""Surrogate terms: what each stochastic node adds to the loss besides the costs themselves."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from torch import fx
+
+from scg.nodes.plates import insertion, positions
+from scg.nodes.records import Sample
+from scg.surrogate.estimators.base import Action, Estimator
+from scg.surrogate.lowering.branching import Branching
+from scg.surrogate.lowering.credit import Credit
+from scg.surrogate.lowering.draws import own_log_prob, parameters
+from scg.surrogate.lowering.slices import downstream
+from scg.surrogate.lowering.totals import branched_total
+from scg.surrogate.lowering.worlds import REPLICATES, Labels, Plan, World
+from scg.surrogate.sites import Frame, Inquiry
+
+
+class Terms:
+    """Collects the terms of all stochastic nodes and writes their sum.
+
+    Scores that share a factor are added before they are multiplied, and products of one layout before
+    they are averaged.
+    """
+
+    def __init__(self, plan: Plan, branching: Branching) -> None:
+        """Start with no term."""
+        self.plan = plan
+        self.branching = branching
+        self.credit = Credit(plan, branching)
+        self._scores: dict[tuple[fx.Node, Labels], list[fx.Node]] = {}
+        self._scalars: list[fx.Node] = []
+        self._names: dict[tuple[fx.Node, Labels], str] = {}
+
+    def visit(self, world: World, name: str) -> None:
+        """Take in one stochastic node; nodes are visited from the costs upwards."""
+        estimator = self.plan.choices[name].estimator
+        if estimator.action is not Action.CUT or not self.plan.facts.influence.reached[name]:
+            return
+        lead = self.branching.lead(world, name)
+        credit = self.credit.of(world, name)
+        if not estimator.needs_site:
+            self._score(world, name, credit, lead)
+            return
+        inquiry = Inquiry(estimator, self._frame(world, name, lead, estimator))
+        site = self._site(world, name, credit, lead, inquiry)
+        emitter = world.emitter
+        if type(estimator).factor is Estimator.factor:
+            given = parameters(world, self._record(name), world.axes_of(name))
+            shown = emitter.shown(f"{name}_surrogate", None, inquiry.inner)
+            self._scalars.append(emitter.call(shown, site, given, name=f"{name}_surrogate"))
+        else:
+            shown = emitter.shown(f"{estimator.name}_factor", name, inquiry.factor)
+            self._score(world, name, emitter.call(shown, site, name=f"{name}_factor"), lead)
+        if name in self.plan.learned and type(estimator).objective is not Estimator.objective:
+            shown = emitter.shown(f"{estimator.name}_controls", name, inquiry.descend)
+            self._scalars.append(emitter.call(shown, site, name=f"{name}_controls"))
+
+    def total(self, world: World) -> fx.Node | None:
+        """Append the sum of all terms, or nothing if there are none."""
+        products: dict[Labels, list[fx.Node]] = {}
+        for (factor, lead), scores in self._scores.items():
+            name = self._names[factor, lead]
+            score = world.emitter.add(scores, f"{name}_log_prob")
+            product = world.emitter.call(operator.mul, factor, score, name=f"{name}_score")
+            products.setdefault(lead, []).append(product)
+        scalars = list(self._scalars)
+        for lead, several in products.items():
+            summed = world.emitter.add(several, "score")
+            scalars.append(branched_total(world, self.branching, summed, lead, "score", attached=False))
+        return world.emitter.add(scalars, "surrogate") if scalars else None
+
+    def _record(self, name: str) -> Sample:
+        record = self.plan.ir[name]
+        assert isinstance(record, Sample)
+        return record
+
+    def _score(self, world: World, name: str, factor: fx.Node, lead: Labels) -> None:
+        log_prob = world.aligned(own_log_prob(world, name), world.lead(name), lead)
+        self._scores.setdefault((factor, lead), []).append(log_prob)
+        self._names.setdefault((factor, lead), name)
+
+    def _frame(self, world: World, name: str, lead: Labels, estimator: Estimator) -> Frame:
+        plan, plates = self.plan, self.plan.ir.plates
+        together = plan.facts.together(name)
+        return Frame(
+            law=plan.facts.trace.densities[name].law,
+            index=insertion(world.lead(name), lead),
+            mean=tuple(x == REPLICATES or (x in plates and plates[x].reduce == "mean") for x in lead),
+            rates=tuple(plates[x].discount if x in plates else 1.0 for x in lead),
+            together=tuple(x in plan.axes or x in together for x in lead),
+            replicated=plan.samples is not None,
+        )
+
+    def _site(self, world: World, name: str, credit: fx.Node, lead: Labels, inquiry: Inquiry) -> fx.Node:
+        plan, emitter, estimator = self.plan, world.emitter, inquiry.estimator
+        given = parameters(world, self._record(name), world.axes_of(name))
+        weights = self.branching.product(world, lead, attached=False)
+        weight = None if weights is None else self._fitted(world, *weights, lead)
+        context = self._context(world, name, estimator, lead)
+        controls = world.held(f"controls.{name}") if name in plan.learned else None
+        evaluate = None
+        if estimator.needs_downstream:
+            evaluate = downstream(world, plan, self.branching, name, lead)
+        shown = emitter.shown(f"{name}_site", None, inquiry.frame.site)
+        arguments = (given, world.value(name), credit, weight, context, controls, evaluate)
+        return emitter.call(shown, *arguments, name=f"{name}_site")
+
+    def _fitted(self, world: World, value: fx.Node, labels: Labels, lead: Labels) -> fx.Node:
+        """Align branch masses to a lead, summing over plates of size 1 that the lead does not have."""
+        gone = [dim for dim, label in enumerate(labels) if label not in lead]
+        if gone:
+            value = world.emitter.method("sum", value, gone, name=value.name)
+        return world.aligned(value, tuple(label for label in labels if label in lead), lead)
+
+    def _context(self, world: World, name: str, estimator: Estimator, lead: Labels) -> tuple[fx.Node, ...]:
+        """Return what the estimator's network reads, with size-1 dimensions where it lacks one."""
+        if estimator.reads_context is None:
+            return ()
+        found = []
+        for other in context_names(self.plan, name, estimator.reads_context):
+            have = world.lead(other)
+            value = world.value(other)
+            found.append(world.emitter.index(value, positions(have, lead) if have else (None,) * len(lead)))
+        return tuple(found)
+
+
+def context_names(plan: Plan, name: str, context: object) -> Sequence[str]:
+    """Return the names of the nodes that a node's network reads; () are the node's parents."""
+    names = plan.ir[name].parents if context == () else context
+    several = names if isinstance(names, (list, tuple)) else (names,)
+    return tuple(item if isinstance(item, str) else item.name for item in several)

@@ -1,0 +1,40 @@
+"""Totals: values with leading dimensions, weighted once for each element, as a scalar."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from scg.surrogate.lowering.branching import Branching
+from scg.surrogate.lowering.worlds import REPLICATES, Labels, World
+from scg.surrogate.ops import discounted
+
+
+def total(world: World, value: fx.Node, labels: Labels, name: str) -> fx.Node:
+    """Return sum_e lambda[e] value[e]: means over mean plates and replicates, sums over all else."""
+    emitter, plates = world.emitter, world.plan.ir.plates
+    for dim, label in enumerate(labels):
+        if label in plates and plates[label].discount != 1.0:
+            op = emitter.shown("discounted", None, discounted)
+            value = emitter.call(op, value, dim, plates[label].discount, name=f"{name}_discounted")
+    if not labels:
+        return value
+    mean = [label == REPLICATES or (label in plates and plates[label].reduce == "mean") for label in labels]
+    if all(mean) or not any(mean):
+        return emitter.method("mean" if all(mean) else "sum", value, name=name)
+    summed = [dim for dim, is_mean in enumerate(mean) if not is_mean]
+    value = emitter.method("sum", value, summed, name=name)
+    return emitter.method("mean", value, name=name)
+
+
+def branched_total(world: World, branching: Branching, value: fx.Node, labels: Labels, name: str, *, attached: bool) -> fx.Node:
+    """Return the total of a value over all branches, each with its probability."""
+    axes = branching.closed(tuple(label for label in labels if label in world.plan.axes))
+    weights = branching.product(world, axes, attached=attached)
+    if weights is not None:
+        plates = {label for label in labels if label in world.plan.ir.plates}
+        value, labels = branching.times(world, (value, labels), weights, f"{name}_weighted")
+        gone = [d for d, label in enumerate(labels) if label in world.plan.ir.plates and label not in plates]
+        if gone:
+            value = world.emitter.method("sum", value, gone, name=value.name)
+            labels = tuple(label for label in labels if label in plates or label in world.plan.axes)
+    return total(world, value, labels, name)

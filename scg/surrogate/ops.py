@@ -1,0 +1,144 @@
+"""What emitted programs call besides torch, the user's functions and the laws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scg.laws import Law
+from scg.noise import substream
+
+
+class Noise(dict[str, Tensor]):
+    """Base noise by node, and the seed of whatever has to be drawn besides."""
+
+    seed: int
+
+    def __init__(self, given: Mapping[str, Tensor], seed: int) -> None:
+        """Hold ``given``; draw the rest from ``seed``."""
+        super().__init__(given)
+        self.seed = seed
+
+
+def replay(noise: Noise, key: str, law: Law, parameters: Mapping[str, Tensor], lead: Sequence[int], inner: int) -> Tensor:
+    """Return the value given as noise for ``key``, or draw one: for laws without a base-noise form."""
+    if key in noise:
+        return noise[key]
+    own = law.batch_shape(parameters)
+    batch = torch.broadcast_shapes(own, (*lead, *(1,) * inner))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(substream(noise.seed, key) & (2**63 - 1))
+        return law.sample(parameters, torch.Size(batch))
+
+
+def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tensor) -> Tensor:
+    """Return log p(value), summed over all but the leading dimensions."""
+    result = law.log_prob(parameters, value)
+    return result.flatten(lead).sum(-1) if result.dim() > lead else result
+
+
+def joint_support(law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], together: Sequence[int]) -> Tensor:
+    """Return every joint outcome [n, *shape, *value_event].
+
+    ``apart`` and ``together`` have one entry for each plate and event dimension: its size where its
+    elements are set one by one, else 1; and its size where they are set at once, else 1.
+    """
+    support = law.support(parameters)
+    count = 1
+    for size in apart:
+        count *= size
+    codes = torch.arange(len(support) ** count, device=support.device)
+    powers = len(support) ** torch.arange(count, device=support.device)
+    digits = (codes[:, None] // powers) % len(support)
+    values = support[digits.view(len(codes), *apart)]
+    shape = [a * t for a, t in zip(apart, together, strict=True)]
+    return values.expand(len(codes), *shape, *support.shape[1:])
+
+
+def joint_mass(law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], axes: int, inner: int) -> Tensor:
+    """Return the probability [*axes, n, *plates] of every joint outcome, 1 long in plates set apart.
+
+    It is attached to the parameters, and exact where they are 0 or 1.
+    """
+    mass = law.mass(parameters)
+    rank = axes + len(apart)
+    mass = mass[(slice(None), *(None,) * (rank - (mass.dim() - 1)))]
+    size = len(mass)
+    widths = list(apart)
+    full = [w if w > 1 else mass.shape[1 + axes + i] for i, w in enumerate(widths)]
+    mass = mass.expand(size, *mass.shape[1 : 1 + axes], *full)
+    count = 1
+    for width in apart:
+        count *= width
+    codes = torch.arange(size**count, device=mass.device)
+    powers = size ** torch.arange(count, device=mass.device)
+    digits = ((codes[:, None] // powers) % size).view(len(codes), *(1,) * axes, *apart)
+    picked = torch.gather(mass, 0, digits.expand(len(codes), *mass.shape[1:]))
+    for index, width in enumerate(apart):
+        if width > 1:
+            picked = picked.prod(1 + axes + index, keepdim=True)
+    picked = picked.flatten(rank - inner + 1).prod(-1) if inner else picked
+    return picked.movedim(0, axes)
+
+
+def discount_weights(like: Tensor, size: int, rate: float) -> Tensor:
+    """Return rate**t for t < size."""
+    return rate ** torch.arange(size, dtype=like.dtype, device=like.device)
+
+
+def discounted(value: Tensor, dim: int, rate: float) -> Tensor:
+    """Weigh each element of an ordered plate by rate**t."""
+    weights = discount_weights(value, value.shape[dim], rate)
+    return value * weights.view([-1 if i == dim else 1 for i in range(value.dim())])
+
+
+def undiscounted(value: Tensor, dim: int, size: int, rate: float) -> Tensor:
+    """Divide by the rate**t of a node's own elements, 0 where that has vanished."""
+    weights = discount_weights(value, size, rate).view([-1 if i == dim else 1 for i in range(value.dim())])
+    return torch.where(weights > 0, value / weights, torch.zeros_like(value))
+
+
+def to_go(value: Tensor, dim: int, rate: float) -> Tensor:
+    """Return sum over t' >= t of rate**(t' - t) value[t'] along an ordered plate."""
+    if rate == 1.0:
+        return value.flip(dim).cumsum(dim).flip(dim)
+    wide = discounted(value.to(torch.float64), dim, rate)
+    summed = wide.flip(dim).cumsum(dim).flip(dim)
+    return undiscounted(summed, dim, value.shape[dim], rate).to(value.dtype)
+
+
+def descend(objective: Tensor | None, controls: nn.Module) -> Tensor:
+    """Return sum <sg(dV/dphi), phi>: its backward gives the controls the gradient of V, and nothing else."""
+    zero = torch.zeros(())
+    trained = [parameter for parameter in controls.parameters() if parameter.requires_grad]
+    if objective is None or not trained or not objective.requires_grad:
+        return zero
+    gradients = torch.autograd.grad(objective, trained, allow_unused=True)
+    terms = [(g.detach() * p).sum() for g, p in zip(gradients, trained, strict=True) if g is not None]
+    return sum(terms, zero.to(objective))
+
+
+def add_all(terms: Sequence[Tensor]) -> Tensor:
+    """Return the sum of many tensors of one shape, in one operation."""
+    return torch.stack(list(terms)).sum(0)
+
+
+def expand_lead(value: Any, lead: Sequence[int | None]) -> Tensor:
+    """Expand the leading dimensions given a size; None leaves one as it is."""
+    shape = [-1 if size is None else size for size in lead]
+    expanded: Tensor = value.expand(*shape, *value.shape[len(shape) :])
+    return expanded
+
+
+def named(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``fn`` under the name that it has in emitted code."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    call.__name__ = call.__qualname__ = "".join(c if c.isalnum() else "_" for c in name).strip("_")
+    call.__module__ = "scg"
+    return call

@@ -1,0 +1,122 @@
+"""Policy: which estimator each stochastic node gets, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from scg.errors import BiasedEstimatorError, EstimatorError, PolicyError
+from scg.nodes.ir import IR
+from scg.nodes.records import Cost
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts
+from scg.surrogate.estimators.registry import by_name, registry
+
+AUTO = "auto"
+AFFORDABLE = 64
+"""The most evaluations, or branches of all enumerated nodes together, that automatic choice pays."""
+
+PolicyEntry = str | Estimator
+Policy = PolicyEntry | Mapping[str, PolicyEntry]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The estimator of one node, and the reason it was chosen."""
+
+    estimator: Estimator
+    reason: str
+
+
+def match(ir: IR, policy: Policy) -> dict[str, PolicyEntry]:
+    """Return what the policy says of each stochastic node; the later of several matching keys wins.
+
+    Exact names win over globs.
+    """
+    samples = ir.samples
+    if isinstance(policy, (str, Estimator)):
+        return dict.fromkeys(samples, _known(policy))
+    wanted: dict[str, PolicyEntry] = dict.fromkeys(samples, AUTO)
+    for key in sorted(policy, key=lambda key: key in ir):
+        matching = [name for name in samples if fnmatchcase(name, key)]
+        if not matching:
+            kind = f"'{key}' is a {type(ir[key]).__name__.lower()}" if key in ir else f"'{key}' matches nothing"
+            hint = ": costs have no estimator" if key in ir and isinstance(ir[key], Cost) else ""
+            raise PolicyError(f"policy key {kind}{hint}; the stochastic nodes are {', '.join(samples) or 'none'}")
+        wanted.update(dict.fromkeys(matching, _known(policy[key])))
+    return wanted
+
+
+def _known(entry: PolicyEntry) -> PolicyEntry:
+    if isinstance(entry, Estimator):
+        return entry
+    if not isinstance(entry, str):
+        raise PolicyError(f"a policy gives names or instances of estimators, not {type(entry).__name__}")
+    return entry if entry == AUTO else by_name(entry)
+
+
+def choose(
+    ir: IR, policy: Policy, facts: Callable[[str], NodeFacts], *, samples: int | None, allow_biased: bool
+) -> dict[str, Choice]:
+    """Return the choice for every stochastic node; all refusals are reported together."""
+    wanted = match(ir, policy)
+    choices: dict[str, Choice] = {}
+    faults: list[EstimatorError] = []
+    budget = AFFORDABLE
+    for name, entry in wanted.items():
+        known = facts(name)
+        if isinstance(entry, Estimator):
+            fault = _refusal(entry, known, allow_biased)
+            if fault is not None:
+                faults.append(fault)
+            choices[name] = Choice(entry, "asked for")
+        else:
+            choices[name] = _automatic(known, budget)
+        if choices[name].estimator.action is Action.BRANCHES and known.reaches_cost:
+            budget //= max(known.branches or 1, 1)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        kind = BiasedEstimatorError if all(isinstance(f, BiasedEstimatorError) for f in faults) else EstimatorError
+        raise kind("\n".join(str(fault) for fault in faults))
+    return choices
+
+
+def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> EstimatorError | None:
+    if not estimator.unbiased and not allow_biased:
+        return BiasedEstimatorError(
+            f"'{estimator.name}' at '{facts.name}' is biased: compile with allow_biased=True to accept that, "
+            f"or use {_alternatives(facts)}"
+        )
+    reason = estimator.refuses(facts)
+    if reason is None:
+        return None
+    alternatives = _alternatives(facts)
+    ending = "" if "Use " in reason or "write " in reason else f". Use {alternatives}"
+    return EstimatorError(f"{estimator.name} cannot estimate '{facts.name}': {reason}{ending}")
+
+
+def _alternatives(facts: NodeFacts) -> str:
+    able = sorted(
+        (kind for kind in registry().values() if kind.unbiased and kind().refuses(facts) is None),
+        key=lambda kind: kind.preference,
+    )
+    return " or ".join(f'"{kind.name}"' for kind in able) or "another distribution: no estimator can carry it"
+
+
+def _automatic(facts: NodeFacts, budget: int) -> Choice:
+    """Return the first estimator, in order of declared preference, that is unbiased, right and affordable."""
+    passed = []
+    for kind in sorted(registry().values(), key=lambda kind: kind.preference):
+        estimator = kind.automatic(facts)
+        if not estimator.unbiased:
+            continue
+        reason = estimator.refuses(facts)
+        if reason is None and facts.reaches_cost and estimator.evaluations(facts) > budget:
+            reason = f"{estimator.evaluations(facts)} evaluations are over the budget of {budget}"
+        if reason is None:
+            why = "; ".join(f"{name}: {found}" for name, found in passed)
+            return Choice(estimator, f"automatic{', since ' + why if why else ''}")
+        passed.append((kind.name, reason))
+    found = "; ".join(f"{name}: {reason}" for name, reason in passed)
+    raise EstimatorError(f"no estimator can carry '{facts.name}': {found}")

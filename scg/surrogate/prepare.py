@@ -1,0 +1,195 @@
+"""Preparing: one pass of the whole pipeline on example inputs, from facts to an emitted program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from scg.analysis.facts import Facts, checked, gather
+from scg.analysis.influence import below
+from scg.analysis.trace import plate_sizes
+from scg.errors import PolicyError
+from scg.nodes.ir import IR
+from scg.nodes.records import Sample
+from scg.noise import NoiseSpec
+from scg.surrogate.estimators.base import NodeFacts
+from scg.surrogate.lowering.lower import Lowered, lower
+from scg.surrogate.policy import Choice, Policy, choose
+
+
+@dataclass(eq=False)
+class Emitted:
+    """A lowered graph with the function that runs it on what a program holds."""
+
+    lowered: Lowered
+    module: fx.GraphModule
+    run: Callable[..., dict[str, Any]]
+    filename: str
+    has_run: bool = False
+
+
+@dataclass(eq=False)
+class Prepared:
+    """Everything that one kind of input determines: facts, choices, and programs emitted on demand."""
+
+    ir: IR
+    facts: Facts
+    choices: Mapping[str, Choice]
+    samples: int | None
+    keep: tuple[str, ...]
+    learned: frozenset[str]
+    inputs: Mapping[str, Tensor]
+    emitted: dict[bool, Emitted] = field(default_factory=dict)
+    _specs: dict[tuple[int, ...], list[NoiseSpec]] = field(default_factory=dict)
+
+    def surrogate(self, program: nn.Module) -> Emitted:
+        """Return the program with gradients."""
+        return self._emit(program, gradients=True)
+
+    def values(self, program: nn.Module) -> Emitted:
+        """Return the program that only samples."""
+        return self._emit(program, gradients=False)
+
+    @property
+    def modes(self) -> Mapping[str, str]:
+        """How each function takes added dimensions, as far as programs were emitted."""
+        return {name: mode for emitted in self.emitted.values() for name, mode in emitted.lowered.modes.items()}
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where noise is drawn: where the parameters and inputs are."""
+        held = [*self.ir.store.tensors.values(), *self.inputs.values()]
+        return held[0].device if held else None
+
+    def specs(self, inputs: Mapping[str, Tensor]) -> list[NoiseSpec]:
+        """Return the base noise that a run on these inputs needs."""
+        sizes = plate_sizes(self.ir, inputs)
+        key = tuple(sizes.values())
+        if key not in self._specs:
+            lead = () if self.samples is None else (self.samples,)
+            self._specs[key] = [
+                NoiseSpec(name, spec.kind, (*lead, *(sizes[p] for p in self.ir.layout[name]), *spec.shape), spec.dtype)
+                for name, spec in self.facts.noise.items()
+            ]
+        return self._specs[key]
+
+    def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
+        if gradients not in self.emitted:
+            lowered = lower(
+                self.facts,
+                self.choices,
+                samples=self.samples,
+                keep=self.keep,
+                learned=self.learned,
+                gradients=gradients,
+            )
+            for name, tensor in lowered.constants.items():
+                if not hasattr(program, name):
+                    program.register_buffer(name, tensor, persistent=False)
+            module = fx.GraphModule(program, lowered.graph)
+            run = type(module).forward
+            self.emitted[gradients] = Emitted(lowered, module, run, run.__code__.co_filename)
+        return self.emitted[gradients]
+
+
+def prepare(
+    ir: IR,
+    inputs: Mapping[str, Tensor],
+    policy: Policy,
+    *,
+    samples: int | None,
+    keep: tuple[str, ...],
+    allow_biased: bool,
+    controls: nn.ModuleDict,
+) -> Prepared:
+    """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later."""
+    facts = checked(gather(ir, inputs))
+    choices = choose(
+        ir, policy, lambda name: node_facts(facts, name, samples), samples=samples, allow_biased=allow_biased
+    )
+    learned = set()
+    for name, choice in choices.items():
+        _check_context(ir, name, choice)
+        made = choice.estimator.controls(node_facts(facts, name, samples))
+        if made is not None:
+            learned.add(name)
+            if name not in controls:
+                controls[name] = made
+    _check_groups(ir, controls)
+    return Prepared(ir, facts, choices, samples, keep, frozenset(learned), dict(inputs))
+
+
+def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
+    """Return what an estimator is told of one stochastic node."""
+    ir, trace = facts.ir, facts.trace
+    density = trace.densities[name]
+    law, plates = density.law, ir.layout[name]
+    value = trace.values[name]
+    event = tuple(value.shape[len(plates) :])
+    together = facts.together(name)
+    elements = 1
+    for size in event[: density.inner]:
+        elements *= size
+    for plate in plates:
+        elements *= 1 if plate in together else trace.sizes[plate]
+    record = ir[name]
+    assert isinstance(record, Sample)
+    return NodeFacts(
+        name=name,
+        law=law,
+        event=event,
+        elements=elements,
+        outcomes=len(law.support(density.parameters)) if law.finite else None,
+        samples=samples,
+        moving=_moving(facts, record),
+        obstacle=lambda: facts.obstacle(name),
+        reaches_cost=bool(facts.influence.reached[name]),
+        dtype=value.dtype if value.is_floating_point() else torch.float32,
+    )
+
+
+def _moving(facts: Facts, record: Sample) -> str | None:
+    """Name a parameter that moves the support of a node and is not a constant of the graph."""
+    density = facts.trace.densities[record.name]
+    movers = density.law.movers(density.parameters)
+    if not movers or not record.parents:
+        return None
+    bound = record.arguments.kwargs
+    fixed = [name for name in movers if name in bound and not hasattr(bound[name], "name")]
+    free = [name for name in movers if name not in fixed]
+    return free[0] if free else None
+
+
+def _check_context(ir: IR, name: str, choice: Choice) -> None:
+    """Refuse networks that read what the node influences, which would bias the estimate."""
+    reads = choice.estimator.reads_context
+    if reads is None or reads == ():
+        return
+    lower = set(below(ir, name)) | {name}
+    several = reads if isinstance(reads, (list, tuple)) else (reads,)
+    names = [item if isinstance(item, str) else item.name for item in several]
+    unknown = [other for other in names if other not in ir]
+    if unknown:
+        raise PolicyError(f"context of '{name}' names nodes that are not there: {unknown}")
+    wrong = [other for other in names if other in lower]
+    if wrong:
+        raise PolicyError(
+            f"the baseline of '{name}' reads {wrong}, which '{name}' influences: that biases the gradient. "
+            f"Give context= nodes that '{name}' does not reach"
+        )
+
+
+def _check_groups(ir: IR, controls: nn.ModuleDict) -> None:
+    """Refuse a parameter that is both the model's and a control."""
+    model = {id(tensor) for tensor in ir.store.tensors.values()}
+    model |= {id(p) for module in ir.store.modules.values() for p in module.parameters()}
+    for key, parameter in controls.named_parameters():
+        if id(parameter) in model:
+            raise PolicyError(
+                f"control parameter '{key}' is a parameter of the graph as well: give the estimator a network of its own"
+            )
+

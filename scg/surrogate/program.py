@@ -1,0 +1,259 @@
+"""The program: an ``nn.Module`` around the emitted graph, whose loss has an unbiased backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from scg import draw
+from scg.analysis.check import accept
+from scg.errors import GraphError
+from scg.nodes.ir import IR, Store
+from scg.noise import draw_noise
+from scg.surrogate.checked import CheckedRun, located
+from scg.surrogate.estimate import Estimate
+from scg.surrogate.estimators.base import Estimator
+from scg.surrogate.explain import explain
+from scg.surrogate.ops import Noise
+from scg.surrogate.policy import Policy, match
+from scg.surrogate.prepare import Prepared, prepare
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """What ``scg.compile`` was asked for."""
+
+    policy: Policy = "auto"
+    samples: int | None = None
+    keep: tuple[str, ...] = ()
+    allow_biased: bool = False
+
+
+class Program(nn.Module):
+    """A compiled graph; made by ``scg.compile``, called with the graph's inputs."""
+
+    check_values: bool = False
+
+    def __init__(self, ir: IR, options: Options) -> None:
+        """Hold the parameters and modules of a graph under the graph's names, and prepare on its examples."""
+        super().__init__()
+        self._ir = ir
+        self._options = options
+        self._prepared: dict[Any, Prepared] = {}
+        for name, tensor in ir.store.tensors.items():
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(name, tensor)
+            else:
+                self.register_buffer(name, tensor, persistent=False)
+        for name, module in ir.store.modules.items():
+            self.add_module(name, module)
+        self.controls = nn.ModuleDict()
+        match(ir, options.policy)
+        if all(name in ir.store.examples for name in ir.inputs):
+            self.prepare()
+
+    # ---- running
+
+    def forward(
+        self, *, noise: int | Mapping[str, Tensor] | None = None, seed: int | None = None, **inputs: Tensor
+    ) -> Estimate:
+        """Run the graph once and return the estimate; ``noise`` is a seed or what ``draw_noise`` gave."""
+        prepared = self._prepared_for(inputs)
+        given = self._noise(prepared, noise if seed is None else seed, inputs)
+        emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
+        arguments = [inputs[name] for name in self._ir.inputs]
+        if self.check_values or not emitted.has_run:
+            run = CheckedRun(self, emitted.lowered.graph, self._ir, emitted.lowered.names, emitted.lowered.draws)
+            outputs = run.run(*arguments, given)
+            emitted.has_run = True
+            return Estimate(**outputs)
+        try:
+            return Estimate(**emitted.run(self, *arguments, given))
+        except Exception as error:
+            told = located(self._ir, emitted.lowered.names, error, emitted.filename)
+            if told is error:
+                raise
+            raise told from error
+
+    def prepare(self, **inputs: Tensor) -> Program:
+        """Probe, choose estimators and emit on these inputs, or on the examples; return the program."""
+        self._prepared_for({**self._ir.store.examples, **inputs})
+        return self
+
+    def draw_noise(self, seed: int, **inputs: Tensor) -> dict[str, Tensor]:
+        """Return the noise of a run by stochastic node: base noise, or the value where there is none."""
+        prepared = self._prepared_for(inputs)
+        noise = self._noise(prepared, seed, inputs)
+        values = [name for name in self._ir.samples if name not in noise]
+        if values:
+            with torch.no_grad():
+                drawn = self.forward(noise=seed, **inputs).samples
+            noise.update({name: drawn[name] for name in values})
+        return {name: noise[name] for name in self._ir.samples}
+
+    def _noise(self, prepared: Prepared, noise: int | Mapping[str, Tensor] | None, inputs: Mapping[str, Tensor]) -> Noise:
+        if noise is None or isinstance(noise, int):
+            seed = int(torch.randint(2**62, ())) if noise is None else noise
+            return Noise(draw_noise(seed, prepared.specs(inputs), prepared.device), seed)
+        unknown = [name for name in noise if name not in self._ir.samples]
+        missing = [name for name in prepared.facts.noise if name not in noise]
+        if unknown or missing:
+            raise GraphError(
+                f"noise has unknown names {unknown} and lacks {missing}: give what program.draw_noise(seed) returns"
+            )
+        return Noise(noise, int(torch.randint(2**62, ())))
+
+    def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
+        accept(self._ir, inputs)
+        key = self._signature(inputs)
+        if key not in self._prepared:
+            ir = replace(self._ir, store=self._live_store())
+            options = self._options
+            prepared = prepare(
+                ir,
+                inputs,
+                options.policy,
+                samples=options.samples,
+                keep=options.keep,
+                allow_biased=options.allow_biased,
+                controls=self.controls,
+            )
+            self._prepared[key] = prepared
+        return self._prepared[key]
+
+    def _signature(self, inputs: Mapping[str, Tensor]) -> Any:
+        """Return what an emitted program depends on besides the graph: kinds of inputs, not batch sizes."""
+        layout = self._ir.layout
+        shapes = tuple(
+            (value.shape[len(layout[name]) :], value.dtype, value.device) for name, value in sorted(inputs.items())
+        )
+        held = next(self.parameters(), None)
+        modes = tuple(module.training for name in self._ir.store.modules for module in getattr(self, name).modules())
+        return shapes, None if held is None else (held.dtype, held.device), modes
+
+    def _live_store(self) -> Store:
+        store = self._ir.store
+        return Store(
+            {name: getattr(self, name) for name in store.tensors},
+            {name: getattr(self, name) for name in store.modules},
+            store.examples,
+        )
+
+    # ---- looking at it
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether nothing was emitted yet, for want of example inputs."""
+        return not self._prepared
+
+    def _latest(self) -> Prepared:
+        if self.is_pending:
+            raise GraphError(
+                "the program is pending: give g.input(..., example=tensor), or call program.prepare(**inputs)"
+            )
+        return next(reversed(self._prepared.values()))
+
+    @property
+    def fx(self) -> fx.GraphModule:
+        """The emitted ``torch.fx.GraphModule``."""
+        return self._latest().surrogate(self).module
+
+    @property
+    def code(self) -> str:
+        """The emitted program as Python text, in the graph's own names."""
+        return self.fx.code
+
+    @property
+    def policy(self) -> dict[str, Estimator]:
+        """The estimator of every stochastic node."""
+        return {name: choice.estimator for name, choice in self._latest().choices.items()}
+
+    def explain(self) -> str:
+        """Say, for each node: its estimator and why, the costs charged, what it costs and what is assumed."""
+        return explain(self._ir, self._latest() if self._prepared else None, self._options.samples)
+
+    def draw(self, path: str | Path) -> None:
+        """Draw the graph with each node's estimator: SVG, PNG, Mermaid or DOT by the suffix of ``path``."""
+        draw.write(self._ir, path, labels=self._labels())
+
+    def _repr_svg_(self) -> str:
+        return draw.svg(self._ir, labels=self._labels())
+
+    def _labels(self) -> dict[str, str]:
+        return {} if self.is_pending else {name: e.name for name, e in self.policy.items()}
+
+    def __repr__(self) -> str:
+        state = "pending" if self.is_pending else ", ".join(f"{n}: {e.name}" for n, e in list(self.policy.items())[:8])
+        return f"<scg.Program of {len(self._ir)} nodes ({state})>"
+
+    # ---- what it holds
+
+    def control_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that estimators train for themselves."""
+        return self.controls.parameters()
+
+    def model_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the graph."""
+        controls = set(self.controls.parameters())
+        return (parameter for parameter in self.parameters() if parameter not in controls)
+
+    def __reduce__(self) -> Any:
+        inputs = next(reversed(self._prepared.values())).inputs if self._prepared else None
+        ir = replace(self._ir, store=self._live_store())
+        return _restore, (ir, self._options, self.controls, inputs, self.training, self.check_values)
+
+
+def _restore(
+    ir: IR, options: Options, controls: nn.ModuleDict, inputs: Mapping[str, Tensor] | None, training: bool, check: bool
+) -> Program:
+    """Build a program again, with the controls it had learned."""
+    program = Program.__new__(Program)
+    nn.Module.__init__(program)
+    pending = replace(ir, store=replace(ir.store, examples={}))
+    Program.__init__(program, pending if ir.inputs else ir, options)
+    program._ir = ir
+    program.controls = controls
+    program.training = training
+    program.check_values = check
+    program._prepared.clear()
+    if inputs is not None:
+        program._prepared_for(inputs)
+    return program
+
+
+def compile(  # noqa: A001 - scg.compile is the public name
+    graph: Any,
+    policy: Policy = "auto",
+    *,
+    samples: int | None = None,
+    keep: tuple[str, ...] | list[str] = (),
+    allow_biased: bool = False,
+    order: int = 1,
+) -> Program:
+    """Compile a graph into a torch program whose ``loss.backward()`` leaves unbiased gradients.
+
+    Schulman, Heess, Weber and Abbeel (2015), "Gradient Estimation Using Stochastic Computation Graphs".
+
+    >>> import torch, scg
+    >>> g = scg.Graph()
+    >>> b = g.sample("b", torch.distributions.Bernoulli, logits=g.param("theta", torch.zeros(())))
+    >>> cost = g.cost("loss", (b - 0.499) ** 2)
+    >>> scg.compile(g, policy="enumerate")(seed=0).loss.backward()
+    >>> round(float(g["theta"].value.grad), 6)
+    0.0005
+    """
+    if order != 1:
+        raise GraphError(f"order={order} is not supported: a program's loss is differentiated once, order=1")
+    if samples is not None and samples < 1:
+        raise GraphError(f"samples={samples}: the number of replicates is at least 1, or None for none")
+    ir: IR = graph.freeze()
+    names = tuple(item if isinstance(item, str) else item.name for item in keep)
+    unknown = [name for name in names if name not in ir]
+    if unknown:
+        raise GraphError(f"keep names nodes that are not there: {unknown}; the nodes are {', '.join(ir)}")
+    return Program(ir, Options(policy, samples, names, allow_biased))

@@ -1,0 +1,131 @@
+"""Run a function written for one world in many at once: added leading axes, in one of four modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from scg.nodes.arguments import Arguments
+from scg.nodes.plates import insertion
+
+MODES = ("broadcast", "fold", "vmap", "loop")
+
+
+@dataclass(frozen=True)
+class Parent:
+    """How the value of one parent is laid out: ``axes`` that were added, then plates, then event.
+
+    ``varies`` says whether the parent may carry axes at all (it lies below something random);
+    ``index`` gives it the size-1 plates that the function expects; ``plated`` that it has any plate.
+    """
+
+    axes: tuple[str, ...]
+    index: tuple[slice | None, ...] | None
+    plated: bool
+    varies: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Vectorised:
+    """A call ``fn(*arguments)`` repeated along ``axes``, all of them flattened into one dimension.
+
+    "broadcast" passes the dimension on as one more leading plate, "fold" merges it into the leftmost
+    plate, "vmap" maps over it with ``torch.vmap``, "loop" calls once for each index and stacks.
+    """
+
+    arguments: Arguments
+    parents: Mapping[str, Parent]
+    axes: tuple[str, ...]
+    mode: str
+
+    def __call__(self, fn: Callable[..., Any], *values: Any) -> Any:
+        """Call ``fn`` with the values of the parents, in the order of ``arguments.names``."""
+        given = dict(zip(self.parents, values, strict=True))
+        sizes = self._sizes(given)
+        count = 1
+        for size in sizes:
+            count *= size
+        flat = {name: self._flatten(self.parents[name], value, sizes) for name, value in given.items()}
+        result = getattr(self, f"_{self.mode}")(fn, flat, count)
+        if len(sizes) == 1:
+            return result
+        return pytree.tree_map_only(Tensor, lambda leaf: leaf.unflatten(0, sizes), result)
+
+    def _sizes(self, given: Mapping[str, Any]) -> tuple[int, ...]:
+        found: dict[str, int] = {}
+        for name, parent in self.parents.items():
+            leaf = pytree.tree_leaves(given[name])[0]
+            found.update(zip(parent.axes, leaf.shape, strict=False))
+        return tuple(found[axis] for axis in self.axes)
+
+    def _flatten(self, parent: Parent, value: Any, sizes: tuple[int, ...]) -> Any:
+        """Expand a parent that varies to every axis, merge these into one, and add missing plates."""
+
+        def leaf(tensor: Tensor) -> Tensor:
+            if not parent.varies:
+                return tensor if parent.index is None else tensor[parent.index]
+            missing = insertion(parent.axes, self.axes)
+            if missing is not None:
+                tensor = tensor[missing]
+            tensor = tensor.expand(*sizes, *tensor.shape[len(sizes) :])
+            tensor = tensor.flatten(0, len(sizes) - 1) if len(sizes) > 1 else tensor
+            return tensor if parent.index is None else tensor[(slice(None), *parent.index)]
+
+        return pytree.tree_map_only(Tensor, leaf, value)
+
+    def _apply(self, fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+        args, kwargs = self.arguments.substitute(values.__getitem__)
+        return fn(*args, **kwargs)
+
+    def _each(self, values: Mapping[str, Any], leaf: Callable[[Parent, Tensor], Tensor]) -> dict[str, Any]:
+        return {
+            name: pytree.tree_map_only(Tensor, lambda t, p=self.parents[name]: leaf(p, t), value)
+            for name, value in values.items()
+        }
+
+    def _broadcast(self, fn: Callable[..., Any], values: Mapping[str, Any], count: int) -> Any:
+        def leaf(parent: Parent, tensor: Tensor) -> Tensor:
+            return tensor if parent.varies or not parent.plated else tensor[None]
+
+        return self._apply(fn, self._each(values, leaf))
+
+    def _fold(self, fn: Callable[..., Any], values: Mapping[str, Any], count: int) -> Any:
+        varying = [name for name, parent in self.parents.items() if parent.varies]
+        if not all(self.parents[name].plated for name in varying):
+            raise ValueError("only values with a plate can be folded")
+        size = max(pytree.tree_leaves(values[name])[0].shape[1] for name in varying)
+
+        def leaf(parent: Parent, tensor: Tensor) -> Tensor:
+            if not parent.plated:
+                return tensor
+            tensor = tensor if parent.varies else tensor[None]
+            if tensor.shape[0] == tensor.shape[1] == 1:
+                return tensor[0]
+            return tensor.expand(count, size, *tensor.shape[2:]).flatten(0, 1)
+
+        result = self._apply(fn, self._each(values, leaf))
+        return pytree.tree_map_only(Tensor, lambda out: out.unflatten(0, (count, size)), result)
+
+    def _vmap(self, fn: Callable[..., Any], values: Mapping[str, Any], count: int) -> Any:
+        leaves, spec = pytree.tree_flatten(dict(values))
+        varies = pytree.tree_leaves({n: pytree.tree_map(lambda _, n=n: self.parents[n].varies, values[n]) for n in values})
+        dims = tuple(0 if v and isinstance(leaf, Tensor) else None for v, leaf in zip(varies, leaves, strict=True))
+
+        def one(*inner: Any) -> Any:
+            return self._apply(fn, pytree.tree_unflatten(list(inner), spec))
+
+        return torch.vmap(one, in_dims=dims, randomness="different")(*leaves)
+
+    def _loop(self, fn: Callable[..., Any], values: Mapping[str, Any], count: int) -> Any:
+        def at(index: int) -> dict[str, Any]:
+            return self._each(values, lambda parent, tensor: tensor[index] if parent.varies else tensor)
+
+        results = [self._apply(fn, at(index)) for index in range(count)]
+        flat, spec = zip(*(pytree.tree_flatten(result) for result in results), strict=True)
+        stacked = [torch.stack([torch.as_tensor(leaf) for leaf in leaves]) for leaves in zip(*flat, strict=True)]
+        return pytree.tree_unflatten(stacked, spec[0])

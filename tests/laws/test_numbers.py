@@ -1,0 +1,108 @@
+"""Extreme logits and probs: right values, finite gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch import distributions as td
+
+from scg.laws import Law, law_for
+
+
+def scored(law: Law, parameters: dict[str, Tensor], value: Tensor) -> tuple[Tensor, Tensor]:
+    live = {name: tensor.clone().requires_grad_() for name, tensor in parameters.items()}
+    log_prob = law.log_prob(live, value)
+    return log_prob.detach(), torch.autograd.grad(log_prob.sum(), next(iter(live.values())))[0]
+
+
+@pytest.mark.parametrize("size", [40.0, 1000.0])
+def test_bernoulli_logits(size: float) -> None:
+    logits, value = torch.tensor([size, size, -size, -size]), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    log_prob, gradient = scored(*law_for(td.Bernoulli, {"logits": logits}), value)
+    assert log_prob.tolist() == [0.0, -size, -size, 0.0] or torch.allclose(
+        log_prob, torch.tensor([0, -size, -size, 0])
+    )
+    torch.testing.assert_close(gradient, torch.tensor([0.0, -1.0, 1.0, 0.0]))
+
+
+def test_bernoulli_infinite_logits() -> None:
+    logits = torch.tensor([torch.inf, torch.inf, -torch.inf, -torch.inf])
+    law, parameters = law_for(td.Bernoulli, {"logits": logits})
+    log_prob, gradient = scored(law, parameters, torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    assert log_prob.tolist() == [0.0, -torch.inf, -torch.inf, 0.0]
+    assert gradient.tolist() == [0.0] * 4
+    assert law.draw(parameters, torch.full((4,), 0.5)).tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("size", [40.0, 1000.0, torch.inf])
+def test_categorical_logits(one_hot: bool, size: float) -> None:
+    cls = td.OneHotCategorical if one_hot else td.Categorical
+    law, parameters = law_for(cls, {"logits": torch.tensor([[0.0, -size, 0.0]]).expand(2, 3)})
+    log_prob, gradient = scored(law, parameters, law.support(parameters)[:2])
+    torch.testing.assert_close(log_prob, torch.tensor([-0.6931472, -size - 0.6931472]))
+    torch.testing.assert_close(gradient[0], torch.tensor([0.5, 0.0, -0.5]))
+    assert gradient.isfinite().all()
+
+
+def test_small_probs_are_not_clamped() -> None:
+    law, parameters = law_for(td.Bernoulli, {"probs": torch.tensor(1e-9)})
+    assert law.log_prob(parameters, torch.tensor(1.0)).item() == pytest.approx(-20.7232, abs=1e-3)
+    law, parameters = law_for(td.Categorical, {"probs": torch.tensor([1e-9, 1.0])})
+    assert law.log_prob(parameters, torch.tensor(0)).item() == pytest.approx(-20.7232, abs=1e-3)
+
+
+@pytest.mark.parametrize("cls", [td.Bernoulli, td.Binomial])
+def test_certain_probs(cls: Any) -> None:
+    static = {"total_count": 1} if cls is td.Binomial else {}
+    law, parameters = law_for(cls, {"probs": torch.tensor([0.0, 1.0, 0.0, 1.0]), **static})
+    log_prob, gradient = scored(law, parameters, torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    assert log_prob.tolist() == [0.0, 0.0, -torch.inf, -torch.inf]
+    assert gradient.tolist() == [0.0] * 4
+    assert law.draw(parameters, torch.rand(5, 4)).unique(dim=0).tolist() == [[0.0, 1.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("cls", [td.Categorical, td.OneHotCategorical])
+def test_certain_outcomes(cls: Any) -> None:
+    law, parameters = law_for(cls, {"probs": torch.tensor([[0.0, 1.0, 0.0]]).expand(2, 3)})
+    log_prob, gradient = scored(law, parameters, law.support(parameters)[[1, 0]])
+    assert log_prob.tolist() == [0.0, -torch.inf]
+    assert gradient.tolist() == [[0.0] * 3] * 2
+    noise = torch.rand(9, 2, 3)
+    assert (
+        law.draw(parameters, noise).flatten(0, 1).unique(dim=0).tolist()
+        == law.support(parameters)[1:2].tolist()
+    )
+
+
+@pytest.mark.parametrize("cls", [td.Bernoulli, td.Binomial])
+def test_mass_has_the_exact_derivative_at_the_ends(cls: Any) -> None:
+    static = {"total_count": 1} if cls is td.Binomial else {}
+    probs = torch.tensor([0.0, 1.0], requires_grad=True)
+    law, parameters = law_for(cls, {"probs": probs, **static})
+    (gradient,) = torch.autograd.grad(law.mass(parameters)[1].sum(), probs)
+    assert gradient.tolist() == [1.0, 1.0]
+
+
+def test_log_prob_is_linear_in_relaxed_values() -> None:
+    law, parameters = law_for(td.Bernoulli, {"logits": torch.tensor(0.7)})
+    ends = law.log_prob(parameters, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(law.log_prob(parameters, torch.tensor(0.25)), 0.75 * ends[0] + 0.25 * ends[1])
+    law, parameters = law_for(td.OneHotCategorical, {"probs": torch.tensor([0.2, 0.8])})
+    value = torch.tensor([0.25, 0.75], requires_grad=True)
+    log_prob = law.log_prob(parameters, value)
+    expected = torch.tensor([0.2, 0.8]).log()
+    torch.testing.assert_close(log_prob, (value * expected).sum())
+    torch.testing.assert_close(torch.autograd.grad(log_prob, value)[0], expected)
+
+
+def test_half_precision_is_widened() -> None:
+    law, parameters = law_for(td.Bernoulli, {"probs": torch.tensor(0.001, dtype=torch.bfloat16)})
+    torch.manual_seed(0)
+    value = law.draw(parameters, torch.rand(200_000))
+    assert value.dtype == torch.bfloat16
+    assert value.float().mean().item() == pytest.approx(0.001, abs=3e-4)
+    assert law.log_prob(parameters, value).dtype == torch.float32
