@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -50,16 +50,19 @@ HIDDEN_STEPS: Mapping[Any, Callable[..., Tensor]] = {
 LEAVES_TORCH = frozenset({"numpy", "tolist", "__array__", "__dlpack__"})
 
 
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors of an operation's arguments or results."""
+def tensors_in(values: Any) -> list[Tensor]:
+    """The tensors among an operation's arguments or results."""
     if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from tensors_in(value)
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from tensors_in(value)
+        return [values]
+    if not isinstance(values, (list, tuple)):
+        return []
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(tensors_in(value))
+    return found
 
 
 def is_discrete(tensor: Tensor) -> bool:
@@ -128,7 +131,7 @@ class Recorder:
         packet = function.overloadpacket
         if self._flow is not None:
             self._flow.append((str(function), *(a for a in args if isinstance(a, (bool, int, float)))))
-        inputs = [t for t in (*tensors_in(args), *tensors_in(kwargs)) if self.follows(t)]
+        inputs = [t for t in (*tensors_in(args), *tensors_in((*kwargs.values(),))) if self.follows(t)]
         if not inputs or _is_domain_check(packet, args):
             return function(*args, **kwargs)
         if not function.is_view:
@@ -146,7 +149,7 @@ class Recorder:
         if packet is aten._local_scalar_dense:
             self.escape(inputs[0])
 
-    def _after(self, function: Any, results: Iterator[Tensor], kwargs: Mapping[str, Any]) -> None:
+    def _after(self, function: Any, results: list[Tensor], kwargs: Mapping[str, Any]) -> None:
         packet = function.overloadpacket
         stepped = packet in STEPPED or kwargs.get("rounding_mode") is not None
         for tensor in results:

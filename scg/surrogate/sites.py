@@ -44,7 +44,7 @@ class Frame:
         lead = len(self.mean)
         value = value.detach() if self.index is None else value.detach()[self.index]
         shape = torch.broadcast_shapes(credit.shape, value.shape[:lead])
-        value = value.expand(*shape, *value.shape[lead:])
+        value = value.expand(shape + value.shape[lead:])
         detached = {name: leaf.detach() for name, leaf in self.full(parameters, value).items()}
         return Site(
             law=self.law,
@@ -88,7 +88,7 @@ class Frame:
         def evaluate(points: Tensor) -> Tensor:
             assert downstream is not None, "the estimator does not declare that it needs the graph below"
             with torch.no_grad():
-                return downstream(points).expand(len(points), *shape)
+                return downstream(points).expand(torch.Size([len(points)]) + shape)
 
         return evaluate
 

@@ -134,7 +134,7 @@ def predicted(net: nn.Module, context: tuple[Tensor, ...], lead: torch.Size) -> 
     ``context`` tensors are [*lead, *event] with size-1 dimensions where they lack one.
     """
     rank = len(lead)
-    flat = [item.expand(*lead, *item.shape[rank:]).flatten(0, rank - 1) if rank else item for item in context]
+    flat = [item.expand(lead + item.shape[rank:]).flatten(0, rank - 1) if rank else item for item in context]
     value: Tensor = net(*flat)
     count = lead.numel()
     if value.numel() != count:
