@@ -100,7 +100,7 @@ class Jump:
 
 
 def lines(point: Tensor, seed: int) -> list[Line]:
-    """Lines through the point (across, along the diagonal, by scale) and through random points near zero and far from it."""
+    """Lines through the point (across, along the diagonal, by scale) and through random points near and far."""
     generator = torch.Generator().manual_seed(seed)
 
     def place() -> Tensor:

@@ -21,7 +21,7 @@ SHAPE_ONLY = frozenset(
         *(aten.new_empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty_strided),
     }
 )
-# Whether a value is finite, and whether a factorisation succeeded, say where a function is defined, not what it is.
+# Whether a value is finite, or a factorisation succeeded, says where a function is defined, not what it is.
 DOMAIN_CHECKS = frozenset({aten.isnan, aten.isinf, aten.isposinf, aten.isneginf, aten._linalg_check_errors})
 STEPPED = frozenset(
     {
@@ -122,7 +122,7 @@ class Recorder:
             self._record(name, tensor.detach().clone())
 
     def escape(self, tensor: Tensor) -> None:
-        """Note that Python holds a followed real number: from here on the sequence of operations is a recording."""
+        """Note that Python holds a followed real number: from here on the operations are a recording."""
         if self.follows(tensor) and _storage(tensor) not in self._steps and self._flow is None:
             self._flow = []
 

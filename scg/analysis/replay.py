@@ -1,4 +1,4 @@
-"""A function of one tensor that can be called again and again and leaves no trace: same randomness, same module state."""
+"""A function of one tensor, called again and again under the same randomness, that leaves no trace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scg.analysis.recording import Recorder
 
 @dataclass(frozen=True)
 class Observation:
-    """The outputs of one call, flat and in double precision (None where it raised), and what was read on the way."""
+    """The outputs of one call, flat, in double precision, None where it raised; what was read on the way."""
 
     values: Tensor | None
     reads: dict[tuple[str, int], Any]

@@ -15,7 +15,7 @@ TRIES = 3  # a kink may lie on one point, not on three
 
 
 def disagreement(replay: Replay, point: Tensor, eps: float, generator: torch.Generator) -> str | None:
-    """Both numbers, where they differ at and around a point; empty where they agree; None if nothing is finite."""
+    """Both numbers, where they differ at and around a point; empty if they agree; None if none is finite."""
     found = None
     for attempt in range(TRIES):
         found = _compare(replay, point, eps, generator)

@@ -1,4 +1,4 @@
-"""The smoothness probe: is a function continuous in one of its tensors, with the gradient that autograd gives?"""
+"""The smoothness probe: is a function continuous in one of its tensors, and is autograd's gradient right?"""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def probe(
     """Whether ``call`` is continuous in ``point[wrt]`` with the gradient that autograd gives.
 
     ``call`` takes tensors by name and returns a tensor, a number or a nested list, tuple or dict of them.
-    Kinks, as of ``relu`` or ``max``, are smooth; points where it raises or is NaN or infinite are outside its domain.
+    Kinks, as of ``relu`` or ``max``, are smooth; where it raises or is NaN or infinite, it is not defined.
 
     >>> probe(lambda v: v["x"].exp(), {"x": torch.zeros(3)}, "x").smoothness
     <Smoothness.SMOOTH: 'smooth'>
@@ -79,7 +79,7 @@ def probe(
         if not replay.origin.numel():
             return Verdict(Smoothness.SMOOTH, "it has no elements")
         eps = torch.finfo(first.lowest).eps
-        return _probe(replay, first, eps, seed)
+        return next(verdict for verdict in _findings(replay, first, eps, seed) if verdict is not None)
 
 
 def _in_best_precision(replay: Replay) -> tuple[Replay, Observation]:
@@ -91,25 +91,27 @@ def _in_best_precision(replay: Replay) -> tuple[Replay, Observation]:
     return double, seen
 
 
-def _probe(replay: Replay, first: Observation, eps: float, seed: int) -> Verdict:
+def _findings(replay: Replay, first: Observation, eps: float, seed: int) -> Iterator[Verdict | None]:
+    """What each check says, the cheap ones first; the first verdict counts."""
     again = replay.glance(replay.origin).values
     if first.values is not None and again is not None and not _close(first.values, again, eps):
-        return _unknown("two calls at one point differ, although torch was seeded alike")
-    paths = lines(replay.origin, seed)
-    scans = [scan(replay, line) for line in paths]
-    inside = [(line, s) for line, row in zip(paths, scans, strict=True) for s in row if s.seen.is_inside]
+        yield _unknown("two calls at one point differ, although torch was seeded alike")
+    scans: list[list[Sample]] = []
+    between: list[list[Gap]] = []
+    inside: list[tuple[Line, Sample]] = []
+    for line in lines(replay.origin, seed):
+        scans.append(scan(replay, line))
+        inside += [(line, sample) for sample in scans[-1] if sample.seen.is_inside]
+        if len({sample.values.shape for _, sample in inside}) > 1:
+            yield _broken("the shape of its output depends on the value")
+        between.append(gaps(line, scans[-1]))
+        yield _jump(replay, between[-1], eps)
     if not inside:
-        return _unknown(f"defined at no point that was tried ({first.error or 'NaN or infinite'})")
-    if len({s.values.shape for _, s in inside}) > 1:
-        return _broken("the shape of its output depends on the value")
-    between = [gaps(line, row) for line, row in zip(paths, scans, strict=True)]
-    return (
-        _wrong_gradient(replay, inside, eps, seed)
-        or _jump(replay, between, eps)
-        or _jump_at_switch(replay, between, eps)
-        or _unseen_branch(scans)
-        or Verdict(Smoothness.SMOOTH, "no jump, and autograd agrees with finite differences")
-    )
+        yield _unknown(f"defined at no point that was tried ({first.error or 'NaN or infinite'})")
+    yield _wrong_gradient(replay, inside, eps, seed)
+    yield _jump_at_switch(replay, between, eps)
+    yield _unseen_branch(scans)
+    yield Verdict(Smoothness.SMOOTH, "no jump, and autograd agrees with finite differences")
 
 
 def _close(one: Tensor, other: Tensor, eps: float) -> bool:
@@ -130,8 +132,8 @@ def _wrong_gradient(
     return None
 
 
-def _jump(replay: Replay, between: list[list[Gap]], eps: float) -> Verdict | None:
-    for gap, output in chain.from_iterable(_suspects(row) for row in between):
+def _jump(replay: Replay, row: list[Gap], eps: float) -> Verdict | None:
+    for gap, output in _suspects(row):
         bracket = narrow_to_deviation(replay, gap, output, eps)
         if bracket and (jump := jump_in(replay, bracket, eps)):
             return _broken(jump.describe())
@@ -162,7 +164,7 @@ def _suspects(row: list[Gap]) -> Iterator[tuple[Gap, int]]:
 
 
 def _switches(between: list[list[Gap]]) -> list[tuple[Gap, Site]]:
-    """For every recorded value the interval where it switches and the outputs deviate most, then the next ones."""
+    """For every recorded value the gap where it switches and the outputs deviate most, then the next ones."""
     found: dict[Site, list[Gap]] = {}
     for gap in sorted(chain.from_iterable(between), key=lambda gap: -gap.deviation):
         for site in gap.bracket.switches():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -135,10 +136,7 @@ def expand_lead(value: Any, lead: Sequence[int | None]) -> Tensor:
 
 def named(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``fn`` under the name that it has in emitted code."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs)
-
+    call: Any = partial(fn)
     call.__name__ = call.__qualname__ = "".join(c if c.isalnum() else "_" for c in name).strip("_")
     call.__module__ = "scg"
-    return call
+    return call  # type: ignore[no-any-return]

@@ -123,6 +123,7 @@ class Program(nn.Module):
                 allow_biased=options.allow_biased,
                 controls=self.controls,
             )
+            prepared.surrogate(self)
             self._prepared[key] = prepared
         return self._prepared[key]
 

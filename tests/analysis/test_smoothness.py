@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.distributions import Distribution, MultivariateNormal, Normal, Uniform
+from torch import Tensor, distributions, nn
+from torch.distributions import Distribution
 
 from scg.analysis.known import ELEMENTWISE, KNOWN_BROKEN, KNOWN_SMOOTH
 from scg.analysis.smoothness import Smoothness, Verdict, probe
 
+law: Any = distributions  # its methods carry no types
 Function = Callable[..., Any]
 Build = Callable[[], Function]  # made anew for every probe, under one seed
 
@@ -78,11 +79,11 @@ def write_in_place(x: Tensor) -> Any:
 
 def covariance_log_prob(x: Tensor) -> Any:
     m = x.reshape(2, 3) @ x.reshape(2, 3).mT
-    return MultivariateNormal(x.new_ones(2), m + torch.eye(2).to(x)).log_prob(x[:2])  # type: ignore[no-untyped-call]
+    return law.MultivariateNormal(x.new_ones(2), m + torch.eye(2).to(x)).log_prob(x[:2])
 
 
 def log_prob(x: Tensor) -> Any:
-    return Normal(x[:3], x[3:].exp()).log_prob(0.3 * x[:3] + 1)  # type: ignore[no-untyped-call]
+    return law.Normal(x[:3], x[3:].exp()).log_prob(0.3 * x[:3] + 1)
 
 
 def far(x: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ SMOOTH: dict[str, Build] = {
     "noise": lambda: lambda x: x + torch.randn_like(x),
     "noise of numpy": lambda: numpy_noise,
     "Normal.log_prob": lambda: log_prob,
-    "Uniform.log_prob": lambda: lambda x: Uniform(-1 + 0 * x, 1 + 0 * x).log_prob(x),  # type: ignore[no-untyped-call]
+    "Uniform.log_prob": lambda: lambda x: law.Uniform(-1 + 0 * x, 1 + 0 * x).log_prob(x),
     "MultivariateNormal.log_prob": lambda: covariance_log_prob,
     "solve": lambda: lambda x: torch.linalg.solve(x[:4].reshape(2, 2) + 2 * torch.eye(2).to(x), x[4:]),
     "norm": lambda: torch.linalg.vector_norm,
@@ -338,7 +339,8 @@ def test_no_trace_is_left() -> None:
         random.random()
         np.random.rand()
         return (
-            Normal(values["x"].mul_(2), torch.ones(3)).log_prob(torch.randn(3)).sum() + net(values["x"]).sum()  # type: ignore[no-untyped-call]
+            law.Normal(values["x"].mul_(2), torch.ones(3)).log_prob(torch.randn(3)).sum()
+            + net(values["x"]).sum()
         )
 
     def state() -> list[Any]:
@@ -377,7 +379,7 @@ def test_no_trace_is_left_after_an_error() -> None:
 
 
 def test_validation_is_no_branch_and_comes_back() -> None:
-    verdict = probe(lambda v: Normal(v["x"], 1.0).log_prob(torch.zeros(3)), {"x": torch.zeros(3)}, "x")  # type: ignore[no-untyped-call]
+    verdict = probe(lambda v: law.Normal(v["x"], 1.0).log_prob(torch.zeros(3)), {"x": torch.zeros(3)}, "x")
     assert verdict.smoothness is Smoothness.SMOOTH
     assert Distribution._validate_args
 

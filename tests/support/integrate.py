@@ -1,10 +1,18 @@
-"""The exact expectation of a program's estimate, through the program's own noise input."""
+"""The exact expectation of a program's estimate, through the program's own noise input.
+
+Bernoulli and Binomial nodes turn one uniform into a value by thresholds. Where a node is redrawn under
+shared noise, as in the branches of an enumerated node, all of its thresholds matter: the unit interval
+is cut at every one that any outcome upstream gives, and each cell is one point of the integral.
+Categorical nodes are forced to each outcome, which is exact where their parameters are not random.
+Normal nodes are integrated by Gauss-Hermite quadrature.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,58 +24,113 @@ from scg.nodes.ir import IR
 from scg.nodes.records import Record
 
 TINY, NEAR_ONE = 1e-300, 1.0 - 1e-16
+Point = tuple[float, Tensor]
 
 
-def forcing_noise(density: Density, batch: torch.Size, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return noise [*batch, ...] that draws the outcomes ``codes`` [*batch], and their probability."""
-    law, parameters = density.law, dict(density.parameters)
-    mass = law.mass(parameters)
-    mass = mass[(slice(None), *(None,) * (len(batch) - mass.dim() + 1))].expand(len(mass), *batch)
-    weight = mass.gather(0, codes[None])[0].prod()
-    if law.family == "Bernoulli":
-        return torch.where(codes == 1, NEAR_ONE, TINY), weight
-    if law.family in ("Categorical", "OneHotCategorical"):
-        chosen = torch.nn.functional.one_hot(codes, len(mass)).bool()
-        return torch.where(chosen, NEAR_ONE, TINY), weight
-    upper = mass.cumsum(0).gather(0, codes[None])[0]
-    return upper - mass.gather(0, codes[None])[0] / 2, weight
+@dataclass
+class Node:
+    """One stochastic node: its batch shape, what kind it is, and the thresholds met for each element."""
+
+    batch: torch.Size
+    kind: str
+    outcomes: int
+    thresholds: list[set[float]]
 
 
-def worlds(
-    ir: IR, inputs: Mapping[str, Tensor], points: int
-) -> Iterator[tuple[float, dict[str, Tensor]]]:
-    """Yield every joint outcome of a finite graph with Normal nodes: its weight and the noise that draws it."""
-    sizes: dict[str, tuple[torch.Size, int]] = {}
-    z, w = (torch.as_tensor(v) for v in np.polynomial.hermite_e.hermegauss(points))
-    w = w / math.sqrt(2 * math.pi)
+def _normal_points(points: int) -> list[Point]:
+    z, w = np.polynomial.hermite_e.hermegauss(points)
+    return [(float(b) / math.sqrt(2 * math.pi), torch.tensor(float(a))) for a, b in zip(z, w, strict=True)]
 
-    def measure(record: Record, density: Density, batch: torch.Size) -> Tensor:
-        sizes[record.name] = batch, points if density.law.family == "Normal" else len(density.law.support(density.parameters))
+
+def _outcome_points(node: Node) -> list[Point]:
+    """Return noise that forces each outcome of a categorical; its weight is found when it is drawn."""
+    return [(1.0, torch.where(torch.arange(node.outcomes) == k, NEAR_ONE, TINY)) for k in range(node.outcomes)]
+
+
+def _cell_points(thresholds: set[float]) -> list[Point]:
+    edges = [0.0, *sorted(thresholds), 1.0]
+    return [(b - a, torch.tensor((a + b) / 2)) for a, b in itertools.pairwise(edges) if b - a > 1e-14]
+
+
+def _masses(density: Density, batch: torch.Size) -> Tensor:
+    mass = density.law.mass(dict(density.parameters))
+    return mass[(slice(None), *(None,) * (len(batch) - mass.dim() + 1))].expand(len(mass), *batch)
+
+
+def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int) -> dict[str, Node]:
+    """Visit every joint outcome once, and note the thresholds that each element meets."""
+    nodes: dict[str, Node] = {}
+    normal = [z for _, z in _normal_points(points)]
+
+    def first(record: Record, density: Density, batch: torch.Size) -> Tensor:
+        law = density.law
+        kind = {"Normal": "normal", "Categorical": "forced", "OneHotCategorical": "forced"}.get(law.family, "cells")
+        count = points if kind == "normal" else len(law.support(density.parameters))
+        nodes[record.name] = Node(batch, kind, count, [set() for _ in range(batch.numel())])
+        return _pick(density, batch, (0,) * batch.numel())
+
+    def _pick(density: Density, batch: torch.Size, codes: Sequence[int]) -> Tensor:
+        chosen = torch.tensor(codes, dtype=torch.long).reshape(batch)
         if density.law.family == "Normal":
-            return density.law.draw(density.parameters, torch.zeros(batch))
-        return density.law.support(density.parameters)[torch.zeros(batch, dtype=torch.long)]
+            return density.law.draw(density.parameters, torch.stack(normal)[chosen])
+        return density.law.support(density.parameters)[chosen]
+
+    evaluate(ir, inputs, first)
+    ranges = [itertools.product(range(node.outcomes), repeat=node.batch.numel()) for node in nodes.values()]
+    for assignment in itertools.product(*ranges):
+        picked = dict(zip(nodes, assignment, strict=True))
+
+        def draw(record: Record, density: Density, batch: torch.Size) -> Tensor:
+            node = nodes[record.name]
+            if node.kind == "cells":
+                cuts = _masses(density, batch).cumsum(0)[:-1].reshape(node.outcomes - 1, -1).T
+                for found, element in zip(node.thresholds, cuts.tolist(), strict=True):
+                    found.update(round(cut, 13) for cut in element)
+            return _pick(density, batch, picked[record.name])  # noqa: B023
+
+        evaluate(ir, inputs, draw)
+    return nodes
+
+
+def worlds(ir: IR, inputs: Mapping[str, Tensor], points: int) -> Iterator[tuple[float, dict[str, Tensor]]]:
+    """Yield noise for every cell of the base space of a graph, with its weight."""
+    with torch.no_grad():
+        nodes = _survey(ir, inputs, points)
+    choices: list[list[Point]] = []
+    for node in nodes.values():
+        for thresholds in node.thresholds:
+            if node.kind == "cells":
+                choices.append(_cell_points(thresholds))
+            else:
+                choices.append(_normal_points(points) if node.kind == "normal" else _outcome_points(node))
+    for combination in itertools.product(*choices):
+        weight, noise, start = math.prod(w for w, _ in combination), dict[str, Tensor](), 0
+        for name, node in nodes.items():
+            several = combination[start : (start := start + node.batch.numel())]
+            drawn = torch.stack([point for _, point in several])
+            noise[name] = drawn.reshape(node.batch + drawn.shape[1:])
+        yield weight * _forced_weight(ir, inputs, nodes, noise), noise
+
+
+def _forced_weight(
+    ir: IR, inputs: Mapping[str, Tensor], nodes: Mapping[str, Node], noise: Mapping[str, Tensor]
+) -> float:
+    """Return the probability of the outcomes that categorical nodes were forced to."""
+    if all(node.kind != "forced" for node in nodes.values()):
+        return 1.0
+    weight = 1.0
+
+    def draw(record: Record, density: Density, batch: torch.Size) -> Tensor:
+        nonlocal weight
+        value = density.law.draw(density.parameters, noise[record.name])
+        if nodes[record.name].kind == "forced":
+            codes = value.argmax(-1) if density.law.value_rank else value
+            weight *= float(_masses(density, batch).gather(0, codes[None]).prod())
+        return value
 
     with torch.no_grad():
-        evaluate(ir, inputs, measure)
-        ranges = [itertools.product(range(n), repeat=batch.numel()) for batch, n in sizes.values()]
-        for assignment in itertools.product(*ranges):
-            picked = dict(zip(sizes, assignment, strict=True))
-            weight, noise = 1.0, dict[str, Tensor]()
-
-            def draw(record: Record, density: Density, batch: torch.Size) -> Tensor:
-                nonlocal weight
-                codes = torch.tensor(picked[record.name], dtype=torch.long).reshape(batch)  # noqa: B023
-                if density.law.family == "Normal":
-                    noise[record.name] = z[codes]  # noqa: B023
-                    weight *= float(w[codes].prod())
-                else:
-                    noise[record.name], probability = forcing_noise(density, batch, codes)  # noqa: B023
-                    weight *= float(probability)
-                return density.law.draw(density.parameters, noise[record.name])  # noqa: B023
-
-            evaluate(ir, inputs, draw)
-            if weight:
-                yield weight, noise
+        evaluate(ir, inputs, draw)
+    return weight
 
 
 def integrated_gradient(

@@ -1,0 +1,157 @@
+"""Import arrows: which package of scg may import which, read from the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scg
+
+ROOT = Path(scg.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MAY_IMPORT = {
+    "scg.errors": (),
+    "scg.noise": (),
+    "scg.nodes": ("scg.nodes", "scg.errors"),
+    "scg.laws": ("scg.laws", "scg.errors"),
+    "scg.vectorise": ("scg.nodes",),
+    "scg.draw": ("scg.draw", "scg.nodes", "scg.errors"),
+    "scg.analysis": ("scg.analysis", "scg.nodes", "scg.laws", "scg.errors", "scg.vectorise", "scg.noise"),
+    "scg.surrogate.estimators": ("scg.surrogate.estimators", "scg.laws", "scg.errors"),
+    "scg.surrogate.lowering": (
+        "scg.surrogate.lowering",
+        "scg.surrogate.estimators.base",
+        "scg.surrogate.ops",
+        "scg.surrogate.policy",
+        "scg.surrogate.sites",
+        "scg.analysis",
+        "scg.nodes",
+        "scg.laws",
+        "scg.errors",
+        "scg.vectorise",
+    ),
+    "scg.surrogate": (
+        "scg.surrogate",
+        "scg.analysis",
+        "scg.nodes",
+        "scg.laws",
+        "scg.errors",
+        "scg.noise",
+        "scg.draw",
+    ),
+    "scg.graph": ("scg.nodes", "scg.errors", "scg.analysis.check", "scg.draw"),
+}
+"""What each package may import; the longest prefix counts, and what is not listed may import anything."""
+
+MAY_NOT_IMPORT = {"scg.oracle": ("scg.surrogate", "scg.analysis.influence", "scg.analysis.facts")}
+"""The oracle shares no code with what it judges."""
+
+KNOW_FX = ("scg.surrogate.lowering", "scg.surrogate.checked", "scg.surrogate.prepare", "scg.surrogate.program")
+OPTIONAL = ("matplotlib", "scg.draw.picture")
+"""What may be imported inside a function: optional, or reached only with what is optional."""
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def within(module: str, prefixes: tuple[str, ...]) -> bool:
+    return any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes)
+
+
+def imported(file: Path, node: ast.AST) -> Iterator[str]:
+    """Yield the modules that an import statement names; ``from scg import draw`` names ``scg.draw``."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{file}: write absolute imports"
+        assert node.module is not None
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        inner = [name for name in names if is_module(name)]
+        yield from inner or [node.module]
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def imports(file: Path, tree: ast.AST) -> list[str]:
+    return [module for node in ast.walk(tree) for module in imported(file, node)]
+
+
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(params=FILES, ids=lambda file: str(file.relative_to(ROOT.parent)))
+def file(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def test_imports_follow_the_arrows(file: Path) -> None:
+    module = module_of(file)
+    rules = [package for package in MAY_IMPORT if within(module, (package,))]
+    own = [name for name in imports(file, parsed(file)) if within(name, ("scg",))]
+    if rules:
+        allowed = MAY_IMPORT[max(rules, key=len)]
+        assert [name for name in own if not within(name, allowed)] == []
+    for package, forbidden in MAY_NOT_IMPORT.items():
+        if within(module, (package,)):
+            assert [name for name in own if within(name, forbidden)] == []
+
+
+def test_only_the_emitting_modules_know_fx(file: Path) -> None:
+    if not within(module_of(file), KNOW_FX):
+        tree = parsed(file)
+        named = [name for name in imports(file, tree) if within(name, ("torch.fx",))]
+        aliased = [
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "torch"
+            for alias in node.names
+            if alias.name == "fx"
+        ]
+        reached = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_fx(node)]
+        assert named + aliased + reached == []
+
+
+def is_fx(node: ast.Attribute) -> bool:
+    return node.attr == "fx" and isinstance(node.value, ast.Name) and node.value.id == "torch"
+
+
+def test_imports_are_at_the_top(file: Path) -> None:
+    inner = [
+        module
+        for function in ast.walk(parsed(file))
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef))
+        for node in ast.walk(function)
+        for module in imported(file, node)
+    ]
+    assert [module for module in inner if not within(module, OPTIONAL)] == []
+
+
+def test_gradients_are_torch_s_own(file: Path) -> None:
+    """No custom autograd function: what is emitted is differentiated by what torch knows."""
+    named = [node.attr for node in ast.walk(parsed(file)) if isinstance(node, ast.Attribute)]
+    named += [alias.name for node in ast.walk(parsed(file)) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    functions = [
+        base
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.ClassDef)
+        for base in map(ast.unparse, node.bases)
+        if base in ("Function", "autograd.Function", "torch.autograd.Function")
+    ]
+    assert functions == []
+    assert "once_differentiable" not in named
+
+
+def test_every_rule_names_something() -> None:
+    modules = [module_of(path) for path in FILES]
+    for package in {*MAY_IMPORT, *MAY_NOT_IMPORT, *KNOW_FX}:
+        assert any(within(module, (package,)) for module in modules), package
