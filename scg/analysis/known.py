@@ -20,62 +20,10 @@ _ARITHMETIC = frozenset(
     {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.pos}
 )
 _POINTWISE = _both(
-    [
-        "add",
-        "sub",
-        "subtract",
-        "mul",
-        "multiply",
-        "neg",
-        "negative",
-        "positive",
-        "abs",
-        "absolute",
-        "square",
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log1p",
-        "log2",
-        "log10",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "sigmoid",
-        "logit",
-        "tanh",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "asinh",
-        "acosh",
-        "atan2",
-        "erf",
-        "erfc",
-        "erfinv",
-        "lgamma",
-        "digamma",
-        "relu",
-        "clamp",
-        "clip",
-        "clamp_min",
-        "clamp_max",
-        "maximum",
-        "minimum",
-        "fmax",
-        "fmin",
-        "lerp",
-        "addcmul",
-        "logaddexp",
-        "logaddexp2",
-        "hypot",
-    ]
+    """add sub subtract mul multiply neg negative positive abs absolute square exp exp2 expm1 log log1p
+    log2 log10 sqrt rsqrt reciprocal sigmoid logit tanh sin cos tan asin acos atan sinh cosh asinh acosh
+    atan2 erf erfc erfinv lgamma digamma relu clamp clip clamp_min clamp_max maximum minimum fmax fmin
+    lerp addcmul logaddexp logaddexp2 hypot""".split()
 )
 _ACTIVATIONS = frozenset(
     {
@@ -104,13 +52,23 @@ _ACTIVATIONS = frozenset(
         ),
     }
 )
-_REDUCTIONS = _both(["mean", "logsumexp", "amax", "amin", "matmul", "mm", "bmm", "mv", "dot", "outer"])
+_REDUCTIONS = _both("""mean logsumexp amax amin matmul mm bmm mv dot outer""".split())
+
+# Of one value at each place, and not smooth in it everywhere.
+_PIECEWISE = _both("""pow sign round floor ceil trunc frac where isnan isfinite""".split()) | {
+    *(operator.pow, operator.mod, operator.floordiv),
+    *(operator.gt, operator.ge, operator.lt, operator.le, operator.eq, operator.ne),
+    *(operator.and_, operator.or_, operator.xor, operator.invert, operator.abs),
+    *(torch.Tensor.float, torch.Tensor.double, torch.Tensor.long, torch.Tensor.int, torch.Tensor.bool),
+    *(torch.Tensor.detach,),
+}
+_SMOOTH_POINTWISE = _ARITHMETIC | _POINTWISE | _ACTIVATIONS
 
 # Every output element depends on the elements at its own place only, up to broadcasting.
-ELEMENTWISE: Final = _ARITHMETIC | _POINTWISE | _ACTIVATIONS
+ELEMENTWISE: Final = _SMOOTH_POINTWISE | _PIECEWISE
 
 # Continuous in every floating tensor argument, wherever they are defined, with autograd's gradient.
-KNOWN_SMOOTH: Final = ELEMENTWISE | _REDUCTIONS | {operator.matmul}
+KNOWN_SMOOTH: Final = _SMOOTH_POINTWISE | {operator.abs} | _REDUCTIONS | {operator.matmul}
 
 # Of no use to a derivative: piecewise constant, discrete, jumping, or cut off from autograd.
 KNOWN_BROKEN: Final = frozenset(
@@ -127,44 +85,7 @@ KNOWN_BROKEN: Final = frozenset(
         *(torch.Tensor.numpy, torch.Tensor.bool, torch.Tensor.int, torch.Tensor.long, torch.Tensor.short),
     }
 ) | _both(
-    [
-        "sign",
-        "sgn",
-        "round",
-        "floor",
-        "ceil",
-        "trunc",
-        "fix",
-        "frac",
-        "remainder",
-        "fmod",
-        "floor_divide",
-        "argmax",
-        "argmin",
-        "argsort",
-        "gt",
-        "ge",
-        "lt",
-        "le",
-        "eq",
-        "ne",
-        "greater",
-        "greater_equal",
-        "less",
-        "less_equal",
-        "not_equal",
-        "signbit",
-        "count_nonzero",
-        "nonzero",
-        "bucketize",
-        "searchsorted",
-        "bernoulli",
-        "multinomial",
-        "poisson",
-        "histc",
-        "logical_not",
-        "logical_and",
-        "logical_or",
-        "logical_xor",
-    ]
+    """sign sgn round floor ceil trunc fix frac remainder fmod floor_divide argmax argmin argsort gt ge lt
+    le eq ne greater greater_equal less less_equal not_equal signbit count_nonzero nonzero bucketize
+    searchsorted bernoulli multinomial poisson histc logical_not logical_and logical_or logical_xor""".split()
 )

@@ -28,6 +28,7 @@ class Sample:
 
     @property
     def values(self) -> Tensor:
+        """The outputs, where the function returned."""
         assert self.seen.values is not None
         return self.seen.values
 
@@ -41,6 +42,7 @@ class Line:
     reach: float
 
     def point(self, t: float) -> Tensor:
+        """The point at t."""
         return self.origin + t * self.direction
 
     def grid(self) -> Tensor:
@@ -75,10 +77,12 @@ class Gap:
 
     @property
     def left(self) -> Sample:
+        """Its lower end."""
         return self.bracket.left
 
     @property
     def right(self) -> Sample:
+        """Its upper end."""
         return self.bracket.right
 
     @property
@@ -100,7 +104,7 @@ class Jump:
 
 
 def lines(point: Tensor, seed: int) -> list[Line]:
-    """Lines through the point (across, along the diagonal, by scale) and through random points near and far."""
+    """Lines through the point (across, along the diagonal, by scale) and through random ones."""
     generator = torch.Generator().manual_seed(seed)
 
     def place() -> Tensor:

@@ -90,6 +90,7 @@ class Recorder:
     """
 
     def __init__(self, source: Tensor) -> None:
+        """Follow ``source``."""
         self.reads: dict[tuple[str, int], Any] = {}
         self.lowest = source.dtype
         self._counts: Counter[str] = Counter()
@@ -171,7 +172,7 @@ def _digits(dtype: torch.dtype) -> float:
     return -torch.finfo(dtype).eps
 
 
-class _Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Dispatch(TorchDispatchMode):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._recorder = recorder

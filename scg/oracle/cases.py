@@ -110,7 +110,8 @@ def cases_of(ir: IR, cost: str, inputs: Mapping[str, Tensor], *, points: int, li
     _check(ir, trace, cost)
     kept = kept_plates(ir)
     choices = {name: _choice(ir, trace, name, kept[name], points) for name in ir.samples}
-    cases = Cases(ir, cost, inputs, choices, {name: trace.values[name] for name in certain(ir)}, weight, points)
+    fixed = {name: trace.values[name] for name in certain(ir)}
+    cases = Cases(ir, cost, inputs, choices, fixed, weight, points)
     if cases.count > limit:
         parts = " * ".join(f"{c.outcomes}**{c.elements} for '{name}'" for name, c in choices.items())
         needed = str(cases.count) if cases.count < 10**15 else f"about 10**{math.log10(cases.count):.0f}"
@@ -122,7 +123,7 @@ def cases_of(ir: IR, cost: str, inputs: Mapping[str, Tensor], *, points: int, li
 
 
 def terms(cases: Cases) -> Iterator[Tensor]:
-    """Yield the objective of one cost in parts: many cases at once where the functions of its nodes allow it."""
+    """Yield the objective of one cost in parts, many cases at once where its functions allow it."""
     batched = cases.count > 1 and not any(
         isinstance(record, Det) and record.differentiable is False for record in cases.ir.records()
     )

@@ -66,7 +66,7 @@ def exact_gradient(
 def _terms(ir: IR, inputs: Mapping[str, Tensor], points: int, limit: int) -> Iterator[Tensor]:
     """Yield the objective in parts, each attached to the parameters."""
     if not ir.costs:
-        raise GraphError('the graph has no costs, so it has no objective: declare one with g.cost("name", node)')
+        raise GraphError('the graph has no costs, hence no objective: declare one with g.cost("name", node)')
     given = accept(ir, {**ir.store.examples, **inputs})
     every = [cases_of(ir, cost, given, points=points, limit=limit) for cost in ir.costs]
     for cases in every:

@@ -21,7 +21,7 @@ def outcome_count(record: Record, density: Density, points: int) -> int:
     if law.family == "Normal":
         return points
     raise GraphError(
-        f"the oracle cannot enumerate sample '{record.name}' ({record.where}): {law.family} is neither finite "
+        f"the oracle cannot list sample '{record.name}' ({record.where}): {law.family} is neither finite "
         f"nor Normal; for an exact objective, give it a distribution of one of these kinds"
     )
 

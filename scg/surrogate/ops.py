@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scg.errors import EstimatorError
 from scg.laws import Law
 from scg.noise import substream
 
@@ -120,6 +121,25 @@ def descend(objective: Tensor | None, controls: nn.Module) -> Tensor:
     gradients = torch.autograd.grad(objective, trained, allow_unused=True)
     terms = [(g.detach() * p).sum() for g, p in zip(gradients, trained, strict=True) if g is not None]
     return sum(terms, zero.to(objective))
+
+
+def first_order(surrogate: Tensor) -> Tensor:
+    """Return the score terms, and raise where they are differentiated with ``create_graph``.
+
+    Their factors are detached, so a second derivative would silently lack terms.
+    """
+    transformed = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    if surrogate.requires_grad and not transformed:
+        surrogate.register_hook(_refuse_second_order)
+    return surrogate
+
+
+def _refuse_second_order(gradient: Tensor) -> None:
+    if torch.is_grad_enabled():
+        raise EstimatorError(
+            "the loss of a program compiled with order=1 was differentiated with create_graph=True: its score "
+            "terms are right to first order only. Differentiate it once, or use reparam or enumerate throughout"
+        )
 
 
 def add_all(terms: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from scg.surrogate.explain import explain
 from scg.surrogate.ops import Noise
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Prepared, prepare
+
+
+FREED = re.compile(r";  \w+( = \w+)* = None$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +171,8 @@ class Program(nn.Module):
     @property
     def code(self) -> str:
         """The emitted program as Python text, in the graph's own names."""
-        return self.fx.code
+        lines = (FREED.sub("", line.rstrip()) for line in self.fx.code.splitlines())
+        return "\n".join(line for line in lines if line) + "\n"
 
     @property
     def policy(self) -> dict[str, Estimator]:

@@ -19,7 +19,7 @@ from scg.surrogate.ops import joint_mass, joint_support, log_prob, replay
 
 def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
     """Return a function of a law under the name it has in emitted code."""
-    return world.emitter.shown(f"{law.family}_{label}", (id(law), *key), fn)
+    return world.emitter.shown(f"{law.family}_{label}", (law, *key), fn)
 
 
 def sample(world: World, record: Sample) -> None:
@@ -30,10 +30,12 @@ def sample(world: World, record: Sample) -> None:
     given = parameters(world, record, axes)
     noise = _noise(world, record, law, given)
     draw = law_op(world, law, "draw", law.draw)
-    value = world.emitter.call(draw, given, noise, name=world.called(name))
-    world.draws[value.name] = (name, law)
     attached = plan.choices[name].estimator.action is Action.THROUGH and world.is_program
-    if law.pathwise is not None and not attached:
+    is_value = attached or law.pathwise is None
+    line = world.called(name if is_value else f"{name}_drawn")
+    value = world.emitter.call(draw, given, noise, name=line)
+    world.draws[value.name] = (name, law)
+    if not is_value:
         value = world.emitter.method("detach", value, name=world.called(name))
     world.values[name], world.axes[name] = value, axes
 
@@ -102,7 +104,7 @@ def _manufactured(world: World, record: Sample | LogProb, axes: Labels) -> dict[
     carried = world.union(record.arguments.names)
     key = f"#made_{record.name}"
     if key not in world.values:
-        world.values[key] = world.apply(record, record.dist, carried)
+        world.values[key] = world.apply(record, record.dist, carried, f"{record.name}_law")
     plates = world.plan.ir.layout[record.name]
     found = {}
     for key_ in density.law.parameters:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
+from scg.analysis.calls import user_function
 from scg.analysis.facts import Facts
 from scg.laws import Law
-from scg.nodes.records import Input, Sample
+from scg.nodes.ir import IR
+from scg.nodes.records import Input, Param, Sample
 from scg.surrogate.estimators.base import Action
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.draws import branches
@@ -18,7 +20,7 @@ from scg.surrogate.lowering.emitter import Emitter
 from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
 from scg.surrogate.lowering.totals import branched_total, total
-from scg.surrogate.lowering.worlds import NOISE, POINTS, REPLICATES, Plan, World
+from scg.surrogate.lowering.worlds import NOISE, POINTS, REPLICATES, Plan, World, is_library
 from scg.surrogate.policy import Choice
 
 
@@ -77,7 +79,28 @@ def make_plan(
     several = samples is not None or enumerated or any(c.estimator.needs_downstream for c in choices.values())
     widened = [name for name in ir if name in varying and ir[name].arguments.names] if several else []
     modes = facts.modes(widened, varying) if widened else {}
-    return Plan(ir, facts, choices, samples, axes, modes, varying, facts.useful, learned, {})
+    return Plan(ir, facts, choices, samples, axes, modes, varying, facts.useful, learned, learnable(ir, choices), {})
+
+
+def learnable(ir: IR, choices: Mapping[str, Choice]) -> frozenset[str]:
+    """Return the samples whose parameters may need a gradient: all but those known to have none.
+
+    Inputs may come from an encoder outside, and functions may capture parameters.
+    """
+    attached: set[str] = set()
+    found: set[str] = set()
+    for record in ir.records():
+        function = user_function(record)
+        captures = function is not None and (function.call is None or not is_library(function.call))
+        above = captures or not attached.isdisjoint(record.parents)
+        if isinstance(record, Sample):
+            if above:
+                found.add(record.name)
+            if above and choices[record.name].estimator.action is Action.THROUGH:
+                attached.add(record.name)
+        elif above or isinstance(record, (Param, Input)):
+            attached.add(record.name)
+    return frozenset(found)
 
 
 def _arguments(world: World) -> None:
@@ -151,7 +174,7 @@ def _output(world: World, loss: fx.Node | None, keep: Sequence[str]) -> None:
         value = world.value(name)
         record = plan.ir[name]
         cut = isinstance(record, Sample) and plan.choices[name].estimator.action is not Action.THROUGH
-        return value if cut else emitter.method("detach", value, name=name)
+        return value if cut else emitter.method("detach", value, name=f"{name}_value")
 
     kept = {name: detached(name) for name in keep}
     costs = {name: detached(name) for name in plan.ir.costs}

@@ -16,6 +16,7 @@ from scg.surrogate.lowering.draws import own_log_prob, parameters
 from scg.surrogate.lowering.slices import downstream
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import REPLICATES, Labels, Plan, World
+from scg.surrogate.ops import first_order
 from scg.surrogate.sites import Frame, Inquiry
 
 
@@ -39,6 +40,8 @@ class Terms:
         """Take in one stochastic node; nodes are visited from the costs upwards."""
         estimator = self.plan.choices[name].estimator
         if estimator.action is not Action.CUT or not self.plan.facts.influence.reached[name]:
+            return
+        if name not in self.plan.learnable:
             return
         lead = self.branching.lead(world, name)
         credit = self.credit.of(world, name)
@@ -64,14 +67,17 @@ class Terms:
         products: dict[Labels, list[fx.Node]] = {}
         for (factor, lead), scores in self._scores.items():
             name = self._names[factor, lead]
-            score = world.emitter.add(scores, f"{name}_log_prob")
+            score = world.emitter.add(scores, "log_prob")
             product = world.emitter.call(operator.mul, factor, score, name=f"{name}_score")
             products.setdefault(lead, []).append(product)
         scalars = list(self._scalars)
         for lead, several in products.items():
             summed = world.emitter.add(several, "score")
             scalars.append(branched_total(world, self.branching, summed, lead, "score", attached=False))
-        return world.emitter.add(scalars, "surrogate") if scalars else None
+        if not scalars:
+            return None
+        shown = world.emitter.shown("first_order", None, first_order)
+        return world.emitter.call(shown, world.emitter.add(scalars, "surrogate"), name="surrogate")
 
     def _record(self, name: str) -> Sample:
         record = self.plan.ir[name]

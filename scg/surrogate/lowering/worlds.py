@@ -35,7 +35,8 @@ class Plan:
 
     ``axes`` are the added dimensions in their one order, ``modes`` how each function takes them,
     ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``learned`` names the
-    nodes whose estimators have controls; ``constants`` collects tensors the program has to hold.
+    nodes whose estimators have controls, ``learnable`` the samples whose parameters may need a gradient;
+    ``constants`` collects tensors the program has to hold.
     """
 
     ir: IR
@@ -47,6 +48,7 @@ class Plan:
     varying: frozenset[str]
     useful: frozenset[str]
     learned: frozenset[str]
+    learnable: frozenset[str]
     constants: dict[str, Tensor]
 
     def ordered(self, axes: Iterable[str]) -> Labels:
@@ -146,7 +148,7 @@ class World:
         """Append the lines of a deterministic node, with whatever axes its parents carry."""
         name, ir = record.name, self.plan.ir
         axes = self.union(record.arguments.names)
-        value = self.apply(record, record.fn, axes)
+        value = self.apply(record, record.fn, axes, name)
         inherited = frozenset().union(*(ir.layout[parent] for parent in record.parents))
         if not inherited.issuperset(ir.layout[name]):
             sizes = [None if plate in inherited else self.size(plate) for plate in ir.layout[name]]
@@ -154,9 +156,9 @@ class World:
             value = self.emitter.call(expand, value, [*[None] * len(axes), *sizes], name=self.called(name))
         self.values[name], self.axes[name] = value, axes
 
-    def apply(self, record: Record, function: Function, axes: Labels) -> fx.Node:
+    def apply(self, record: Record, function: Function, axes: Labels, line: str) -> fx.Node:
         """Append the call of a node's function and return what it gives, with leading ``axes``."""
-        transform, name = transform_of(record), self.called(record.name)
+        transform, name = transform_of(record), self.called(line)
         if isinstance(record, Det) and record.fn.call in STRUCTURAL:
             args, _ = record.arguments.substitute(self.value)
             return args[0] if len(args) == 1 else self.emitter.call(operator.getitem, *args, name=name)
