@@ -19,3 +19,25 @@ from scg.surrogate.estimators.score import Score
 from scg.surrogate.program import Program, compile
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Action",
+    "BiasedEstimatorError",
+    "Enumerate",
+    "Estimate",
+    "Estimator",
+    "EstimatorError",
+    "Graph",
+    "GraphError",
+    "Node",
+    "NodeFacts",
+    "NonFiniteError",
+    "PlateError",
+    "PolicyError",
+    "Program",
+    "Reparam",
+    "ScgError",
+    "Score",
+    "Site",
+    "compile",
+]

@@ -17,7 +17,8 @@ from scg.errors import EstimatorError
 from scg.examples import SCHULMAN
 from scg.graph import Graph
 from scg.oracle import exact_gradient
-from scg.surrogate.program import Program, compile
+from scg.surrogate.program import Program
+from scg.surrogate.program import compile as compiled
 
 POLICIES = ("score", "auto", "reparam", "enumerate")
 RUNS, REPLICATES = 64, 1024
@@ -59,7 +60,7 @@ def demo(out: Path, *, seed: int = 1) -> None:
         graph.draw(out / f"{graph.name}.svg")
         picture = out / f"{graph.name}.png"
         graph.draw(picture)
-        picture.write_bytes(beside(picture, compile(graph, policy=SHOWN).code))
+        picture.write_bytes(beside(picture, compiled(graph, policy=SHOWN).code))
         took = time.perf_counter() - start
         print(f"[{index + 1}/{len(SCHULMAN)}] {graph.name}: {took:.1f} s", file=sys.stderr)
     text = formatted(rows)
@@ -72,7 +73,7 @@ def table(graph: Graph, *, seed: int = 1) -> Iterator[Row]:
     exact = exact_gradient(graph, **graph.freeze().store.examples)
     for policy in POLICIES:
         try:
-            program = compile(graph, policy=policy, samples=REPLICATES)
+            program = compiled(graph, policy=policy, samples=REPLICATES)
         except EstimatorError:
             continue
         estimators = ", ".join(f"{name}: {choice.name}" for name, choice in program.policy.items())
@@ -95,14 +96,16 @@ def gradients(graph: Graph, program: Program, *, seed: int) -> Mapping[str, Tens
 def formatted(rows: Sequence[Row]) -> str:
     """Return rows as an aligned Markdown table."""
     titles = ("graph", "parameter", "policy", "estimators", "exact", "mean", "std. error", "z")
+    six = "{:.6f}".format
     cells = [
-        (r.graph, r.parameter, r.policy, r.estimators)
-        + (f"{r.exact:.6f}", f"{r.mean:.6f}", f"{r.error:.6f}", f"{r.z:+.2f}")
+        (r.graph, r.parameter, r.policy, r.estimators, *map(six, (r.exact, r.mean, r.error)), f"{r.z:+.2f}")
         for r in rows
     ]
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     sides = "<<<<>>>>"
-    rule = ["-" * (width - 1) + ("-" if side == "<" else ":") for side, width in zip(sides, widths, strict=True)]
+    rule = [
+        "-" * (width - 1) + ("-" if side == "<" else ":") for side, width in zip(sides, widths, strict=True)
+    ]
     lines = (
         " | ".join(f"{word:{side}{width}}" for word, side, width in zip(line, sides, widths, strict=True))
         for line in (titles, rule, *cells)

@@ -20,7 +20,19 @@ from scg.nodes.arguments import Arguments, Ref
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store
 from scg.nodes.plates import Plate, plate_order, resolve_layout
-from scg.nodes.records import Constant, Cost, Det, Function, Input, LogProb, Param, Record, Sample, identity, part
+from scg.nodes.records import (
+    Constant,
+    Cost,
+    Det,
+    Function,
+    Input,
+    LogProb,
+    Param,
+    Record,
+    Sample,
+    identity,
+    part,
+)
 
 PACKAGE = str(Path(__file__).parent)
 PROGRAM_NAMES = frozenset(
@@ -262,7 +274,9 @@ class Graph:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise GraphError(f"node names are Python identifiers, {name!r} is not")
         if name in RESERVED or name.startswith("_"):
-            raise GraphError(f"'{name}' is reserved for the program: choose another name, such as '{name}_node'")
+            raise GraphError(
+                f"'{name}' is reserved for the program: choose another name, such as '{name}_node'"
+            )
 
     def _fresh(self, base: str) -> str:
         while True:
@@ -274,7 +288,9 @@ class Graph:
     def _part(self, name: str, whole: Node, index: int) -> Node:
         arguments = Arguments((Ref(whole.name), index))
         getitem = Function(part, label=name)
-        return self._add(Det(name=name, where=_caller(), arguments=arguments, fn=getitem, differentiable=True))
+        return self._add(
+            Det(name=name, where=_caller(), arguments=arguments, fn=getitem, differentiable=True)
+        )
 
     def _named(self, plates: Plates) -> tuple[str, ...]:
         several = (plates,) if isinstance(plates, (str, Plate)) else tuple(plates)
@@ -313,13 +329,17 @@ class Graph:
         if isinstance(value, Tensor):
             return Ref(self._lift(name, value).name)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*(self._template(f"{name}_{key}", getattr(value, key)) for key in value._fields))
+            return type(value)(
+                *(self._template(f"{name}_{key}", getattr(value, key)) for key in value._fields)
+            )
         if isinstance(value, (list, tuple)):
             return type(value)(self._template(f"{name}_{i}", item) for i, item in enumerate(value))
         if isinstance(value, dict):
             return {key: self._template(f"{name}_{key}", item) for key, item in value.items()}
         if isinstance(value, slice):
-            return slice(*(self._template(f"{name}_{k}", getattr(value, k)) for k in ("start", "stop", "step")))
+            return slice(
+                *(self._template(f"{name}_{k}", getattr(value, k)) for k in ("start", "stop", "step"))
+            )
         return value
 
     def _lift(self, name: str, value: Tensor) -> Node:

@@ -55,7 +55,9 @@ def uniform(seed: int, count: int, device: torch.device | None = None) -> Tensor
     return ((bits >> 12) & MASK_52).to(torch.float64).add_(0.5).mul_(2.0**-52)
 
 
-def draw_noise(seed: int, specs: Sequence[NoiseSpec], device: torch.device | None = None) -> dict[str, Tensor]:
+def draw_noise(
+    seed: int, specs: Sequence[NoiseSpec], device: torch.device | None = None
+) -> dict[str, Tensor]:
     """Draw the noise of every node in one call; a node's noise depends on the seed and the shapes only."""
     ordered = sorted(specs, key=lambda spec: spec.kind)
     sizes = [math.prod(spec.shape) for spec in ordered]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ class Vectorised:
 
     def _each(self, values: Mapping[str, Any], leaf: Callable[[Parent, Tensor], Tensor]) -> dict[str, Any]:
         return {
-            name: pytree.tree_map_only(Tensor, lambda t, p=self.parents[name]: leaf(p, t), value)
+            name: pytree.tree_map_only(Tensor, partial(leaf, self.parents[name]), value)
             for name, value in values.items()
         }
 
@@ -98,7 +99,11 @@ class Vectorised:
         varying = [name for name, parent in self.parents.items() if parent.varies]
         if not all(self.parents[name].plated for name in varying):
             raise ValueError("only values with a plate can be folded")
-        size = max(pytree.tree_leaves(values[name])[0].shape[1] for name in varying)
+        size = max(
+            pytree.tree_leaves(values[name])[0].shape[1 if parent.varies else 0]
+            for name, parent in self.parents.items()
+            if parent.plated
+        )
 
         def leaf(parent: Parent, tensor: Tensor) -> Tensor:
             if not parent.plated:
@@ -113,8 +118,12 @@ class Vectorised:
 
     def _vmap(self, fn: Callable[..., Any], values: Mapping[str, Any], count: int) -> Any:
         leaves, spec = pytree.tree_flatten(dict(values))
-        varies = pytree.tree_leaves({n: pytree.tree_map(lambda _, n=n: self.parents[n].varies, values[n]) for n in values})
-        dims = tuple(0 if v and isinstance(leaf, Tensor) else None for v, leaf in zip(varies, leaves, strict=True))
+        varies = pytree.tree_leaves(
+            {n: pytree.tree_map(lambda _, n=n: self.parents[n].varies, values[n]) for n in values}
+        )
+        dims = tuple(
+            0 if v and isinstance(leaf, Tensor) else None for v, leaf in zip(varies, leaves, strict=True)
+        )
 
         def one(*inner: Any) -> Any:
             return self._apply(fn, pytree.tree_unflatten(list(inner), spec))
@@ -127,5 +136,7 @@ class Vectorised:
 
         results = [self._apply(fn, at(index)) for index in range(count)]
         flat, spec = zip(*(pytree.tree_flatten(result) for result in results), strict=True)
-        stacked = [torch.stack([torch.as_tensor(leaf) for leaf in leaves]) for leaves in zip(*flat, strict=True)]
+        stacked = [
+            torch.stack([torch.as_tensor(leaf) for leaf in leaves]) for leaves in zip(*flat, strict=True)
+        ]
         return pytree.tree_unflatten(stacked, spec[0])

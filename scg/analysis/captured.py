@@ -44,7 +44,6 @@ def _reached(fn: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
 
 def _learnable(found: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in found.items():
-        if isinstance(value, Tensor) and value.requires_grad:
-            yield str(name), value
-        elif isinstance(value, nn.Module) and any(p.requires_grad for p in value.parameters()):
+        parts = value.parameters() if isinstance(value, nn.Module) else (value,)
+        if any(isinstance(part, Tensor) and part.requires_grad for part in parts):
             yield str(name), value

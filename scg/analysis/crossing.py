@@ -95,6 +95,7 @@ def _outputs(ir: IR, trace: Trace, record: Record, replaced: dict[str, Any]) -> 
 def _fault(ir: IR, record: Record, plate: str) -> str:
     order = "an earlier element reads a later one" if ir.plates[plate].ordered else "elements read each other"
     return (
-        f"node '{record.name}' ({record.where}) crosses plate '{plate}': {order}, and a stochastic node above "
-        f'keeps that plate, so credit would be lost. Declare it with mixes="{plate}", or keep the elements apart'
+        f"node '{record.name}' ({record.where}) crosses plate '{plate}': {order}, and a stochastic node "
+        f"above keeps that plate, so credit would be lost. "
+        f'Declare it with mixes="{plate}", or keep the elements apart'
     )

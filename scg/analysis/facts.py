@@ -111,7 +111,7 @@ class Facts:
         value, plates = self.trace.values[name], self.ir.layout[name]
         where = f"cost '{name}' ({self.ir[name].where})"
         if not isinstance(value, Tensor):
-            return f"{where} is a {type(value).__name__}, not a tensor: return a tensor, one value per plate element"
+            return f"{where} is a {type(value).__name__}: return a tensor, one value per plate element"
         if not value.is_floating_point():
             return f"{where} has dtype {value.dtype}: return floating point values, as with .float()"
         if value.dim() != len(plates):
@@ -145,7 +145,7 @@ def _enlarged(ir: IR, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
         p for p, plate in ir.plates.items() if sizes[p] == 1 and plate.size is None and p not in held
     )
     enlarged = dict(inputs)
-    for name, value in inputs.items():
+    for name in inputs:
         for index, plate in enumerate(ir.layout[name]):
             if plate in small:
                 enlarged[name] = torch.repeat_interleave(enlarged[name], ENLARGED, dim=index)

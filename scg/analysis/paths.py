@@ -16,7 +16,7 @@ from scg.analysis.known import KNOWN_BROKEN, KNOWN_SMOOTH
 from scg.analysis.smoothness import Smoothness, Verdict, probe
 from scg.analysis.trace import Trace, seen, undisturbed
 from scg.nodes.ir import IR
-from scg.nodes.records import Det, LogProb, STRUCTURAL, Record, Sample
+from scg.nodes.records import STRUCTURAL, Det, LogProb, Record, Sample
 
 SMOOTH = Verdict(Smoothness.SMOOTH, "known to be smooth")
 
@@ -108,7 +108,7 @@ def _edge(ir: IR, trace: Trace, parent: str, record: Record, known: dict[Any, Ve
     if call in STRUCTURAL or listed(call, KNOWN_SMOOTH):
         return SMOOTH
     if listed(call, KNOWN_BROKEN):
-        return Verdict(Smoothness.BROKEN, f"{record.name} has no useful derivative")  # type: ignore[union-attr]
+        return Verdict(Smoothness.BROKEN, f"{record.name} has no useful derivative")
     key = signature(ir, trace, record), record.arguments.names.index(parent)
     if key not in known:
         known[key] = _probed(ir, trace, record, parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.utils import _pytree as pytree
 
 from scg.errors import GraphError, PlateError, ScgError
@@ -169,7 +169,7 @@ def _density(ir: IR, trace: Trace, record: Record, function: Function) -> Densit
     dist = callable_of(ir, function)
     plates = len(ir.layout[record.name])
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, trace.values[name]))
-    if inspect.isclass(dist) and dist in LAWS:
+    if isinstance(dist, type) and issubclass(dist, Distribution) and dist in LAWS:
         law, given = call(record, law_for, (dist, bind(dist, args, kwargs)), {})
         lead = _lead_of_arguments(ir, record, dist)
     else:
@@ -183,7 +183,8 @@ def _density(ir: IR, trace: Trace, record: Record, function: Function) -> Densit
     if min(own.values(), default=0) < 0:
         raise PlateError(
             f"node '{record.name}' ({record.where}) lies in plates {ir.layout[record.name]}, but its "
-            f"distribution has batch shape {tuple(law.batch_shape(given))}: keep the plates as leading dimensions"
+            f"distribution has batch shape {tuple(law.batch_shape(given))}: "
+            "keep the plates as leading dimensions"
         )
     plated = {name: bool(lead.get(name)) for name in given}
     missing = {name: inner - own[name] for name in given}

@@ -90,5 +90,3 @@ def located(ir: IR, nodes: Mapping[str, str], error: Exception, filename: str) -
                 return wrapped(ir[nodes[found.group(1)]], error)
         trace = trace.tb_next
     return error
-
-

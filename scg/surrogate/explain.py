@@ -23,7 +23,7 @@ def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[s
     if samples is not None:
         yield f"{samples} replicates of every stochastic node"
     if prepared is None:
-        yield "pending: shapes, probes and estimators are found at the first call, or by program.prepare(**inputs)"
+        yield "pending: everything else is found at the first call, or by program.prepare(**inputs)"
         return
     for name in ir.samples:
         yield from _node(ir, prepared, name)
@@ -35,7 +35,7 @@ def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[s
     for plate in prepared.facts.assumed:
         yield f"assumed: plate '{plate}' has one element in the example, and was probed with more"
     for owner, what in captured(ir):
-        yield f"warning: '{owner}' captures {what}: it gets right gradients, but only its owner can list and save it"
+        yield f"warning: '{owner}' captures {what}: its gradient is right, but only its owner can save it"
 
 
 def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
@@ -53,7 +53,8 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
     shown = [f"{cost}{_kept(ir, prepared, name, cost)}" for cost in charged[:6]]
     more = f" and {len(charged) - 6} more" if len(charged) > 6 else ""
     evaluations = choice.estimator.evaluations(node_facts(facts, name, prepared.samples))
-    yield f"    charged with {', '.join(shown)}{more}; {evaluations} evaluation{'s' * (evaluations != 1)} below"
+    several = "s" if evaluations != 1 else ""
+    yield f"    charged with {', '.join(shown)}{more}; {evaluations} evaluation{several} below"
     if choice.estimator.action is Action.THROUGH:
         yield "    the value passes on with its gradient"
 

@@ -25,7 +25,9 @@ class Noise(dict[str, Tensor]):
         self.seed = seed
 
 
-def replay(noise: Noise, key: str, law: Law, parameters: Mapping[str, Tensor], lead: Sequence[int], inner: int) -> Tensor:
+def replay(
+    noise: Noise, key: str, law: Law, parameters: Mapping[str, Tensor], lead: Sequence[int], inner: int
+) -> Tensor:
     """Return the value given as noise for ``key``, or draw one: for laws without a base-noise form."""
     if key in noise:
         return noise[key]
@@ -42,7 +44,9 @@ def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tenso
     return result.flatten(lead).sum(-1) if result.dim() > lead else result
 
 
-def joint_support(law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], together: Sequence[int]) -> Tensor:
+def joint_support(
+    law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], together: Sequence[int]
+) -> Tensor:
     """Return every joint outcome [n, *shape, *value_event].
 
     ``apart`` and ``together`` have one entry for each plate and event dimension: its size where its
@@ -60,7 +64,9 @@ def joint_support(law: Law, parameters: Mapping[str, Tensor], apart: Sequence[in
     return values.expand(len(codes), *shape, *support.shape[1:])
 
 
-def joint_mass(law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], axes: int, inner: int) -> Tensor:
+def joint_mass(
+    law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], axes: int, inner: int
+) -> Tensor:
     """Return the probability [*axes, n, *plates] of every joint outcome, 1 long in plates set apart.
 
     It is attached to the parameters, and exact where they are 0 or 1.
@@ -137,8 +143,8 @@ def first_order(surrogate: Tensor) -> Tensor:
 def _refuse_second_order(gradient: Tensor) -> None:
     if torch.is_grad_enabled():
         raise EstimatorError(
-            "the loss of a program compiled with order=1 was differentiated with create_graph=True: its score "
-            "terms are right to first order only. Differentiate it once, or use reparam or enumerate throughout"
+            "the loss of a program compiled with order=1 was differentiated with create_graph=True: its "
+            "score terms are right to first order only. Differentiate it once, or use reparam or enumerate"
         )
 
 

@@ -40,9 +40,13 @@ def match(ir: IR, policy: Policy) -> dict[str, PolicyEntry]:
     for key in sorted(policy, key=lambda key: key in ir):
         matching = [name for name in samples if fnmatchcase(name, key)]
         if not matching:
-            kind = f"'{key}' is a {type(ir[key]).__name__.lower()}" if key in ir else f"'{key}' matches nothing"
+            kind = (
+                f"'{key}' is a {type(ir[key]).__name__.lower()}" if key in ir else f"'{key}' matches nothing"
+            )
             hint = ": costs have no estimator" if key in ir and isinstance(ir[key], Cost) else ""
-            raise PolicyError(f"policy key {kind}{hint}; the stochastic nodes are {', '.join(samples) or 'none'}")
+            raise PolicyError(
+                f"policy key {kind}{hint}; the stochastic nodes are {', '.join(samples) or 'none'}"
+            )
         wanted.update(dict.fromkeys(matching, _known(policy[key])))
     return wanted
 
@@ -77,7 +81,11 @@ def choose(
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        kind = BiasedEstimatorError if all(isinstance(f, BiasedEstimatorError) for f in faults) else EstimatorError
+        kind = (
+            BiasedEstimatorError
+            if all(isinstance(f, BiasedEstimatorError) for f in faults)
+            else EstimatorError
+        )
         raise kind("\n".join(str(fault) for fault in faults))
     return choices
 
@@ -106,7 +114,7 @@ def _alternatives(facts: NodeFacts) -> str:
 
 def _automatic(facts: NodeFacts, budget: int) -> Choice:
     """Return the first estimator, in order of declared preference, that is unbiased, right and affordable."""
-    passed = []
+    passed: list[tuple[str, str]] = []
     for kind in sorted(registry().values(), key=lambda kind: kind.preference):
         estimator = kind.automatic(facts)
         if not estimator.unbiased:

@@ -57,7 +57,9 @@ class Prepared:
     @property
     def modes(self) -> Mapping[str, str]:
         """How each function takes added dimensions, as far as programs were emitted."""
-        return {name: mode for emitted in self.emitted.values() for name, mode in emitted.lowered.modes.items()}
+        return {
+            name: mode for emitted in self.emitted.values() for name, mode in emitted.lowered.modes.items()
+        }
 
     @property
     def device(self) -> torch.device | None:
@@ -72,7 +74,12 @@ class Prepared:
         if key not in self._specs:
             lead = () if self.samples is None else (self.samples,)
             self._specs[key] = [
-                NoiseSpec(name, spec.kind, (*lead, *(sizes[p] for p in self.ir.layout[name]), *spec.shape), spec.dtype)
+                NoiseSpec(
+                    name,
+                    spec.kind,
+                    (*lead, *(sizes[p] for p in self.ir.layout[name]), *spec.shape),
+                    spec.dtype,
+                )
                 for name, spec in self.facts.noise.items()
             ]
         return self._specs[key]
@@ -190,6 +197,6 @@ def _check_groups(ir: IR, controls: nn.ModuleDict) -> None:
     for key, parameter in controls.named_parameters():
         if id(parameter) in model:
             raise PolicyError(
-                f"control parameter '{key}' is a parameter of the graph as well: give the estimator a network of its own"
+                f"control parameter '{key}' is a parameter of the graph as well: "
+                "give the estimator a network of its own"
             )
-

@@ -24,7 +24,6 @@ from scg.surrogate.ops import Noise
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Prepared, prepare
 
-
 FREED = re.compile(r";  \w+( = \w+)* = None$")
 
 
@@ -72,7 +71,9 @@ class Program(nn.Module):
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
         arguments = [inputs[name] for name in self._ir.inputs]
         if self.check_values or not emitted.has_run:
-            run = CheckedRun(self, emitted.lowered.graph, self._ir, emitted.lowered.names, emitted.lowered.draws)
+            run = CheckedRun(
+                self, emitted.lowered.graph, self._ir, emitted.lowered.names, emitted.lowered.draws
+            )
             outputs = run.run(*arguments, given)
             emitted.has_run = True
             return Estimate(**outputs)
@@ -96,11 +97,13 @@ class Program(nn.Module):
         values = [name for name in self._ir.samples if name not in noise]
         if values:
             with torch.no_grad():
-                drawn = self.forward(noise=seed, **inputs).samples
+                drawn = self(noise=seed, **inputs).samples
             noise.update({name: drawn[name] for name in values})
         return {name: noise[name] for name in self._ir.samples}
 
-    def _noise(self, prepared: Prepared, noise: int | Mapping[str, Tensor] | None, inputs: Mapping[str, Tensor]) -> Noise:
+    def _noise(
+        self, prepared: Prepared, noise: int | Mapping[str, Tensor] | None, inputs: Mapping[str, Tensor]
+    ) -> Noise:
         if noise is None or isinstance(noise, int):
             seed = int(torch.randint(2**62, ())) if noise is None else noise
             return Noise(draw_noise(seed, prepared.specs(inputs), prepared.device), seed)
@@ -108,8 +111,15 @@ class Program(nn.Module):
         missing = [name for name in prepared.facts.noise if name not in noise]
         if unknown or missing:
             raise GraphError(
-                f"noise has unknown names {unknown} and lacks {missing}: give what program.draw_noise(seed) returns"
+                f"noise has unknown names {unknown} and lacks {missing}: "
+                "give what program.draw_noise(seed) returns"
             )
+        for spec in prepared.specs(inputs):
+            if tuple(noise[spec.name].shape) != spec.shape:
+                raise GraphError(
+                    f"noise of '{spec.name}' has shape {tuple(noise[spec.name].shape)}, not {spec.shape}: "
+                    "give what program.draw_noise(seed, **inputs) returns for these inputs"
+                )
         return Noise(noise, int(torch.randint(2**62, ())))
 
     def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
@@ -135,10 +145,13 @@ class Program(nn.Module):
         """Return what an emitted program depends on besides the graph: kinds of inputs, not batch sizes."""
         layout = self._ir.layout
         shapes = tuple(
-            (value.shape[len(layout[name]) :], value.dtype, value.device) for name, value in sorted(inputs.items())
+            (value.shape[len(layout[name]) :], value.dtype, value.device)
+            for name, value in sorted(inputs.items())
         )
         held = next(self.parameters(), None)
-        modes = tuple(module.training for name in self._ir.store.modules for module in getattr(self, name).modules())
+        modes = tuple(
+            module.training for name in self._ir.store.modules for module in getattr(self, name).modules()
+        )
         return shapes, None if held is None else (held.dtype, held.device), modes
 
     def _live_store(self) -> Store:
@@ -194,7 +207,11 @@ class Program(nn.Module):
         return {} if self.is_pending else {name: e.name for name, e in self.policy.items()}
 
     def __repr__(self) -> str:
-        state = "pending" if self.is_pending else ", ".join(f"{n}: {e.name}" for n, e in list(self.policy.items())[:8])
+        state = (
+            "pending"
+            if self.is_pending
+            else ", ".join(f"{n}: {e.name}" for n, e in list(self.policy.items())[:8])
+        )
         return f"<scg.Program of {len(self._ir)} nodes ({state})>"
 
     # ---- what it holds
@@ -215,7 +232,12 @@ class Program(nn.Module):
 
 
 def _restore(
-    ir: IR, options: Options, controls: nn.ModuleDict, inputs: Mapping[str, Tensor] | None, training: bool, check: bool
+    ir: IR,
+    options: Options,
+    controls: nn.ModuleDict,
+    inputs: Mapping[str, Tensor] | None,
+    training: bool,
+    check: bool,
 ) -> Program:
     """Build a program again, with the controls it had learned."""
     program = Program.__new__(Program)

@@ -93,7 +93,11 @@ class Site:
         """Return weight * dlog p(value) / d(parameter) for each parameter, element by element."""
         names = [name for name, leaf in self.parameters.items() if leaf.is_floating_point()]
         with torch.enable_grad():
-            leaves = {name: leaf.detach().requires_grad_() for name, leaf in self.parameters.items() if name in names}
+            leaves = {
+                name: leaf.detach().requires_grad_()
+                for name, leaf in self.parameters.items()
+                if name in names
+            }
             log_prob = self.log_prob({**self.parameters, **leaves}, value.detach())
             gradients = torch.autograd.grad(log_prob, [leaves[name] for name in names], weight.detach())
         return dict(zip(names, gradients, strict=True))

@@ -25,7 +25,11 @@ def registry() -> dict[str, type[Estimator]]:
     found: dict[str, type[Estimator]] = {}
     for module in pkgutil.iter_modules(estimators.__path__, f"{estimators.__name__}."):
         for _, kind in inspect.getmembers(import_module(module.name), inspect.isclass):
-            if issubclass(kind, Estimator) and not inspect.isabstract(kind) and kind.__module__ == module.name:
+            if (
+                issubclass(kind, Estimator)
+                and not inspect.isabstract(kind)
+                and kind.__module__ == module.name
+            ):
                 found[kind.name] = kind
     for point in entry_points(group=GROUP):
         kind = point.load()

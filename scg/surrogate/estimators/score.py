@@ -98,7 +98,7 @@ class Score(Estimator):
         return factor
 
     def objective(self, site: Site) -> Tensor | None:
-        """Return the second moment of the estimate, sum weight (Q - b)^2 |dlog p|^2, for a baseline module."""
+        """Return the second moment of the estimate, sum weight (Q - b)^2 |dlog p|^2, for a module."""
         if not isinstance(self.baseline, nn.Module):
             return None
         score = site.score(site.value, torch.ones_like(site.credit))
@@ -139,7 +139,8 @@ def predicted(net: nn.Module, context: tuple[Tensor, ...], lead: torch.Size) -> 
     count = lead.numel()
     if value.numel() != count:
         raise ValueError(
-            f"a baseline gives one value for each of {count} plate elements, this one gave shape {tuple(value.shape)}"
+            f"a baseline gives one value for each of {count} plate elements, "
+            f"this one gave shape {tuple(value.shape)}"
         )
     return value.reshape(lead)
 

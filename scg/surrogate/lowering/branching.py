@@ -76,6 +76,10 @@ class Branching:
             return value, labels
         plates = tuple(label for label in labels if label in self.plan.ir.plates)
         value, merged = self.times(world, (value, labels), weights, f"{value.name}_branches")
-        gone = [d for d, label in enumerate(merged) if label in extra or (label in self.plan.ir.plates and label not in plates)]
+        gone = [
+            d
+            for d, label in enumerate(merged)
+            if label in extra or (label in self.plan.ir.plates and label not in plates)
+        ]
         value = world.emitter.method("sum", value, gone, name=value.name)
         return value, tuple(label for d, label in enumerate(merged) if d not in gone)

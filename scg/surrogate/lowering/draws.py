@@ -166,13 +166,17 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     return world.log_probs[name]
 
 
-def _log_prob(world: World, law: Law, lead: Labels, given: dict[str, fx.Node], value: fx.Node, name: str) -> fx.Node:
+def _log_prob(
+    world: World, law: Law, lead: Labels, given: dict[str, fx.Node], value: fx.Node, name: str
+) -> fx.Node:
     count = len(lead)
 
     def summed(parameters: dict[str, Tensor], value: Tensor) -> Tensor:
         return log_prob(law, count, parameters, value)
 
-    return world.emitter.call(law_op(world, law, "log_prob", summed, count), given, value, name=world.called(name))
+    return world.emitter.call(
+        law_op(world, law, "log_prob", summed, count), given, value, name=world.called(name)
+    )
 
 
 def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node, Labels]:

@@ -48,7 +48,7 @@ def lower(
     learned: frozenset[str],
     gradients: bool = True,
 ) -> Lowered:
-    """Emit the program: the sampled objective, and with ``gradients`` the surrogate whose backward is unbiased.
+    """Emit the program: the sampled objective, and with ``gradients`` a backward that is unbiased.
 
     The loss is J + (s - sg s), where s holds the score terms; below enumerated nodes the derivative
     flows through the expectation over their branches instead of through J.
@@ -58,7 +58,9 @@ def lower(
     world = World(plan, emitter)
     _arguments(world)
     _evaluate(world, keep)
-    costs = {name: total(world, world.value(name), world.lead(name), f"{name}_total") for name in plan.ir.costs}
+    costs = {
+        name: total(world, world.value(name), world.lead(name), f"{name}_total") for name in plan.ir.costs
+    }
     loss = emitter.add(list(costs.values()), "objective") if costs else None
     if loss is not None and gradients:
         loss = _surrogate(world, loss)
@@ -79,7 +81,9 @@ def make_plan(
     several = samples is not None or enumerated or any(c.estimator.needs_downstream for c in choices.values())
     widened = [name for name in ir if name in varying and ir[name].arguments.names] if several else []
     modes = facts.modes(widened, varying) if widened else {}
-    return Plan(ir, facts, choices, samples, axes, modes, varying, facts.useful, learned, learnable(ir, choices), {})
+    return Plan(
+        ir, facts, choices, samples, axes, modes, varying, facts.useful, learned, learnable(ir, choices), {}
+    )
 
 
 def learnable(ir: IR, choices: Mapping[str, Choice]) -> frozenset[str]:
@@ -135,7 +139,9 @@ def _surrogate(world: World, objective: fx.Node) -> fx.Node:
             return objective
         return emitter.call(operator.add, objective, _no_value(emitter, surrogate), name="loss")
     paths = [
-        branched_total(inside, branching, inside.value(name), inside.lead(name), f"{name}_expected", attached=True)
+        branched_total(
+            inside, branching, inside.value(name), inside.lead(name), f"{name}_expected", attached=True
+        )
         for name in plan.ir.costs
     ]
     surrogate = emitter.add([*paths, *([surrogate] if surrogate is not None else [])], "surrogate")

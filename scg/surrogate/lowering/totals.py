@@ -26,7 +26,9 @@ def total(world: World, value: fx.Node, labels: Labels, name: str) -> fx.Node:
     return emitter.method("mean", value, name=name)
 
 
-def branched_total(world: World, branching: Branching, value: fx.Node, labels: Labels, name: str, *, attached: bool) -> fx.Node:
+def branched_total(
+    world: World, branching: Branching, value: fx.Node, labels: Labels, name: str, *, attached: bool
+) -> fx.Node:
     """Return the total of a value over all branches, each with its probability."""
     axes = branching.closed(tuple(label for label in labels if label in world.plan.axes))
     weights = branching.product(world, axes, attached=attached)

@@ -99,7 +99,11 @@ class World:
     def union(self, names: Iterable[str]) -> Labels:
         """Return the added axes that any of several nodes carries."""
         found = {self.axes_of(name) for name in names}
-        return next(iter(found)) if len(found) == 1 else self.plan.ordered(axis for axes in found for axis in axes)
+        return (
+            next(iter(found))
+            if len(found) == 1
+            else self.plan.ordered(axis for axes in found for axis in axes)
+        )
 
     def capture(self, value: fx.Node) -> fx.Node:
         """Return what stands here for a value of the outer world."""
@@ -114,7 +118,9 @@ class World:
         key = f"#held_{target}"
         if key not in self.values:
             outer = self.outer
-            self.values[key] = self.emitter.held(target) if outer is None else self.capture(outer.held(target))
+            self.values[key] = (
+                self.emitter.held(target) if outer is None else self.capture(outer.held(target))
+            )
         return self.values[key]
 
     def size(self, plate: str) -> fx.Node | int:
