@@ -359,7 +359,9 @@ class Graph:
 
     def _own(self, node: Node, reader: str) -> None:
         if node.graph is not self:
-            raise GraphError(f"'{reader}' reads node '{node.name}' of another graph: declare it in this one")
+            raise GraphError(
+                f"'{reader}' reads node '{node.name}' of another graph: declare that node in this graph"
+            )
 
 
 def _caller() -> str:

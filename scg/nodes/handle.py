@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -85,10 +86,7 @@ class Node:
         if name in VIEWS:
             return self.graph.derive(getattr, (self, name), {})
         if name in CONCRETE or name.endswith("_") or not callable(attribute):
-            raise NodeAttributeError(
-                f"node '{self.name}' has no value while the graph is declared, so .{name} cannot be read: "
-                f'write g.det("name", fn, node) with a function that does it'
-            )
+            raise NodeAttributeError(_advice(self, f"asked for its .{name}"))
         return lambda *args, **kwargs: self.graph.derive(attribute, (self, *args), kwargs)
 
     def __bool__(self) -> bool:
@@ -131,18 +129,21 @@ def _nodes(template: Any) -> Iterator[Node]:
 
 
 def _misused(node: Node, how: str) -> NoReturn:
-    """Raise for an operation that needs the value of a node, saying what to write instead."""
-    frame = sys._getframe(2)
+    """Raise for an operation that needs the value of a node."""
+    raise GraphError(_advice(node, how))
+
+
+def _advice(node: Node, how: str) -> str:
+    """Say what to write instead of an operation that needs the value of a node."""
+    frame: FrameType | None = sys._getframe(2)
     for _ in range(6):
-        if str(frame.f_globals.get("__name__", "")).startswith("torch.distributions"):
-            raise GraphError(
+        if frame is not None and str(frame.f_globals.get("__name__", "")).startswith("torch.distributions"):
+            return (
                 f"a distribution was built on node '{node.name}', which has no value yet: give its class "
                 f'and arguments apart, as in g.sample("name", Bernoulli, logits=node)'
             )
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    raise GraphError(
+        frame = None if frame is None else frame.f_back
+    return (
         f"node '{node.name}' was {how}, but it has no value while the graph is declared: "
         f'write g.det("name", fn, node) with a function that does it'
     )

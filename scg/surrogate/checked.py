@@ -22,10 +22,9 @@ LINE = re.compile(r"\s*(\w+)\s*=")
 
 
 class CheckedRun(fx.Interpreter):
-    """Runs a program and raises, by node, for what is not finite, outside its constraint or misshapen.
+    """Runs a program and raises, by node, for what is not finite or outside its constraint.
 
-    ``nodes`` maps lines to nodes, ``draws`` the lines that draw to the law drawn from, ``leads`` each
-    node to how many of its plates a value must have at the sizes ``sizes``.
+    ``nodes`` maps lines to nodes, and ``draws`` the lines that draw to the node and its law.
     """
 
     def __init__(
@@ -38,6 +37,7 @@ class CheckedRun(fx.Interpreter):
     ) -> None:
         """Prepare to run ``graph`` on what ``module`` holds."""
         super().__init__(module, graph=graph)
+        self.extra_traceback = False
         self.ir = ir
         self.nodes = nodes
         self.draws = draws
@@ -73,9 +73,8 @@ class CheckedRun(fx.Interpreter):
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
                 kind = type(record).__name__.lower()
                 found = "NaN" if bool(torch.isnan(leaf).any()) else "infinite"
-                raise NonFiniteError(
-                    f"{kind} '{record.name}' ({record.where}) is {found}: look at what it is computed from"
-                )
+                advice = "set it to finite values" if kind == "param" else "look at what it is computed from"
+                raise NonFiniteError(f"{kind} '{record.name}' ({record.where}) is {found}: {advice}")
 
 
 def located(ir: IR, nodes: Mapping[str, str], error: Exception, filename: str) -> Exception:

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from scg.analysis.calls import user_function
 from scg.analysis.facts import Facts, checked, gather
 from scg.analysis.influence import below
 from scg.analysis.trace import plate_sizes
 from scg.errors import PolicyError
+from scg.laws import bind
+from scg.nodes.arguments import Ref
 from scg.nodes.ir import IR
 from scg.nodes.records import Sample
 from scg.noise import NoiseSpec
@@ -165,20 +168,19 @@ def _moving(facts: Facts, record: Sample) -> str | None:
     movers = density.law.movers(density.parameters)
     if not movers or not record.parents:
         return None
-    bound = record.arguments.kwargs
-    fixed = [name for name in movers if name in bound and not hasattr(bound[name], "name")]
-    free = [name for name in movers if name not in fixed]
-    return free[0] if free else None
+    cls = record.dist.call
+    if isinstance(cls, type) and user_function(record) is None:
+        bound = bind(cls, record.arguments.args, record.arguments.kwargs)
+        movers = tuple(name for name in movers if isinstance(bound.get(name), Ref))
+    return movers[0] if movers else None
 
 
 def _check_context(ir: IR, name: str, choice: Choice) -> None:
     """Refuse networks that read what the node influences, which would bias the estimate."""
-    reads = choice.estimator.reads_context
-    if reads is None or reads == ():
+    names = choice.estimator.reads_context
+    if not names:
         return
-    lower = set(below(ir, name)) | {name}
-    several = reads if isinstance(reads, (list, tuple)) else (reads,)
-    names = [item if isinstance(item, str) else item.name for item in several]
+    lower = {*below(ir, name), name}
     unknown = [other for other in names if other not in ir]
     if unknown:
         raise PolicyError(f"context of '{name}' names nodes that are not there: {unknown}")

@@ -63,9 +63,15 @@ class Program(nn.Module):
     # ---- running
 
     def forward(
-        self, *, noise: int | Mapping[str, Tensor] | None = None, seed: int | None = None, **inputs: Tensor
+        self,
+        *unnamed: Any,
+        noise: int | Mapping[str, Tensor] | None = None,
+        seed: int | None = None,
+        **inputs: Tensor,
     ) -> Estimate:
         """Run the graph once and return the estimate; ``noise`` is a seed or what ``draw_noise`` gave."""
+        if unnamed:
+            raise GraphError(f"inputs are given by name: {', '.join(f'{n}=...' for n in self._ir.inputs)}")
         prepared = self._prepared_for(inputs)
         given = self._noise(prepared, noise if seed is None else seed, inputs)
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
@@ -279,6 +285,8 @@ def compile(  # noqa: A001 - scg.compile is the public name
         raise GraphError(f"order={order} is not supported: a program's loss is differentiated once, order=1")
     if samples is not None and samples < 1:
         raise GraphError(f"samples={samples}: the number of replicates is at least 1, or None for none")
+    if not hasattr(graph, "freeze"):
+        raise GraphError(f"scg.compile takes a scg.Graph, not {type(graph).__name__}")
     ir: IR = graph.freeze()
     names = tuple(item if isinstance(item, str) else item.name for item in keep)
     unknown = [name for name in names if name not in ir]

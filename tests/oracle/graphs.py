@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Binomial, Categorical, OneHotCategorical
 
-import scg
-from scg import Graph, Node
+from scg.graph import Graph
+from scg.nodes.handle import Node
 
-SIZES = {"a": 2, "b": 2, "t": 3}
+SIZES = {"a": 2, "b": 3, "t": 3}
 LEVELS: list[tuple[str, ...]] = [(), ("a",), ("b",), ("a", "b")]
 
 
@@ -22,7 +22,7 @@ def of(*numbers: float) -> Tensor:
 
 def plated(**sums: bool) -> Graph:
     """Return a graph that knows its plates; those named are summed, not averaged."""
-    g = scg.Graph()
+    g = Graph()
     for name in ("a", "b"):
         g.plate(name, size=SIZES[name], reduce="sum" if sums.get(name) else "mean")
     g.plate("t", size=SIZES["t"], reduce="sum", ordered=True, discount=0.8)
@@ -41,7 +41,7 @@ def aligned_and_aggregate() -> Graph:
 def nested() -> Graph:
     g = plated(b=True)
     x = g.sample("x", Bernoulli, logits=g.param("theta", of(0.5, -0.2), plates="a"))
-    mean = g.det("mean", lambda x, w: x * 2 - w, x, g.param("w", of(0.3, -0.4), plates="b"))
+    mean = g.det("mean", lambda x, w: x * 2 - w, x, g.param("w", of(0.3, -0.4, 1.1), plates="b"))
     y = g.sample("y", Bernoulli, logits=mean)
     g.cost("each", lambda x, y: torch.sin(x + 2 * y), x, y)
     g.cost("rows", g.det("spread", lambda y: y.sum(1) ** 2, y, plates=("a",)))
@@ -124,7 +124,7 @@ def one_hot_log_prob() -> Graph:
     z = g.sample("z", OneHotCategorical, logits=logits)
     b = g.sample("b", Bernoulli, logits=g.det("h", lambda z, w: z @ w, z, g.param("w", of(0.5, -0.3, 0.8))))
     prior = g.log_prob(Bernoulli, b, logits=g.param("prior", of(0.2)[0]))
-    g.cost("elbo", g.log_prob(z) + g.log_prob(b) - 2 * prior)
+    g.cost("elbo", lambda *logs: logs[0] + logs[1] - 2 * logs[2], g.log_prob(z), g.log_prob(b), prior)
     return g
 
 
@@ -160,7 +160,7 @@ SMALL: list[Callable[[], Graph]] = [
 ]
 
 
-def drawn(seed: int, budget: int = 7) -> Graph:
+def drawn(seed: int, budget: int = 8) -> Graph:
     """Return a random graph of up to eight inner nodes and at most ``budget`` stochastic elements."""
     rng = random.Random(seed)
     g = plated(a=rng.random() < 0.5, b=rng.random() < 0.5)

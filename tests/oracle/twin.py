@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from scg import Graph
+from scg.graph import Graph
 from scg.nodes.ir import IR
 from scg.nodes.records import Constant, Det, Input, LogProb, Param, Record, Sample
 
@@ -61,7 +61,7 @@ def _branches(
     dist = dist.expand([*lead, *dist.batch_shape[len(lead) if plated else 0 :]])
     support = dist.enumerate_support(expand=False).reshape(-1, *dist.event_shape)
     for outcome in itertools.product(support, repeat=math.prod(dist.batch_shape)):
-        value = torch.stack(outcome).reshape(*dist.batch_shape, *dist.event_shape)
+        value = torch.stack(outcome).reshape([*dist.batch_shape, *dist.event_shape])
         yield dist.log_prob(value).exp().prod(), value
 
 

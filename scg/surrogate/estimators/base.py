@@ -103,6 +103,14 @@ class Site:
         return dict(zip(names, gradients, strict=True))
 
 
+def names_of(context: Any) -> tuple[str, ...]:
+    """Return the names of the nodes that a context option gives: None, one or several, by name or handle."""
+    if context is None:
+        return ()
+    several = context if isinstance(context, (list, tuple)) else (context,)
+    return tuple(item if isinstance(item, str) else item.name for item in several)
+
+
 class Estimator(ABC):
     """A gradient estimator for one stochastic node: a frozen dataclass whose fields are its options.
 
@@ -148,7 +156,7 @@ class Estimator(ABC):
         return False
 
     @property
-    def reads_context(self) -> Any:
+    def reads_context(self) -> tuple[str, ...] | None:
         """What the estimator's network reads: None nothing, () the node's parents, or names of nodes."""
         return None
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Site
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Site, names_of
 
 BASELINES = ("moving-average", "leave-one-out", "self-critical")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score(Estimator):
     """The score-function estimator (Q - b) dlog p(x), b a baseline that x does not influence.
 
@@ -80,11 +80,11 @@ class Score(Estimator):
         return self.baseline == "self-critical"
 
     @property
-    def reads_context(self) -> Any:
+    def reads_context(self) -> tuple[str, ...] | None:
         """A baseline module reads the node's parents unless told otherwise."""
         if not isinstance(self.baseline, nn.Module):
             return None
-        return () if self.context is None else self.context
+        return names_of(self.context)
 
     def factor(self, site: Site) -> Tensor:
         """Return Q - b, over the past standard deviation where that is asked for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 
 from torch import fx
 
@@ -124,18 +123,12 @@ class Terms:
 
     def _context(self, world: World, name: str, estimator: Estimator, lead: Labels) -> tuple[fx.Node, ...]:
         """Return what the estimator's network reads, with size-1 dimensions where it lacks one."""
-        if estimator.reads_context is None:
+        names = estimator.reads_context
+        if names is None:
             return ()
         found = []
-        for other in context_names(self.plan, name, estimator.reads_context):
+        for other in names or self.plan.ir[name].parents:
             have = world.lead(other)
             value = world.value(other)
             found.append(world.emitter.index(value, positions(have, lead) if have else (None,) * len(lead)))
         return tuple(found)
-
-
-def context_names(plan: Plan, name: str, context: object) -> Sequence[str]:
-    """Return the names of the nodes that a node's network reads; () are the node's parents."""
-    names = plan.ir[name].parents if context == () else context
-    several = names if isinstance(names, (list, tuple)) else (names,)
-    return tuple(item if isinstance(item, str) else item.name for item in several)
