@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ def demo(out: Path, *, seed: int = 1) -> None:
 
 def table(graph: Graph, *, seed: int = 1) -> Iterator[Row]:
     """Yield a row for each parameter of a graph under each policy that does not refuse it."""
-    exact = exact_gradient(graph, **graph.freeze().store.examples)
+    exact = exact_gradient(graph)
     for policy in POLICIES:
         try:
             program = compiled(graph, policy=policy, samples=REPLICATES)
@@ -88,7 +89,7 @@ def gradients(graph: Graph, program: Program, *, seed: int) -> Mapping[str, Tens
     draws: dict[str, list[Tensor]] = {name: [] for name in parameters}
     for run in range(RUNS):
         loss = program(seed=seed * RUNS + run, **inputs).loss
-        for name, gradient in zip(parameters, torch.autograd.grad(loss, parameters.values()), strict=True):
+        for name, gradient in zip(parameters, torch.autograd.grad(loss, [*parameters.values()]), strict=True):
             draws[name].append(gradient.double())
     return {name: torch.stack(several) for name, several in draws.items()}
 
@@ -127,7 +128,12 @@ def beside(picture: Path, code: str) -> bytes:
     with rc_context({"font.monospace": ["DejaVu Sans Mono"], "text.parse_math": False}):
         figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
         figure.figimage(pixels, yo=(height - tall) * DPI / 2)
-        look = {"family": "monospace", "fontsize": SIZE, "linespacing": LEADING, "va": "center"}
+        look: dict[str, Any] = {
+            "family": "monospace",
+            "fontsize": SIZE,
+            "linespacing": LEADING,
+            "va": "center",
+        }
         figure.text((wide + GAP) / width, 0.5, "\n".join(lines), **look)
         sink = io.BytesIO()
         figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})

@@ -36,8 +36,8 @@ from scg.nodes.records import (
 
 PACKAGE = str(Path(__file__).parent)
 PROGRAM_NAMES = frozenset(
-    "self noise seed ir fx code explain draw prepare draw_noise check_values model_parameters "
-    "control_parameters controls policy samples keep".split()
+    "self noise seed fx code explain draw prepare draw_noise is_pending check_values model_parameters "
+    "control_parameters controls constants policy samples keep".split()
 )
 RESERVED = frozenset(dir(nn.Module())) | PROGRAM_NAMES
 

@@ -32,6 +32,20 @@ class Declares(Protocol):
         ...
 
 
+def _operator(fn: Callable[..., Any]) -> Callable[..., Node]:
+    def method(self: Node, *others: Any) -> Node:
+        return self.graph.derive(fn, (self, *others), {})
+
+    return method
+
+
+def _reflected(fn: Callable[..., Any]) -> Callable[..., Node]:
+    def method(self: Node, other: Any) -> Node:
+        return self.graph.derive(fn, (other, self), {})
+
+    return method
+
+
 class NodeAttributeError(GraphError, AttributeError):
     """A Tensor attribute was read that a node, having no value yet, does not have."""
 
@@ -88,6 +102,41 @@ class Node:
         if name in CONCRETE or name.endswith("_") or not callable(attribute):
             raise NodeAttributeError(_advice(self, f"asked for its .{name}"))
         return lambda *args, **kwargs: self.graph.derive(attribute, (self, *args), kwargs)
+
+    __add__ = _operator(operator.add)
+    __radd__ = _reflected(operator.add)
+    __sub__ = _operator(operator.sub)
+    __rsub__ = _reflected(operator.sub)
+    __mul__ = _operator(operator.mul)
+    __rmul__ = _reflected(operator.mul)
+    __truediv__ = _operator(operator.truediv)
+    __rtruediv__ = _reflected(operator.truediv)
+    __floordiv__ = _operator(operator.floordiv)
+    __rfloordiv__ = _reflected(operator.floordiv)
+    __mod__ = _operator(operator.mod)
+    __rmod__ = _reflected(operator.mod)
+    __pow__ = _operator(operator.pow)
+    __rpow__ = _reflected(operator.pow)
+    __matmul__ = _operator(operator.matmul)
+    __rmatmul__ = _reflected(operator.matmul)
+    __and__ = _operator(operator.and_)
+    __rand__ = _reflected(operator.and_)
+    __or__ = _operator(operator.or_)
+    __ror__ = _reflected(operator.or_)
+    __xor__ = _operator(operator.xor)
+    __rxor__ = _reflected(operator.xor)
+    __neg__ = _operator(operator.neg)
+    __pos__ = _operator(operator.pos)
+    __abs__ = _operator(operator.abs)
+    __invert__ = _operator(operator.invert)
+    __getitem__ = _operator(operator.getitem)
+    __lt__ = _operator(operator.lt)
+    __le__ = _operator(operator.le)
+    __gt__ = _operator(operator.gt)
+    __ge__ = _operator(operator.ge)
+    __eq__ = _operator(operator.eq)  # type: ignore[assignment]
+    __ne__ = _operator(operator.ne)  # type: ignore[assignment]
+    __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
         _misused(self, "used as a condition")
@@ -147,23 +196,3 @@ def _advice(node: Node, how: str) -> str:
         f"node '{node.name}' was {how}, but it has no value while the graph is declared: "
         f'write g.det("name", fn, node) with a function that does it'
     )
-
-
-def _operator(fn: Callable[..., Any], reflected: bool) -> Callable[..., Node]:
-    def forward(self: Node, *others: Any) -> Node:
-        return self.graph.derive(fn, (*others, self) if reflected else (self, *others), {})
-
-    return forward
-
-
-BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor".split()
-COMPARE = "lt le gt ge eq ne".split()
-UNARY = "neg pos abs invert".split()
-
-for _name in BINARY:
-    _method = _name.rstrip("_")
-    setattr(Node, f"__{_method}__", _operator(getattr(operator, _name), reflected=False))
-    setattr(Node, f"__r{_method}__", _operator(getattr(operator, _name), reflected=True))
-for _name in (*COMPARE, *UNARY, "getitem"):
-    setattr(Node, f"__{_name}__", _operator(getattr(operator, _name), reflected=False))
-Node.__hash__ = object.__hash__  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
 from scg.laws import Law
@@ -158,6 +159,16 @@ def expand_lead(value: Any, lead: Sequence[int | None]) -> Tensor:
     shape = [-1 if size is None else size for size in lead]
     expanded: Tensor = value.expand(*shape, *value.shape[len(shape) :])
     return expanded
+
+
+def output(value: Any, replicates: int | None = None) -> Any:
+    """Detach every tensor of a value, and repeat those that do not depend on the replicate."""
+
+    def leaf(tensor: Tensor) -> Tensor:
+        detached = tensor.detach()
+        return detached if replicates is None else detached.expand(replicates, *detached.shape)
+
+    return pytree.tree_map_only(Tensor, leaf, value)
 
 
 def named(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:

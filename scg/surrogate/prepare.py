@@ -97,9 +97,10 @@ class Prepared:
                 learned=self.learned,
                 gradients=gradients,
             )
+            constants = program.get_submodule("constants")
             for name, tensor in lowered.constants.items():
-                if not hasattr(program, name):
-                    program.register_buffer(name, tensor, persistent=False)
+                if not hasattr(constants, name):
+                    constants.register_buffer(name, tensor, persistent=False)
             module = fx.GraphModule(program, lowered.graph)
             run = type(module).forward
             self.emitted[gradients] = Emitted(lowered, module, run, run.__code__.co_filename)

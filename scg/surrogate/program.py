@@ -55,6 +55,7 @@ class Program(nn.Module):
                 self.register_buffer(name, tensor, persistent=False)
         for name, module in ir.store.modules.items():
             self.add_module(name, module)
+        self.constants = nn.Module()
         self.controls = nn.ModuleDict()
         match(ir, options.policy)
         if all(name in ir.store.examples for name in ir.inputs):

@@ -33,6 +33,7 @@ class Frame:
     def site(
         self,
         parameters: dict[str, Tensor],
+        noise: Tensor,
         value: Tensor,
         credit: Tensor,
         weight: Tensor | None,
@@ -49,6 +50,7 @@ class Frame:
         return Site(
             law=self.law,
             parameters=detached,
+            noise=noise.detach() if self.index is None else noise.detach()[self.index],
             value=value,
             credit=credit.detach().expand(shape),
             lead=lead,

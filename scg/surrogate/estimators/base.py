@@ -64,14 +64,17 @@ class Site:
     nodes above, plates. ``credit`` [*lead] is the detached downstream cost that the node is charged
     with, over its own weight. ``weight`` is the probability of the branches it lives in, times the
     weight of its plates, or None where that is 1. ``parameters`` are detached, in the full shape of
-    the node. ``together`` marks the leading dimensions whose elements no cost has in common.
+    the node. ``together`` marks the leading dimensions whose elements no cost has in common. ``noise``
+    is what the value was drawn from. Where a value is about to be drawn, by ``Estimator.value``, the
+    parameters are attached, and value and credit are empty.
     """
 
     law: Law
     parameters: dict[str, Tensor]
-    value: Tensor
-    credit: Tensor
+    noise: Tensor
     lead: int
+    value: Tensor = field(default_factory=lambda: torch.empty(0))
+    credit: Tensor = field(default_factory=lambda: torch.empty(0))
     weight: Tensor | None = None
     replicated: bool = False
     together: tuple[bool, ...] = ()
@@ -159,6 +162,10 @@ class Estimator(ABC):
     def reads_context(self) -> tuple[str, ...] | None:
         """What the estimator's network reads: None nothing, () the node's parents, or names of nodes."""
         return None
+
+    def value(self, site: Site) -> Tensor:
+        """Return the value that a THROUGH estimator passes on, attached to the site's parameters."""
+        return site.law.draw(site.parameters, site.noise)
 
     def factor(self, site: Site) -> Tensor | None:
         """Return the detached factor [*lead] of the score, if the estimate is one, else None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx
@@ -12,7 +13,7 @@ from scg.laws import Law, bind
 from scg.nodes.arguments import Ref
 from scg.nodes.plates import positions, trimmed
 from scg.nodes.records import LogProb, Record, Sample
-from scg.surrogate.estimators.base import Action
+from scg.surrogate.estimators.base import Action, Estimator, Site
 from scg.surrogate.lowering.worlds import NOISE, REPLICATES, Labels, World
 from scg.surrogate.ops import joint_mass, joint_support, log_prob, replay
 
@@ -28,9 +29,13 @@ def sample(world: World, record: Sample) -> None:
     law = plan.facts.trace.densities[name].law
     axes = own_axes(world, record)
     given = parameters(world, record, axes)
-    noise = _noise(world, record, law, given)
+    noise = noise_of(world, record, axes)
+    estimator = plan.choices[name].estimator
+    attached = estimator.action is Action.THROUGH and world.is_program
     draw = law_op(world, law, "draw", law.draw)
-    attached = plan.choices[name].estimator.action is Action.THROUGH and world.is_program
+    if attached and type(estimator).value is not Estimator.value:
+        through = partial(drawn_by, estimator, law, len(axes) + len(plan.ir.layout[name]))
+        draw = world.emitter.shown(f"{estimator.name}_value", name, through)
     is_value = attached or law.pathwise is None
     line = world.called(name if is_value else f"{name}_drawn")
     value = world.emitter.call(draw, given, noise, name=line)
@@ -38,6 +43,13 @@ def sample(world: World, record: Sample) -> None:
     if not is_value:
         value = world.emitter.method("detach", value, name=world.called(name))
     world.values[name], world.axes[name] = value, axes
+
+
+def drawn_by(
+    estimator: Estimator, law: Law, lead: int, parameters: dict[str, Tensor], noise: Tensor
+) -> Tensor:
+    """Return the value that an estimator makes of attached parameters and noise."""
+    return estimator.value(Site(law=law, parameters=parameters, noise=noise, lead=lead))
 
 
 def own_axes(world: World, record: Sample) -> Labels:
@@ -48,11 +60,15 @@ def own_axes(world: World, record: Sample) -> Labels:
     return world.plan.ordered((*axes, REPLICATES))
 
 
-def _noise(world: World, record: Sample, law: Law, given: dict[str, fx.Node]) -> fx.Node:
+def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
+    """Return the noise of a node, aligned to leading ``axes``; it is drawn here where it is the value."""
     name, plan, emitter = record.name, world.plan, world.emitter
-    axes, plates = own_axes(world, record), plan.ir.layout[name]
+    law, plates = plan.facts.trace.densities[name].law, plan.ir.layout[name]
     label = f"{name}_noise"
     if law.noise == "value":
+        if name in world.values:
+            return world.values[name]
+        given = parameters(world, record, axes)
         sizes = [plan.samples if axis == REPLICATES else 1 for axis in axes]
         lead = [*sizes, *(world.size(plate) for plate in plates)]
         key = name if not world.suffix else f"{name}{world.suffix}"
@@ -91,9 +107,9 @@ def _arguments(world: World, record: Sample | LogProb, axes: Labels) -> dict[str
             lead = (world.axes_of(template.name), world.plan.ir.layout[template.name])
             found[key] = _laid_out(world, record, key, world.value(template.name), lead, axes)
         else:
-            target = f"{record.name}_{key}"
-            world.plan.constants.setdefault(target, density.parameters[key])
-            found[key] = world.held(target)
+            constant = f"{record.name}_{key}"
+            world.plan.constants.setdefault(constant, density.parameters[key])
+            found[key] = world.held(f"constants.{constant}")
     return found
 
 

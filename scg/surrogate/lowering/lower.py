@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, fx
 
@@ -21,6 +22,7 @@ from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
 from scg.surrogate.lowering.totals import branched_total, total
 from scg.surrogate.lowering.worlds import NOISE, POINTS, REPLICATES, Plan, World, is_library
+from scg.surrogate.ops import output
 from scg.surrogate.policy import Choice
 
 
@@ -177,10 +179,16 @@ def _output(world: World, loss: fx.Node | None, keep: Sequence[str]) -> None:
     plan, emitter = world.plan, world.emitter
 
     def detached(name: str) -> fx.Node:
-        value = world.value(name)
-        record = plan.ir[name]
-        cut = isinstance(record, Sample) and plan.choices[name].estimator.action is not Action.THROUGH
-        return value if cut else emitter.method("detach", value, name=f"{name}_value")
+        value, record = world.value(name), plan.ir[name]
+        shown = emitter.shown("output", plan.samples, partial(output, replicates=plan.samples))
+        if plan.samples is not None and REPLICATES not in world.axes_of(name):
+            return emitter.call(shown, value, name=f"{name}_value")
+        if isinstance(record, Sample):
+            cut = plan.choices[name].estimator.action is not Action.THROUGH
+            return value if cut else emitter.method("detach", value, name=f"{name}_value")
+        if isinstance(plan.facts.trace.values[name], Tensor):
+            return emitter.method("detach", value, name=f"{name}_value")
+        return emitter.call(emitter.shown("output", None, output), value, name=f"{name}_value")
 
     kept = {name: detached(name) for name in keep}
     costs = {name: detached(name) for name in plan.ir.costs}

@@ -11,7 +11,7 @@ from scg.nodes.records import Sample
 from scg.surrogate.estimators.base import Action, Estimator
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
-from scg.surrogate.lowering.draws import own_log_prob, parameters
+from scg.surrogate.lowering.draws import noise_of, own_log_prob, parameters
 from scg.surrogate.lowering.slices import downstream
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import REPLICATES, Labels, Plan, World
@@ -111,7 +111,8 @@ class Terms:
         if estimator.needs_downstream:
             evaluate = downstream(world, plan, self.branching, name, lead)
         shown = emitter.shown(f"{name}_site", None, inquiry.frame.site)
-        arguments = (given, world.value(name), credit, weight, context, controls, evaluate)
+        noise = noise_of(world, self._record(name), world.axes_of(name))
+        arguments = (given, noise, world.value(name), credit, weight, context, controls, evaluate)
         return emitter.call(shown, *arguments, name=f"{name}_site")
 
     def _fitted(self, world: World, value: fx.Node, labels: Labels, lead: Labels) -> fx.Node:
