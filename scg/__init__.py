@@ -11,6 +11,7 @@ from scg.errors import (
 )
 from scg.graph import Graph
 from scg.nodes.handle import Node
+from scg.oracle import exact_gradient, exact_objective
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Site
 from scg.surrogate.estimators.enumerate import Enumerate
@@ -40,4 +41,6 @@ __all__ = [
     "Score",
     "Site",
     "compile",
+    "exact_gradient",
+    "exact_objective",
 ]

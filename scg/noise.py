@@ -55,28 +55,56 @@ def uniform(seed: int, count: int, device: torch.device | None = None) -> Tensor
     return ((bits >> 12) & MASK_52).to(torch.float64).add_(0.5).mul_(2.0**-52)
 
 
-def draw_noise(
-    seed: int, specs: Sequence[NoiseSpec], device: torch.device | None = None
-) -> dict[str, Tensor]:
-    """Draw the noise of every node in one call; a node's noise depends on the seed and the shapes only."""
-    ordered = sorted(specs, key=lambda spec: spec.kind)
-    sizes = [math.prod(spec.shape) for spec in ordered]
-    flat = uniform(seed, sum(sizes), device)
-    normals = sum(size for spec, size in zip(ordered, sizes, strict=True) if spec.kind == "normal")
+@dataclass(frozen=True, eq=False)
+class NoiseLayout:
+    """Where the noise of each node lies in one flat draw: normal noise first, equal shapes together.
+
+    It depends on the nodes and their shapes only, so that a seed means the same noise under any policy.
+    """
+
+    groups: tuple[tuple[NoiseSpec, tuple[str, ...]], ...]
+    names: tuple[str, ...]
+    normals: int
+    total: int
+
+
+def noise_layout(specs: Sequence[NoiseSpec]) -> NoiseLayout:
+    """Group the noise of several nodes by kind, type and shape."""
+    groups: dict[tuple[str, str, tuple[int, ...]], list[NoiseSpec]] = {}
+    for spec in specs:
+        groups.setdefault((spec.kind, str(spec.dtype), spec.shape), []).append(spec)
+    ordered = sorted(groups.values(), key=lambda several: several[0].kind)
+    sizes = [len(several) * math.prod(several[0].shape) for several in ordered]
+    normals = sum(size for size, several in zip(sizes, ordered, strict=True) if several[0].kind == "normal")
+    return NoiseLayout(
+        tuple((several[0], tuple(spec.name for spec in several)) for several in ordered),
+        tuple(spec.name for spec in specs),
+        normals,
+        sum(sizes),
+    )
+
+
+def draw_noise(seed: int, layout: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Draw the noise of every node in one call, each node's tensor a view of it."""
+    if not layout.total:
+        return {}
+    flat = uniform(seed, layout.total, device)
+    if layout.normals:
+        normal = flat[: layout.normals]
+        torch.erfinv(normal.mul_(2.0).sub_(1.0), out=normal).mul_(math.sqrt(2.0))
     drawn: dict[str, Tensor] = {}
-    if normals:
-        flat[:normals] = torch.erfinv(flat[:normals].mul(2.0).sub_(1.0)).mul_(math.sqrt(2.0))
-    casts = {spec.dtype: _cast(flat, spec.dtype, normals) for spec in ordered}
-    pieces = {dtype: cast.split(sizes) for dtype, cast in casts.items()}
-    for index, spec in enumerate(ordered):
-        drawn[spec.name] = pieces[spec.dtype][index].view(spec.shape)
-    return {spec.name: drawn[spec.name] for spec in specs}
+    start = 0
+    for spec, names in layout.groups:
+        size = len(names) * math.prod(spec.shape)
+        piece = _cast(flat[start : start + size], spec)
+        start += size
+        drawn.update(zip(names, piece.view(len(names), *spec.shape).unbind(), strict=True))
+    return drawn if len(layout.groups) == 1 else {name: drawn[name] for name in layout.names}
 
 
-def _cast(flat: Tensor, dtype: torch.dtype, normals: int) -> Tensor:
-    """Round to ``dtype`` and keep what is uniform below 1."""
-    if dtype == torch.float64:
-        return flat
-    cast = flat.to(dtype)
-    cast[normals:].clamp_(max=1.0 - torch.finfo(dtype).eps / 2)
-    return cast
+def _cast(piece: Tensor, spec: NoiseSpec) -> Tensor:
+    """Round to the type of a node, and keep what is uniform below 1."""
+    if spec.dtype == torch.float64:
+        return piece
+    cast = piece.to(spec.dtype)
+    return cast if spec.kind == "normal" else cast.clamp_(max=1.0 - torch.finfo(spec.dtype).eps / 2)

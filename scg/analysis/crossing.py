@@ -25,7 +25,7 @@ def crossings(ir: IR, one: Trace, other: Trace) -> list[str]:
     known: dict[Any, bool] = {}
     faults = []
     for record in ir.records():
-        if user_function(record) is None or is_elementwise(record):
+        if user_function(record) is None or (is_elementwise(record) and _is_aligned(ir, one, record)):
             continue
         mixes = record.mixes if isinstance(record, Det) else frozenset()
         kept = frozenset().union(*(shared[parent] for parent in record.parents)) & set(ir.layout[record.name])
@@ -42,6 +42,12 @@ def crossings(ir: IR, one: Trace, other: Trace) -> list[str]:
             if known[key]:
                 faults.append(_fault(ir, record, plate))
     return faults
+
+
+def _is_aligned(ir: IR, trace: Trace, record: Record) -> bool:
+    plated = [name for name in (*record.parents, record.name) if ir.layout[name]]
+    values = [seen(ir, record, name, trace.values[name]) for name in plated]
+    return len({leaf.dim() for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)}) < 2
 
 
 def _crosses(ir: IR, one: Trace, other: Trace, record: Record, plate: str, shared: Any) -> bool:

@@ -100,7 +100,9 @@ class Jump:
 
     def describe(self) -> str:
         """Where, for a single number; how far, otherwise."""
-        return f"jumps at {self.place.item():.3g}" if self.place.numel() == 1 else f"jumps by {self.size:.3g}"
+        if self.place.numel() == 1:
+            return f"jumps at {round(self.place.item(), 3) + 0.0:g}"
+        return f"jumps by {self.size:.3g}"
 
 
 def lines(point: Tensor, seed: int) -> list[Line]:

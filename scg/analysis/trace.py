@@ -139,9 +139,11 @@ def _deterministic(ir: IR, trace: Trace, record: Det) -> Any:
     else:
         value = call(record, fn, args, kwargs)
     inherited = frozenset().union(*(ir.layout[parent] for parent in record.parents))
-    return pytree.tree_map_only(
-        Tensor, lambda tensor: placed(ir, trace.sizes, record, inherited, tensor), value
-    )
+
+    def place(tensor: Tensor) -> Tensor:
+        return placed(ir, trace.sizes, record, inherited, tensor)
+
+    return place(value) if isinstance(value, Tensor) else pytree.tree_map_only(Tensor, place, value)
 
 
 def placed(

@@ -34,18 +34,22 @@ class Box:
 
     @property
     def left(self) -> float:
+        """The left edge."""
         return self.x - self.glyph.width / 2
 
     @property
     def right(self) -> float:
+        """The right edge."""
         return self.x + self.glyph.width / 2
 
     @property
     def top(self) -> float:
+        """The upper edge."""
         return self.y - self.glyph.height / 2
 
     @property
     def bottom(self) -> float:
+        """The lower edge."""
         return self.y + self.glyph.height / 2
 
 

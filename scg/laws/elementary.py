@@ -157,8 +157,9 @@ def rebuild(cls: type[Distribution], arguments: dict[str, Any]) -> Distribution:
 
 
 def _widened(parameters: Parameters) -> Parameters:
-    if any(tensor.dtype in HALVES for tensor in parameters.values()):
-        return {name: wide(tensor) for name, tensor in parameters.items()}
+    for tensor in parameters.values():  # on every call: cheaper than any() over a generator
+        if tensor.dtype in HALVES:
+            return {name: wide(leaf) for name, leaf in parameters.items()}
     return parameters
 
 

@@ -86,7 +86,7 @@ class Node:
         node = next(_nodes((args, kwargs or {})))
         if func is torch.broadcast_tensors:
             _misused(node, "unpacked")
-        if any(isinstance(item, nn.Parameter) for item in args):
+        if any(isinstance(item, nn.Parameter) for item in (*args, *(kwargs or {}).values())):
             raise GraphError(
                 f"a module, or a parameter that is no node, was applied to node '{node.name}': write "
                 f'g.det("name", module, node) for a module and g.param("name", tensor) for a parameter'

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from scg.analysis.captured import captured
 from scg.nodes.ir import IR
+from scg.surrogate.describe import node_facts
 from scg.surrogate.estimators.base import Action
-
-if TYPE_CHECKING:
-    from scg.surrogate.prepare import Prepared
+from scg.surrogate.prepare import Prepared
 
 
 def explain(ir: IR, prepared: Prepared | None, samples: int | None) -> str:
@@ -39,8 +37,6 @@ def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[s
 
 
 def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
-    from scg.surrogate.prepare import node_facts
-
     choice, facts = prepared.choices[name], prepared.facts
     density = facts.trace.densities[name]
     plates = f" in plates {', '.join(ir.layout[name])}" if ir.layout[name] else ""

@@ -9,17 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from scg.analysis.calls import user_function
 from scg.analysis.facts import Facts, checked, gather
 from scg.analysis.influence import below
 from scg.analysis.trace import plate_sizes
 from scg.errors import PolicyError
-from scg.laws import bind
-from scg.nodes.arguments import Ref
 from scg.nodes.ir import IR
-from scg.nodes.records import Sample
-from scg.noise import NoiseSpec
-from scg.surrogate.estimators.base import NodeFacts
+from scg.noise import NoiseLayout, NoiseSpec, noise_layout
+from scg.surrogate.describe import node_facts
 from scg.surrogate.lowering.lower import Lowered, lower
 from scg.surrogate.policy import Choice, Policy, choose
 
@@ -47,7 +43,7 @@ class Prepared:
     learned: frozenset[str]
     inputs: Mapping[str, Tensor]
     emitted: dict[bool, Emitted] = field(default_factory=dict)
-    _specs: dict[tuple[int, ...], list[NoiseSpec]] = field(default_factory=dict)
+    _layouts: dict[tuple[int, ...], NoiseLayout] = field(default_factory=dict)
 
     def surrogate(self, program: nn.Module) -> Emitted:
         """Return the program with gradients."""
@@ -70,13 +66,18 @@ class Prepared:
         held = [*self.ir.store.tensors.values(), *self.inputs.values()]
         return held[0].device if held else None
 
-    def specs(self, inputs: Mapping[str, Tensor]) -> list[NoiseSpec]:
+    def noise_shapes(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the base noise of each node that has some, for a run on these inputs."""
+        layout = self.noise_layout(inputs)
+        return {name: spec.shape for spec, names in layout.groups for name in names}
+
+    def noise_layout(self, inputs: Mapping[str, Tensor]) -> NoiseLayout:
         """Return the base noise that a run on these inputs needs."""
         sizes = plate_sizes(self.ir, inputs)
         key = tuple(sizes.values())
-        if key not in self._specs:
+        if key not in self._layouts:
             lead = () if self.samples is None else (self.samples,)
-            self._specs[key] = [
+            specs = [
                 NoiseSpec(
                     name,
                     spec.kind,
@@ -85,7 +86,8 @@ class Prepared:
                 )
                 for name, spec in self.facts.noise.items()
             ]
-        return self._specs[key]
+            self._layouts[key] = noise_layout(specs)
+        return self._layouts[key]
 
     def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
         if gradients not in self.emitted:
@@ -132,48 +134,6 @@ def prepare(
                 controls[name] = made
     _check_groups(ir, controls)
     return Prepared(ir, facts, choices, samples, keep, frozenset(learned), dict(inputs))
-
-
-def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
-    """Return what an estimator is told of one stochastic node."""
-    ir, trace = facts.ir, facts.trace
-    density = trace.densities[name]
-    law, plates = density.law, ir.layout[name]
-    value = trace.values[name]
-    event = tuple(value.shape[len(plates) :])
-    together = facts.together(name)
-    elements = 1
-    for size in event[: density.inner]:
-        elements *= size
-    for plate in plates:
-        elements *= 1 if plate in together else trace.sizes[plate]
-    record = ir[name]
-    assert isinstance(record, Sample)
-    return NodeFacts(
-        name=name,
-        law=law,
-        event=event,
-        elements=elements,
-        outcomes=len(law.support(density.parameters)) if law.finite else None,
-        samples=samples,
-        moving=_moving(facts, record),
-        obstacle=lambda: facts.obstacle(name),
-        reaches_cost=bool(facts.influence.reached[name]),
-        dtype=value.dtype if value.is_floating_point() else torch.float32,
-    )
-
-
-def _moving(facts: Facts, record: Sample) -> str | None:
-    """Name a parameter that moves the support of a node and is not a constant of the graph."""
-    density = facts.trace.densities[record.name]
-    movers = density.law.movers(density.parameters)
-    if not movers or not record.parents:
-        return None
-    cls = record.dist.call
-    if isinstance(cls, type) and user_function(record) is None:
-        bound = bind(cls, record.arguments.args, record.arguments.kwargs)
-        movers = tuple(name for name in movers if isinstance(bound.get(name), Ref))
-    return movers[0] if movers else None
 
 
 def _check_context(ir: IR, name: str, choice: Choice) -> None:

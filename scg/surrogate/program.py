@@ -113,7 +113,7 @@ class Program(nn.Module):
     ) -> Noise:
         if noise is None or isinstance(noise, int):
             seed = int(torch.randint(2**62, ())) if noise is None else noise
-            return Noise(draw_noise(seed, prepared.specs(inputs), prepared.device), seed)
+            return Noise(draw_noise(seed, prepared.noise_layout(inputs), prepared.device), seed)
         unknown = [name for name in noise if name not in self._ir.samples]
         missing = [name for name in prepared.facts.noise if name not in noise]
         if unknown or missing:
@@ -121,10 +121,10 @@ class Program(nn.Module):
                 f"noise has unknown names {unknown} and lacks {missing}: "
                 "give what program.draw_noise(seed) returns"
             )
-        for spec in prepared.specs(inputs):
-            if tuple(noise[spec.name].shape) != spec.shape:
+        for name, shape in prepared.noise_shapes(inputs).items():
+            if tuple(noise[name].shape) != shape:
                 raise GraphError(
-                    f"noise of '{spec.name}' has shape {tuple(noise[spec.name].shape)}, not {spec.shape}: "
+                    f"noise of '{name}' has shape {tuple(noise[name].shape)}, not {shape}: "
                     "give what program.draw_noise(seed, **inputs) returns for these inputs"
                 )
         return Noise(noise, int(torch.randint(2**62, ())))

@@ -44,7 +44,8 @@ def _normal_points(points: int) -> list[Point]:
 
 def _outcome_points(node: Node) -> list[Point]:
     """Return noise that forces each outcome of a categorical; its weight is found when it is drawn."""
-    return [(1.0, torch.where(torch.arange(node.outcomes) == k, NEAR_ONE, TINY)) for k in range(node.outcomes)]
+    outcomes = torch.arange(node.outcomes)
+    return [(1.0, torch.where(outcomes == k, NEAR_ONE, TINY)) for k in range(node.outcomes)]
 
 
 def _cell_points(thresholds: set[float]) -> list[Point]:
@@ -64,7 +65,8 @@ def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int) -> dict[str, Node
 
     def first(record: Record, density: Density, batch: torch.Size) -> Tensor:
         law = density.law
-        kind = {"Normal": "normal", "Categorical": "forced", "OneHotCategorical": "forced"}.get(law.family, "cells")
+        forced = law.family in ("Categorical", "OneHotCategorical")
+        kind = "normal" if law.family == "Normal" else "forced" if forced else "cells"
         count = points if kind == "normal" else len(law.support(density.parameters))
         nodes[record.name] = Node(batch, kind, count, [set() for _ in range(batch.numel())])
         return _pick(density, batch, (0,) * batch.numel())
@@ -133,6 +135,20 @@ def _forced_weight(
     return weight
 
 
+World = tuple[float, dict[str, Tensor]]
+
+
+def _ordered(every: Sequence[World], count: int) -> Iterator[tuple[int, tuple[World, ...]]]:
+    return ((1, combination) for combination in itertools.product(every, repeat=count))
+
+
+def _unordered(every: Sequence[World], count: int) -> Iterator[tuple[int, tuple[World, ...]]]:
+    """Yield each multiset of worlds with the number of orders it has."""
+    for picked in itertools.combinations_with_replacement(range(len(every)), count):
+        repeats = math.prod(math.factorial(picked.count(index)) for index in set(picked))
+        yield math.factorial(count) // repeats, tuple(every[index] for index in picked)
+
+
 def integrated_gradient(
     graph: scg.Graph,
     program: scg.Program,
@@ -140,14 +156,19 @@ def integrated_gradient(
     *,
     samples: int | None = None,
     points: int = 6,
+    exchangeable: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the expectation, over all base noise, of the gradients that one backward leaves."""
+    """Return the expectation, over all base noise, of the gradients that one backward leaves.
+
+    ``exchangeable`` trusts that the order of replicates does not matter, and visits one order of each.
+    """
     ir = graph.freeze()
     inputs = {**ir.store.examples, **(inputs or {})}
     every = list(worlds(ir, inputs, points))
     total = {name: torch.zeros_like(p) for name, p in graph.named_parameters()}
-    for combination in itertools.product(every, repeat=samples or 1):
-        weight = math.prod(world[0] for world in combination)
+    visit = _unordered if exchangeable else _ordered
+    for orders, combination in visit(every, samples or 1):
+        weight = orders * math.prod(world[0] for world in combination)
         noise = combination[0][1]
         if samples is not None:
             noise = {name: torch.stack([world[1][name] for world in combination]) for name in noise}

@@ -81,7 +81,7 @@ def make_plan(
     axes = (POINTS, *replicates, *(f"#{name}" for name in enumerated))
     varying = facts.influence.stochastic
     several = samples is not None or enumerated or any(c.estimator.needs_downstream for c in choices.values())
-    widened = [name for name in ir if name in varying and ir[name].arguments.names] if several else []
+    widened = [name for name in ir if not varying.isdisjoint(ir[name].arguments.names)] if several else []
     modes = facts.modes(widened, varying) if widened else {}
     return Plan(
         ir, facts, choices, samples, axes, modes, varying, facts.useful, learned, learnable(ir, choices), {}

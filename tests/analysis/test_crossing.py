@@ -1,0 +1,254 @@
+"""Crossing: functions whose elements read each other are found, and harmless ones are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Normal
+
+import scg
+
+Function = Callable[..., Any]
+SIZE = 6
+
+
+class PerElement(nn.Module):
+    """A GRU over the event of each element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(1, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.gru(x[..., None])[0]
+        return out.flatten(1)
+
+
+def on_images(net: nn.Module) -> Function:
+    return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), net)
+
+
+def shuffled(x: Tensor) -> Tensor:
+    return x[torch.randperm(len(x))]
+
+
+def attention(x: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(x[None], x[None], x[None])[0]
+
+
+def in_numpy(x: Any) -> Any:
+    return np.asarray(x) - np.asarray(x).mean(0)
+
+
+def by_branch(x: Tensor) -> Tensor:
+    return x if bool(x.sum() > 0.5 * x.numel()) else 2 * x
+
+
+CROSSING: dict[str, Callable[[], Function]] = {
+    "mean": lambda: lambda x: x - x.mean(0, keepdim=True),
+    "mean of everything": lambda: lambda x: x * x.mean(),
+    "softmax": lambda: lambda x: x.softmax(0),
+    "sort": lambda: lambda x: x.sort(0).values,
+    "argsort": lambda: lambda x: x.argsort(0).float(),
+    "flip": lambda: lambda x: x.flip(0),
+    "roll": lambda: lambda x: x.roll(1, 0),
+    "shuffle": lambda: shuffled,
+    "cumsum": lambda: lambda x: x.cumsum(0),
+    "attention": lambda: attention,
+    "batch norm": lambda: nn.BatchNorm1d(4),
+    "wrong layout": lambda: (lambda net: lambda x: net(x)[0])(nn.GRU(4, 2)),
+    "branch on a sum": lambda: by_branch,
+    "norm": lambda: lambda x: x / x.norm(),
+}
+
+KEEPING: dict[str, Callable[[], Function]] = {
+    "elementwise": lambda: lambda x: (x - 0.3) ** 2 + x.sigmoid(),
+    "linear": lambda: nn.Linear(4, 2),
+    "mlp": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)),
+    "conv": lambda: on_images(nn.Conv2d(1, 2, 2)),
+    "layer norm": lambda: nn.LayerNorm(4),
+    "group norm": lambda: on_images(nn.GroupNorm(1, 1)),
+    "gru": PerElement,
+    "batch norm in eval": lambda: nn.BatchNorm1d(4).eval(),
+    "dropout": lambda: nn.Dropout(0.5),
+    "softmax of the event": lambda: lambda x: x.softmax(-1),
+    "sort of the event": lambda: lambda x: x.sort(-1).values,
+    "constant": lambda: lambda x: torch.ones_like(x),
+    "nan": lambda: lambda x: x / x,
+    "position": lambda: lambda x: x * torch.arange(len(x))[:, None],
+}
+
+
+def bits(fn: Function, **options: Any) -> scg.Graph:
+    """Return a graph in which ``fn`` reads a Bernoulli sample [batch, 4]."""
+    torch.manual_seed(0)
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.zeros(SIZE, 4))
+    node = g.det("h", fn, g.sample("b", Bernoulli, logits=x), **options)
+    g.cost("c", lambda h: (h[0] if isinstance(h, tuple) else h).flatten(1).sum(-1), node)
+    return g
+
+
+CROSSES = r"node 'h' \(.*\) crosses plate 'batch': elements read each other.*mixes=\"batch\""
+
+
+@pytest.mark.parametrize("name", CROSSING)
+def test_functions_that_cross_are_refused(name: str) -> None:
+    with pytest.raises(scg.PlateError, match=CROSSES):
+        bits(CROSSING[name]()).check()
+
+
+@pytest.mark.parametrize("name", CROSSING)
+def test_declared_mixing_is_accepted(name: str) -> None:
+    g = bits(CROSSING[name](), mixes="batch")
+    g.check()
+    assert "(all of batch)" in scg.compile(g, policy="score").explain()
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_functions_that_keep_elements_apart_pass(name: str) -> None:
+    bits(KEEPING[name]()).check()
+
+
+@pytest.mark.parametrize("name", CROSSING)
+def test_crossing_of_inputs_alone_is_harmless(name: str) -> None:
+    torch.manual_seed(0)
+    g = scg.Graph()
+    h = g.det("h", CROSSING[name](), g.input("x", plates="batch", example=torch.randn(SIZE, 4)))
+    first = g.det("first", lambda h: h[0] if isinstance(h, tuple) else h, h)
+    b = g.sample("b", Bernoulli, logits=first)
+    g.cost("c", lambda b: b.flatten(1).sum(-1), b)
+    g.check()
+
+
+def test_black_boxes_are_probed_as_well() -> None:
+    with pytest.raises(scg.PlateError, match=CROSSES):
+        bits(in_numpy, differentiable=False).check()
+    bits(lambda x: np.asarray(x) * 2.0, differentiable=False).check()
+
+
+@pytest.mark.parametrize("cross", [lambda b: b.flip(0), lambda b: torch.softmax(b, 0), lambda b: b - b.mean(0)])
+def test_operations_on_handles_are_probed_as_well(cross: Callable[[scg.Node], scg.Node]) -> None:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.zeros(4, 4))
+    g.cost("c", cross(g.sample("b", Bernoulli, logits=x)).sum(-1))
+    with pytest.raises(scg.PlateError):
+        g.check()
+
+
+def test_factories_of_distributions_are_probed_as_well() -> None:
+    g = bits(lambda x: x)
+    g.sample("z", lambda h: Normal(h.mean(0, keepdim=True) + 0 * h, 1.0), g["h"])
+    with pytest.raises(scg.PlateError, match="'z'.*crosses plate 'batch'"):
+        g.check()
+
+
+def test_a_plate_that_broadcasting_turns_into_an_event_is_crossed() -> None:
+    """[batch, 1] - [batch] is [batch, batch]: each element reads every other."""
+    g = scg.Graph()
+    target = g.input("target", plates="batch", example=torch.zeros(4, 1))
+    b = g.sample("b", Bernoulli, logits=g.input("x", plates="batch", example=torch.zeros(4)))
+    g.cost("c", ((target - b) ** 2).mean(-1))
+    with pytest.raises(scg.PlateError, match="'sub_1'.*crosses plate 'batch'"):
+        g.check()
+
+
+def test_only_the_plate_that_is_crossed_is_named() -> None:
+    g = scg.Graph()
+    x = g.input("x", plates=("a", "b"), example=torch.zeros(4, 5))
+    s = g.sample("s", Bernoulli, logits=x)
+    g.cost("c", g.det("h", lambda s: s.cumsum(1), s))
+    with pytest.raises(scg.PlateError, match="crosses plate 'b'") as error:
+        g.check()
+    assert "plate 'a'" not in str(error.value)
+
+
+def test_crossing_below_an_aggregate_of_the_plate_is_harmless() -> None:
+    g = bits(lambda x: x)
+    total = g.det("total", lambda h: h.sum(0), g["h"], plates=())
+    spread = g.det("spread", lambda t, x: t + x.flip(0), total, g["x"])
+    g.cost("d", spread.sum(-1))
+    g.check()
+
+
+def test_several_crossings_are_reported_together() -> None:
+    g = bits(lambda x: x.flip(0))
+    g.cost("d", g.det("k", lambda x: x.cumsum(0), g["b"]).sum(-1))
+    with pytest.raises(scg.PlateError, match=r"'h'(.|\n)*'k'"):
+        g.check()
+
+
+def ordered(fn: Function) -> scg.Graph:
+    g = scg.Graph()
+    time = g.plate("time", ordered=True)
+    x = g.input("x", plates=time, example=torch.zeros(SIZE, 4))
+    g.cost("c", g.det("h", fn, g.sample("b", Bernoulli, logits=x)).sum(-1))
+    return g
+
+
+CAUSAL: dict[str, Function] = {
+    "cumsum": lambda x: x.cumsum(0),
+    "before": lambda x: torch.cat([torch.zeros(1, 4), x[:-1]]),
+    "running maximum": lambda x: x.cummax(0).values,
+    "each its own": lambda x: x * 2,
+}
+ANTICAUSAL: dict[str, Function] = {
+    "reverse cumsum": lambda x: x.flip(0).cumsum(0).flip(0),
+    "after": lambda x: torch.cat([x[1:], torch.zeros(1, 4)]),
+    "mean": lambda x: x - x.mean(0),
+    "flip": lambda x: x.flip(0),
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_an_ordered_plate_lets_later_elements_read_earlier_ones(name: str) -> None:
+    ordered(CAUSAL[name]).check()
+
+
+@pytest.mark.parametrize("name", ANTICAUSAL)
+def test_an_ordered_plate_refuses_what_reads_the_future(name: str) -> None:
+    with pytest.raises(scg.PlateError, match="crosses plate 'time': an earlier element reads a later one"):
+        ordered(ANTICAUSAL[name]).check()
+
+
+@pytest.mark.xfail(strict=True, reason="both worlds of the probe may hold the same values in a small plate")
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_small_plates_of_single_bits_are_probed_as_well(is_ordered: bool) -> None:
+    missed = []
+    for size in range(2, 12):
+        g = scg.Graph()
+        plate = g.plate("p", ordered=is_ordered)
+        x = g.input("x", plates=plate, example=torch.zeros(size))
+        g.cost("c", g.det("h", lambda b: b.flip(0), g.sample("b", Bernoulli, logits=x)))
+        try:
+            g.check()
+            missed.append(size)
+        except scg.PlateError:
+            pass
+    assert missed == []
+
+
+def test_a_plate_of_one_example_is_enlarged_for_the_probe() -> None:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.zeros(1, 3))
+    g.cost("c", g.det("h", nn.LayerNorm(3), g.sample("b", Bernoulli, logits=x)).sum(-1))
+    assert "assumed: plate 'batch' has one element" in scg.compile(g, policy="score").explain()
+    g.cost("d", g.det("k", lambda b: b - b.mean(0), g["b"]).sum(-1))
+    with pytest.raises(scg.PlateError, match="'k'.*crosses plate 'batch'"):
+        g.check()
+
+
+def test_probing_leaves_buffers_and_generators_as_they_were() -> None:
+    norm = nn.BatchNorm1d(4)
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    g = bits(norm, mixes="batch")
+    state = torch.random.get_rng_state()
+    g.check()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())

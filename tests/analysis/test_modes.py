@@ -1,0 +1,180 @@
+"""Run modes: a function written for one world runs in many, and gives in each what it gives there alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Normal
+
+import scg
+from scg.analysis.facts import gather
+from scg.nodes.ir import IR
+
+Function = Callable[..., Any]
+WORLDS = 3
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(1, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.gru(x[..., None])[0]
+        return out[:, -1]
+
+
+def convolution() -> nn.Module:
+    return nn.Sequential(nn.Unflatten(-1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.Flatten())
+
+
+def by_branch(b: Tensor) -> Tensor:
+    return b if bool(b.sum() > 11) else 2 * b
+
+
+PLATED: dict[str, tuple[Callable[[], Function], dict[str, Any], set[str]]] = {
+    "linear": (lambda: nn.Linear(4, 2), {}, {"broadcast"}),
+    "layer norm": (lambda: nn.LayerNorm(4), {}, {"broadcast"}),
+    "last dimension": (lambda: lambda b: b.softmax(-1), {}, {"broadcast"}),
+    "counted dimension": (lambda: lambda b: b.flip(1), {}, {"fold"}),
+    "conv": (convolution, {}, {"fold"}),
+    "gru": (Recurrent, {}, {"fold"}),
+    "batch norm": (lambda: nn.BatchNorm1d(4), {"mixes": "batch"}, {"vmap", "loop"}),
+    "batch norm in eval": (lambda: nn.BatchNorm1d(4).eval(), {}, {"fold"}),
+    "mixing": (lambda: lambda b: b - b.mean(0), {"mixes": "batch"}, {"vmap"}),
+    "branch": (lambda: by_branch, {"mixes": "batch"}, {"loop"}),
+    "numpy": (lambda: lambda b: np.asarray(b) * 2.0, {"differentiable": False}, {"loop"}),
+    "aggregate": (lambda: lambda b: b.sum(0), {"plates": ()}, {"vmap"}),
+    "several results": (lambda: lambda b: (b.sum(-1), b * 2), {}, {"broadcast"}),
+}
+
+
+def bits(fn: Function, options: dict[str, Any]) -> scg.Graph:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.linspace(-1, 1, 20).view(5, 4))
+    b = g.sample("b", Bernoulli, logits=g.det("logits", lambda x, t: x * t, x, g.param("t", 0.7)))
+    g.det("h", fn, b, **options)
+    return g
+
+
+def first(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple) else value
+
+
+def elements(value: Any) -> Tensor:
+    """Return one number for each element of the leftmost plate."""
+    tensor: Tensor = first(value)
+    return tensor.reshape(len(tensor), -1).sum(-1)
+
+
+def modes(g: scg.Graph) -> dict[str, str]:
+    ir: IR = g.freeze()
+    facts = gather(ir, ir.store.examples)
+    return facts.modes(["h"], facts.influence.stochastic)
+
+
+@pytest.mark.parametrize("name", PLATED)
+def test_the_mode_is_the_first_that_fits(name: str) -> None:
+    torch.manual_seed(0)
+    build, options, expected = PLATED[name]
+    assert modes(bits(build(), options))["h"] in expected
+
+
+@pytest.mark.parametrize("name", PLATED)
+def test_worlds_together_give_what_each_gives_alone(name: str) -> None:
+    torch.manual_seed(0)
+    build, options, _ = PLATED[name]
+    fn = build()
+    g = bits(fn, options)
+    inputs = g.freeze().store.examples
+    alone, together = (scg.compile(g, keep=["h", "b"], samples=k) for k in (None, WORLDS))
+    noise = together.draw_noise(3, **inputs)
+    kept = together(noise=noise, **inputs).kept
+    for world in range(WORLDS):
+        single = alone(noise={"b": noise["b"][world]}, **inputs).kept
+        assert torch.equal(kept["b"][world], single["b"])
+        assert torch.allclose(first(kept["h"])[world], first(single["h"]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PLATED)
+def test_gradients_of_worlds_together_are_the_mean_of_each_alone(name: str) -> None:
+    torch.manual_seed(0)
+    build, options, _ = PLATED[name]
+    g = bits(build(), options)
+    has_plates = bool(g.freeze().layout["h"])
+    summed = g.det("summed", elements if has_plates else torch.sum, g["h"])
+    g.cost("c", summed**2)
+    inputs = g.freeze().store.examples
+    alone, together = (scg.compile(g, policy="score", samples=k) for k in (None, WORLDS))
+    noise = together.draw_noise(3, **inputs)
+
+    def gradients(program: scg.Program, noise: dict[str, Tensor]) -> list[Tensor]:
+        program.zero_grad()
+        program(noise=noise, **inputs).loss.backward()
+        return [p.grad.clone() for p in g.parameters() if p.grad is not None]
+
+    found = gradients(together, noise)
+    each = [gradients(alone, {"b": noise["b"][world]}) for world in range(WORLDS)]
+    assert len(found) == len(each[0]) > 0
+    for index, gradient in enumerate(found):
+        mean = torch.stack([one[index] for one in each]).mean(0)
+        assert torch.allclose(gradient, mean, rtol=1e-4, atol=1e-5)
+
+
+PLAIN: dict[str, tuple[Function, str]] = {
+    "sum of everything": (lambda b: b.sum(), "vmap"),
+    "last dimension": (lambda b: b.cumsum(-1), "broadcast"),
+    "python number": (lambda b: torch.tensor(float(b.sum())), "loop"),
+    "linear layer": (F.normalize, "vmap"),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_values_without_plates_cannot_be_folded(name: str) -> None:
+    fn, expected = PLAIN[name]
+    g = scg.Graph()
+    g.det("h", fn, g.sample("b", Bernoulli, logits=g.param("t", torch.zeros(2, 4))))
+    assert modes(g)["h"] == expected
+
+
+def test_known_operations_need_no_probe() -> None:
+    g = scg.Graph()
+    g.det("h", torch.sigmoid, g.sample("b", Normal, g.param("t", torch.zeros(2, 4)), 1.0))
+    assert modes(g)["h"] == "elementwise"
+
+
+def test_random_functions_draw_anew_in_every_world() -> None:
+    g = scg.Graph()
+    g.det("h", lambda b: b + torch.rand(4), g.sample("b", Bernoulli, logits=g.param("t", torch.zeros(4))))
+    assert modes(g)["h"] in ("vmap", "loop")
+    kept = scg.compile(g, keep=["h", "b"], samples=2)(seed=0).kept
+    noise = kept["h"] - kept["b"]
+    assert not torch.equal(noise[0], noise[1])
+
+
+@pytest.mark.parametrize("samples", [None, 2])
+def test_probing_leaves_the_buffers_of_modules_as_they_were(samples: int | None) -> None:
+    norm = nn.BatchNorm1d(4)
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    g = bits(norm, {"mixes": "batch"})
+    g.cost("c", g["h"].sum(-1))
+    program = scg.compile(g, policy={"b": scg.Score("self-critical")}, samples=samples)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())
+    program(seed=0, **g.freeze().store.examples)
+    assert int(norm.num_batches_tracked) >= 1
+
+
+def test_explain_says_how_replicates_are_run() -> None:
+    torch.manual_seed(0)
+    g = bits(convolution(), {})
+    g.cost("c", g["h"].sum(-1))
+    text = scg.compile(g, policy="score", samples=2).explain()
+    assert re.search("^added dimensions: .*h by fold", text, re.M)
+    assert "added dimensions" not in scg.compile(g, policy="score").explain()

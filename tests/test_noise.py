@@ -1,0 +1,144 @@
+"""Base noise: the right laws, open ends, independent streams, and the same bits every time."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor
+
+from scg.noise import NoiseSpec, noise_layout, substream, uniform
+from scg.noise import draw_noise as draw_layout
+
+N = 100_000
+SEEDS = (0, 1, -1, 2**62, 123_456_789)
+
+
+def spec(name: str, kind: str, *shape: int, dtype: torch.dtype = torch.float64) -> NoiseSpec:
+    return NoiseSpec(name, kind, shape, dtype)
+
+
+def draw_noise(seed: int, specs: list[NoiseSpec]) -> dict[str, Tensor]:
+    return draw_layout(seed, noise_layout(specs))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_numbers_are_uniform(seed: int) -> None:
+    drawn = uniform(seed, N)
+    assert drawn.dtype == torch.float64 and drawn.shape == (N,)
+    assert stats.kstest(drawn.numpy(), "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_bit_is_fair(seed: int) -> None:
+    bits = (uniform(seed, N) * 2.0**52).long()
+    ones = torch.stack([(bits >> k) & 1 for k in range(52)]).sum(1).double()
+    z = (ones - N / 2) / (N / 4) ** 0.5
+    assert float(z.abs().max()) < 5.0
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3, 7, 64])
+def test_numbers_of_one_stream_are_uncorrelated(lag: int) -> None:
+    drawn = uniform(5, N) - 0.5
+    z = (drawn[:-lag] * drawn[lag:]).mean() * 12 * (N - lag) ** 0.5
+    assert abs(float(z)) < 5.0
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations([0, 1, 2, 3, 2**40], 2)))
+def test_seeds_are_independent(one: int, other: int) -> None:
+    a, b = uniform(one, N) - 0.5, uniform(other, N) - 0.5
+    z = (a * b).mean() * 12 * N**0.5
+    assert abs(float(z)) < 5.0
+
+
+def test_pairs_of_seeds_fill_the_square() -> None:
+    """First numbers of consecutive seeds are as good as numbers of one stream."""
+    first = torch.stack([uniform(seed, 1)[0] for seed in range(2000)])
+    assert stats.kstest(first.numpy(), "uniform").pvalue > 1e-4
+    z = ((first[:-1] - 0.5) * (first[1:] - 0.5)).mean() * 12 * 1999**0.5
+    assert abs(float(z)) < 5.0
+
+
+def test_substreams_are_distinct_and_independent() -> None:
+    names = [f"node_{k}" for k in range(300)]
+    keys = [substream(seed, name) for seed in range(3) for name in names]
+    assert len(set(keys)) == len(keys)
+    a, b = (uniform(substream(0, name), N) - 0.5 for name in ("a", "b"))
+    assert abs(float((a * b).mean() * 12 * N**0.5)) < 5.0
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 50))
+def test_the_ends_are_open_and_the_same_seed_gives_the_same_bits(seed: int, count: int) -> None:
+    drawn = uniform(seed, count)
+    assert bool((drawn > 0).all()) and bool((drawn < 1).all())
+    assert torch.equal(drawn, uniform(seed, count))
+    assert torch.equal(drawn, uniform(seed, 64)[:count])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rounding_never_reaches_an_end(dtype: torch.dtype) -> None:
+    drawn = draw_noise(3, [spec("u", "uniform", 1 << 20, dtype=dtype)])["u"]
+    assert drawn.dtype == dtype
+    assert float(drawn.max()) < 1.0 and float(drawn.min()) > 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_normal_noise_is_standard_normal(dtype: torch.dtype) -> None:
+    drawn = draw_noise(7, [spec("z", "normal", 2 * N, dtype=dtype)])["z"]
+    assert drawn.dtype == dtype and bool(drawn.isfinite().all())
+    z = drawn.double()
+    for power, expected, variance in ((1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)):
+        assert abs(float(z.pow(power).mean()) - expected) < 5.0 * (variance / len(z)) ** 0.5
+    assert stats.kstest(z.numpy(), "norm").pvalue > 1e-4
+
+
+def test_kinds_and_shapes_are_as_specified() -> None:
+    specs = [
+        spec("u", "uniform", 3, 2),
+        spec("z", "normal"),
+        spec("v", "uniform", 0, 4),
+        spec("w", "normal", 5, dtype=torch.float32),
+    ]
+    drawn = draw_noise(0, specs)
+    assert list(drawn) == ["u", "z", "v", "w"]
+    assert {name: value.shape for name, value in drawn.items()} == {s.name: s.shape for s in specs}
+    assert {name: value.dtype for name, value in drawn.items()} == {s.name: s.dtype for s in specs}
+
+
+def test_nodes_of_one_draw_are_independent() -> None:
+    drawn = draw_noise(1, [spec(name, kind, N) for name, kind in (("u", "uniform"), ("v", "uniform"))])
+    assert abs(float(((drawn["u"] - 0.5) * (drawn["v"] - 0.5)).mean() * 12 * N**0.5)) < 5.0
+    drawn = draw_noise(1, [spec("y", "normal", N), spec("z", "normal", N), spec("u", "uniform", N)])
+    assert abs(float((drawn["y"] * drawn["z"]).mean() * N**0.5)) < 5.0
+    assert abs(float((drawn["y"] * (drawn["u"] - 0.5)).mean() * (12 * N) ** 0.5)) < 5.0
+
+
+def test_a_draw_repeats_bit_by_bit_and_leaves_torch_s_generator_alone() -> None:
+    specs = [spec("u", "uniform", 9), spec("z", "normal", 4)]
+    before = torch.random.get_rng_state()
+    one, other = draw_noise(11, specs), draw_noise(11, specs)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not torch.equal(one["u"], draw_noise(12, specs)["u"])
+
+
+def test_what_a_node_gets_depends_on_seed_and_shapes_not_on_names() -> None:
+    one = draw_noise(4, [spec("a", "uniform", 6), spec("b", "normal", 3)])
+    other = draw_noise(4, [spec("x", "uniform", 6), spec("y", "normal", 3)])
+    assert torch.equal(one["a"], other["x"]) and torch.equal(one["b"], other["y"])
+
+
+def test_the_order_of_kinds_does_not_matter() -> None:
+    """Normal nodes come first whatever the order, so that declaring a uniform node moves none of them."""
+    u, z = spec("u", "uniform", 6), spec("z", "normal", 3)
+    one, other = draw_noise(4, [u, z]), draw_noise(4, [z, u])
+    assert torch.equal(one["u"], other["u"]) and torch.equal(one["z"], other["z"])
+    assert torch.equal(one["z"], draw_noise(4, [z])["z"])
+
+
+def test_nothing_is_drawn_for_no_nodes() -> None:
+    assert draw_noise(0, []) == {}
