@@ -78,6 +78,9 @@ class Graph:
         """Iterate over the names of the nodes, in the order of declaration."""
         return iter(self._records)
 
+    def __len__(self) -> int:
+        return len(self._records)
+
     def __repr__(self) -> str:
         return f"<scg.Graph '{self.name}': {len(self._records)} nodes>"
 

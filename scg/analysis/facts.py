@@ -13,9 +13,10 @@ from scg.analysis.crossing import crossings
 from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import run_modes
 from scg.analysis.paths import Break, breaks, describe
-from scg.analysis.trace import Density, Trace, evaluate, plate_sizes, spread, undisturbed
+from scg.analysis.trace import Density, Trace, evaluate, other_than, plate_sizes, spread, undisturbed
 from scg.errors import GraphError, PlateError
 from scg.nodes.ir import IR
+from scg.nodes.records import Record
 from scg.noise import NoiseSpec
 
 WORLDS = 3
@@ -38,7 +39,7 @@ class Facts:
     @cached_property
     def worlds(self) -> list[Trace]:
         """Evaluations that differ in everything random."""
-        return [self.trace, *(self._world(seed) for seed in range(1, WORLDS))]
+        return [self.trace, self._contrast(1), *(self._world(seed) for seed in range(2, WORLDS))]
 
     @cached_property
     def influence(self) -> Influence:
@@ -106,6 +107,17 @@ class Facts:
     def _world(self, seed: int) -> Trace:
         with undisturbed(self.ir.store.modules, seed):
             return evaluate(self.ir, self.inputs, spread)
+
+    def _contrast(self, seed: int) -> Trace:
+        """Evaluate the graph with a different outcome for every element of every finite draw."""
+
+        def draw(record: Record, density: Density, batch: torch.Size) -> Tensor:
+            if not density.law.finite:
+                return spread(record, density, batch)
+            return other_than(density.law, dict(density.parameters), self.trace.values[record.name])
+
+        with undisturbed(self.ir.store.modules, seed):
+            return evaluate(self.ir, self.inputs, draw)
 
     def _cost_fault(self, name: str) -> str | None:
         value, plates = self.trace.values[name], self.ir.layout[name]

@@ -258,6 +258,18 @@ def spread(record: Record, density: Density, batch: torch.Size) -> Tensor:
     return sampled(law, parameters, batch)
 
 
+def other_than(law: Law, parameters: dict[str, Tensor], value: Tensor) -> Tensor:
+    """Return another outcome of a finite law for every element of a value."""
+    support = law.support(parameters)
+    rank = law.value_rank
+    batch = value.shape[: value.dim() - rank]
+    same = support.view(len(support), *(1,) * len(batch), *support.shape[1:]) == value
+    same = same.flatten(len(batch) + 1).all(-1) if rank else same
+    step = torch.randint(1, max(len(support), 2), batch, device=value.device)
+    other: Tensor = support[(same.int().argmax(0) + step) % len(support)]
+    return other
+
+
 def sampled(law: Law, parameters: dict[str, Tensor], batch: torch.Size) -> Tensor:
     """Draw a value of the given batch shape from torch's global generator."""
     if law.noise == "value":

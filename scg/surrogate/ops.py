@@ -46,9 +46,9 @@ def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tenso
 
 
 def joint_support(
-    law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], together: Sequence[int]
+    law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], together: Sequence[int], limit: int
 ) -> Tensor:
-    """Return every joint outcome [n, *shape, *value_event].
+    """Return every joint outcome [n, *shape, *value_event], of which there are at most ``limit``.
 
     ``apart`` and ``together`` have one entry for each plate and event dimension: its size where its
     elements are set one by one, else 1; and its size where they are set at once, else 1.
@@ -57,6 +57,11 @@ def joint_support(
     count = 1
     for size in apart:
         count *= size
+    if len(support) ** count > limit:
+        raise EstimatorError(
+            f"{len(support)}**{count} joint outcomes are over the limit of {limit}: "
+            "use scg.Enumerate(local=True), which sets one element at a time, or raise limit="
+        )
     codes = torch.arange(len(support) ** count, device=support.device)
     powers = len(support) ** torch.arange(count, device=support.device)
     digits = (codes[:, None] // powers) % len(support)
@@ -159,6 +164,12 @@ def expand_lead(value: Any, lead: Sequence[int | None]) -> Tensor:
     shape = [-1 if size is None else size for size in lead]
     expanded: Tensor = value.expand(*shape, *value.shape[len(shape) :])
     return expanded
+
+
+def on_copied_buffers(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a module, and leave its buffers (running statistics) as they are."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    return torch.func.functional_call(module, buffers, args, kwargs)
 
 
 def output(value: Any, replicates: int | None = None) -> Any:

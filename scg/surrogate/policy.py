@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from scg.analysis.facts import Facts
 from scg.errors import BiasedEstimatorError, EstimatorError, PolicyError
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost
+from scg.surrogate.describe import node_facts
 from scg.surrogate.estimators.base import Action, Estimator, NodeFacts
 from scg.surrogate.estimators.registry import by_name, registry
 
 AUTO = "auto"
 AFFORDABLE = 64
-"""The most evaluations, or branches of all enumerated nodes together, that automatic choice pays."""
+"""The most evaluations, or joint branches of all nodes it enumerates, that automatic choice pays."""
 
 PolicyEntry = str | Estimator
 Policy = PolicyEntry | Mapping[str, PolicyEntry]
@@ -66,18 +69,18 @@ def choose(
     wanted = match(ir, policy)
     choices: dict[str, Choice] = {}
     faults: list[EstimatorError] = []
-    budget = AFFORDABLE
+    told = {name: facts(name) for name in wanted}
+    automatic = [told[name] for name, entry in wanted.items() if not isinstance(entry, Estimator)]
+    joint = math.prod(known.branches or 1 for known in automatic if known.reaches_cost)
     for name, entry in wanted.items():
-        known = facts(name)
+        known = told[name]
         if isinstance(entry, Estimator):
             fault = _refusal(entry, known, allow_biased)
             if fault is not None:
                 faults.append(fault)
             choices[name] = Choice(entry, "asked for")
         else:
-            choices[name] = _automatic(known, budget)
-        if choices[name].estimator.action is Action.BRANCHES and known.reaches_cost:
-            budget //= max(known.branches or 1, 1)
+            choices[name] = _automatic(known, joint)
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -104,6 +107,10 @@ def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> Esti
     return EstimatorError(f"{estimator.name} cannot estimate '{facts.name}': {reason}{ending}")
 
 
+def _number(count: int) -> str:
+    return str(count) if count < 10**6 else f"about 10**{len(str(count)) - 1}"
+
+
 def _alternatives(facts: NodeFacts) -> str:
     able = sorted(
         (kind for kind in registry().values() if kind.unbiased and kind().refuses(facts) is None),
@@ -112,19 +119,50 @@ def _alternatives(facts: NodeFacts) -> str:
     return " or ".join(f'"{kind.name}"' for kind in able) or "another distribution: no estimator can carry it"
 
 
-def _automatic(facts: NodeFacts, budget: int) -> Choice:
-    """Return the first estimator, in order of declared preference, that is unbiased, right and affordable."""
+def _automatic(facts: NodeFacts, joint: int) -> Choice:
+    """Return the first estimator, by declared preference, that is unbiased, right and affordable.
+
+    ``joint`` counts the outcomes of all finite nodes left to automatic choice: they are enumerated
+    together or not at all.
+    """
     passed: list[tuple[str, str]] = []
     for kind in sorted(registry().values(), key=lambda kind: kind.preference):
         estimator = kind.automatic(facts)
         if not estimator.unbiased:
             continue
         reason = estimator.refuses(facts)
-        if reason is None and facts.reaches_cost and estimator.evaluations(facts) > budget:
-            reason = f"{estimator.evaluations(facts)} evaluations are over the budget of {budget}"
+        if reason is None and facts.reaches_cost:
+            paid = joint if estimator.action is Action.BRANCHES else estimator.evaluations(facts)
+            if paid > AFFORDABLE:
+                reason = f"{_number(paid)} evaluations are over the budget of {AFFORDABLE}"
         if reason is None:
             why = "; ".join(f"{name}: {found}" for name, found in passed)
             return Choice(estimator, f"automatic{', since ' + why if why else ''}")
         passed.append((kind.name, reason))
     found = "; ".join(f"{name}: {reason}" for name, reason in passed)
     raise EstimatorError(f"no estimator can carry '{facts.name}': {found}")
+
+
+def check_branches(facts: Facts, choices: Mapping[str, Choice]) -> None:
+    """Refuse enumerated nodes whose joint outcomes, multiplied, are over their limit at some cost.
+
+    ``met[name]`` are the enumerated nodes whose branches meet at a node: those it reads, and those on
+    which their probabilities depend.
+    """
+    met: dict[str, frozenset[str]] = {}
+    counted: dict[frozenset[str], int] = {}
+    empty: frozenset[str] = frozenset()
+    for record in facts.ir.records():
+        name = record.name
+        above = empty.union(*(met[parent] for parent in record.parents)) if record.parents else empty
+        branches = name in choices and choices[name].estimator.action is Action.BRANCHES
+        met[name] = above | {name} if branches else above
+        if len(above) > 1 and name in facts.useful and not branches:
+            counts = {other: node_facts(facts, other, None).branches or 1 for other in sorted(above)}
+            limit = max(choices[other].estimator.limit for other in above)
+            if math.prod(counts.values()) > limit:
+                raise EstimatorError(
+                    f"the branches of {', '.join(counts)} meet at '{name}': {math.prod(counts.values())} joint "
+                    f'outcomes are over the limit of {limit}. Use scg.Enumerate(local=True) or "score" for '
+                    "some of them, or raise limit="
+                )

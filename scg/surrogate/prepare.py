@@ -17,7 +17,7 @@ from scg.nodes.ir import IR
 from scg.noise import NoiseLayout, NoiseSpec, noise_layout
 from scg.surrogate.describe import node_facts
 from scg.surrogate.lowering.lower import Lowered, lower
-from scg.surrogate.policy import Choice, Policy, choose
+from scg.surrogate.policy import Choice, Policy, check_branches, choose
 
 
 @dataclass(eq=False)
@@ -124,6 +124,7 @@ def prepare(
     choices = choose(
         ir, policy, lambda name: node_facts(facts, name, samples), samples=samples, allow_biased=allow_biased
     )
+    check_branches(facts, choices)
     learned = set()
     for name, choice in choices.items():
         _check_context(ir, name, choice)

@@ -125,6 +125,8 @@ class Estimator(ABC):
     unbiased: ClassVar[bool] = True
     preference: ClassVar[int]
     """Where automatic choice tries this estimator: lower comes first, exact before low in variance."""
+    limit: int = 4096
+    """The most joint branches that a BRANCHES estimator allows."""
 
     @classmethod
     def automatic(cls, facts: NodeFacts) -> Estimator:

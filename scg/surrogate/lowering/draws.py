@@ -205,18 +205,18 @@ def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node,
     law, inner = density.law, density.inner
     axes = world.union(record.arguments.names)
     given = parameters(world, record, axes)
-    together = plan.facts.together(name)
+    together, limit = plan.facts.together(name), plan.choices[name].estimator.limit
     event = plan.facts.trace.event_shape(plan.ir, name)[:inner]
     apart = [1 if plate in together else world.size(plate) for plate in plates] + list(event)
     at_once = [world.size(plate) if plate in together else 1 for plate in plates] + [1] * inner
 
     def outcomes(parameters: dict[str, Tensor], apart: list[int], at_once: list[int]) -> Tensor:
-        return joint_support(law, parameters, apart, at_once)
+        return joint_support(law, parameters, apart, at_once, limit)
 
     def mass(parameters: dict[str, Tensor], apart: list[int]) -> Tensor:
         return joint_mass(law, parameters, apart, len(axes), inner)
 
-    support = law_op(world, law, "branches", outcomes)
+    support = law_op(world, law, "branches", outcomes, limit)
     values = emitter.call(support, given, apart, at_once, name=world.called(name))
     weigh = law_op(world, law, "mass", mass, len(axes), inner)
     masses = emitter.call(weigh, given, apart, name=f"{name}_mass")

@@ -6,6 +6,7 @@ import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from scg.nodes.ir import IR
 from scg.nodes.plates import Index, insertion, positions, trimmed
 from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
 from scg.surrogate.lowering.emitter import Emitter
-from scg.surrogate.ops import expand_lead
+from scg.surrogate.ops import expand_lead, on_copied_buffers
 from scg.surrogate.policy import Choice
 
 REPLICATES = "#samples"
@@ -198,11 +199,14 @@ class World:
                 return emitter.call(function.call, *args, name=name, **kwargs)
             fn = function.call if transform is None else transform(function.call)
             return emitter.call(emitter.shown(label, name, fn), *args, name=name, **kwargs)
-        if transform is None and self.is_program:
+        has_buffers = any(True for _ in self.plan.ir.store.modules[function.owner].buffers())
+        copies = self.outer is not None and has_buffers
+        if transform is None and self.is_program and not copies:
             return emitter.module(function.owner, args, kwargs, name)
 
         def applied(module: Any, *args: Any, **kwargs: Any) -> Any:
-            return (module if transform is None else transform(module))(*args, **kwargs)
+            call = partial(on_copied_buffers, module) if copies else module
+            return (call if transform is None else transform(call))(*args, **kwargs)
 
         module = self.held(function.owner)
         return emitter.call(emitter.shown(label, name, applied), module, *args, name=name, **kwargs)

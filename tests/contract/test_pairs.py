@@ -1,0 +1,157 @@
+"""Every ordered pair of estimators, one above the other, in every small graph: integrated exactly."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+
+import scg
+from scg.oracle import exact_gradient
+from tests.contract import shapes
+from tests.contract.instances import INSTANCES, Instance
+from tests.contract.judge import Gradient, is_exact, is_simulated
+from tests.contract.shapes import POINTS, Kinds, Shape
+from tests.contract.test_alone import facts
+
+LAWS = {"bernoulli": "bernoulli-logits", "binomial": "binomial-logits", "normal": "normal"}
+DISCRETE_ONCE = ("score", "enumerate")
+"""What is tested at a binomial as well; elsewhere a Bernoulli stands for every finite law."""
+PLAIN = ("score", "score+self-critical")
+"""The options of the score that are tested at a normal too."""
+
+
+@dataclass(frozen=True)
+class End:
+    """An instance at a law."""
+
+    instance: Instance
+    law: str
+
+    def __str__(self) -> str:
+        return f"{self.instance}@{self.law}"
+
+
+def _ends() -> list[End]:
+    found = []
+    for instance in INSTANCES.values():
+        claimed = [law for law, maker in LAWS.items() if instance.claims(facts(maker, instance.samples))]
+        for law in claimed:
+            extra = {"bernoulli": True, "binomial": instance.name in DISCRETE_ONCE}
+            if extra.get(law, claimed == ["normal"] or instance.name in PLAIN or not instance.exact):
+                found.append(End(instance, law))
+    return found
+
+
+ENDS = _ends()
+FEW = [
+    end
+    for end in ENDS
+    if end.law != "binomial" and end.instance.name not in ("score+normalise", "score+moving-average")
+]
+"""Without those that differ from another by a constant: for graphs with plates."""
+
+UNPLATED = (shapes.chain, shapes.fork, shapes.join, shapes.diamond, shapes.direct)
+PLATED = (
+    shapes.plated,
+    shapes.summed,
+    shapes.plate_added,
+    shapes.sum_added,
+    shapes.aligned_and_aggregate,
+    shapes.through_a_mean,
+    shapes.ordered,
+    shapes.mixing,
+)
+LARGE = (shapes.plated, shapes.summed, shapes.aligned_and_aggregate, shapes.ordered, shapes.mixing)
+"""Where pairs of replicates are too many to visit: the other replicates are simulated instead."""
+
+Make = Callable[[Kinds], Shape]
+parametrised = pytest.mark.parametrize
+
+
+def policy(shape: Shape, upper: Instance, lower: Instance, *, sibling: bool) -> Mapping[str, scg.Estimator | str]:
+    """Return an estimator of its own for every node; networks read a sibling, or the node's parents."""
+    parts = {"upper": upper, "lower": lower}
+    return {
+        name: parts[part].make(shape.siblings.get(name) if sibling else None) if part in parts else part
+        for name, part in shape.parts.items()
+    }
+
+
+def needed(*instances: Instance) -> int | None:
+    return max((i.samples for i in instances if i.samples is not None), default=None)
+
+
+@cache
+def truth(make: Make, kinds: Kinds) -> Gradient:
+    return exact_gradient(make(kinds).graph, points=POINTS)
+
+
+def judge(make: Make, upper: End, lower: End, *, sibling: bool = False, samples: int | None = None) -> None:
+    kinds = Kinds(upper.law, lower.law)
+    shape, expected = make(kinds), truth(make, kinds)
+    instances = (upper.instance, lower.instance)
+    samples = samples or needed(*instances)
+    exact = all(instance.exact for instance in instances) and not (samples and make in LARGE)
+    program = scg.compile(
+        shape.graph,
+        policy(shape, *instances, sibling=sibling),
+        samples=samples if exact else 2000,
+    )
+    if exact:
+        is_exact(shape.graph, program, expected, samples=samples, points=POINTS)
+    else:
+        is_simulated(shape.graph, program, expected)
+
+
+@parametrised("lower", ENDS, ids=str)
+@parametrised("upper", ENDS, ids=str)
+@parametrised("make", UNPLATED, ids=lambda make: make.__name__)
+def test_a_pair_is_exact(make: Make, upper: End, lower: End) -> None:
+    judge(make, upper, lower)
+
+
+@parametrised("lower", FEW, ids=str)
+@parametrised("upper", FEW, ids=str)
+@parametrised("make", PLATED, ids=lambda make: make.__name__)
+def test_a_pair_with_plates_is_exact(make: Make, upper: End, lower: End) -> None:
+    judge(make, upper, lower)
+
+
+@parametrised("end", ENDS, ids=str)
+def test_what_lies_between_two_normals_is_exact(end: End) -> None:
+    judge(shapes.between_normals, end, End(end.instance, "normal"))
+
+
+@parametrised("lower", FEW, ids=str)
+@parametrised("upper", FEW, ids=str)
+@parametrised("samples", [2, 3])
+def test_replicates_are_exact(upper: End, lower: End, samples: int) -> None:
+    judge(shapes.chain, upper, lower, samples=samples)
+
+
+@parametrised("other", [end for end in ENDS if end.law == "bernoulli"], ids=str)
+@parametrised("make", (shapes.fork, shapes.join, shapes.diamond), ids=lambda make: make.__name__)
+def test_a_baseline_that_reads_a_sibling_is_exact(make: Make, other: End) -> None:
+    network = End(INSTANCES["score+module"], "bernoulli")
+    judge(make, network, network, sibling=True)
+    judge(make, other, network, sibling=True) if make is shapes.fork else None
+
+
+@parametrised("lower", FEW, ids=str)
+@parametrised("upper", FEW, ids=str)
+def test_nested_plates_are_right(upper: End, lower: End) -> None:
+    kinds = Kinds(upper.law, lower.law)
+    shape = shapes.nested(kinds)
+    program = scg.compile(
+        shape.graph, policy(shape, upper.instance, lower.instance, sibling=False), samples=500
+    )
+    is_simulated(shape.graph, program, truth(shapes.nested, kinds))
+
+
+def test_every_shape_is_tested() -> None:
+    made = {f for f in vars(shapes).values() if inspect.isfunction(f) and "kinds" in inspect.signature(f).parameters}
+    assert made == {*UNPLATED, *PLATED, shapes.between_normals, shapes.nested}

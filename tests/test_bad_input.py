@@ -1,0 +1,550 @@
+"""Bad input: every mistake is met by the right class of error, which names the node and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Beta, Categorical, Distribution, Gamma, MultivariateNormal, Normal, Uniform
+
+import scg
+from scg import EstimatorError, Graph, GraphError, NonFiniteError, PlateError, PolicyError
+
+Case = tuple[Callable[[], Any], type[Exception], str]
+NAN = float("nan")
+
+
+def bernoulli(theta: Any = 0.0) -> Graph:
+    """theta -> (x) -> [c]."""
+    g = Graph()
+    g.cost("c", g.sample("x", Bernoulli, logits=g.param("theta", theta)).sum())
+    return g
+
+
+def normal(loc: Any = 0.0, scale: Any = 1.0) -> Graph:
+    """(x) ~ Normal(theta, scale), without a cost."""
+    g = Graph()
+    g.sample("x", Normal, g.param("theta", loc), scale)
+    return g
+
+
+def one_input() -> Graph:
+    g = Graph()
+    g.cost("c", g.input("x", example=torch.zeros(3)).sum())
+    return g
+
+
+def plated(**examples: Tensor) -> Graph:
+    """Inputs in plate b, summed into a cost."""
+    g = Graph()
+    for name, example in examples.items():
+        g.input(name, plates="b", example=example)
+    return g
+
+
+def costing(fn: Callable[..., Any], g: Graph | None = None) -> Graph:
+    g = normal() if g is None else g
+    g.cost("c", fn, g["x"])
+    return g
+
+
+def foreign() -> scg.Node:
+    return Graph().param("a", 1.0)
+
+
+def two_names() -> None:
+    g = Graph()
+    g.param("a", 1.0)
+    g.param("a", 2.0)
+
+
+def boom(x: Any) -> Any:
+    raise ValueError("boom")
+
+
+def boom_of_three(x: Tensor) -> Tensor:
+    if len(x) == 3:
+        raise ValueError("boom")
+    return x.sum()
+
+
+def raising_later() -> None:
+    g = Graph()
+    g.cost("c", boom_of_three, g.input("x"))
+    program = scg.compile(g)
+    for size in (2, 2, 3):
+        program(x=torch.zeros(size))
+
+
+def crossing() -> Graph:
+    g = plated(x=torch.zeros(1, 3))
+    b = g.sample("b", Bernoulli, logits=g["x"])
+    g.cost("c", g.det("norm", nn.BatchNorm1d(3), b).sum(-1))
+    return g
+
+
+def contradiction() -> Graph:
+    g = Graph()
+    g.input("x", plates=("a", "b"), example=torch.zeros(2, 2))
+    g.input("y", plates=("b", "a"), example=torch.zeros(2, 2))
+    return g
+
+
+def reading_below() -> None:
+    g = Graph()
+    x = g.sample("x", Bernoulli, logits=g.param("theta", 0.0))
+    y = x * 2
+    g.cost("c", y)
+    scg.compile(g, policy=scg.Score(nn.Linear(1, 1), context=y))
+
+
+def shared_network() -> None:
+    net = nn.Linear(1, 1)
+    g = Graph()
+    x = g.sample("x", Bernoulli, logits=g.det("h", net, g.param("theta", torch.zeros(1))))
+    g.cost("c", x.sum())
+    scg.compile(g, policy=scg.Score(net))
+
+
+def lost_plate() -> Graph:
+    g = plated(x=torch.zeros(2))
+    g.sample("s", Bernoulli, logits=g["x"], plates=())
+    return g
+
+
+def unknown_size() -> Graph:
+    g = Graph()
+    g.sample("s", Bernoulli, probs=0.5, plates="b")
+    return g
+
+
+def two_plates_of_different_size() -> Graph:
+    g = plated(x=torch.zeros(2), y=torch.zeros(3))
+    g.cost("c", g["x"] * g["y"])
+    return g
+
+
+def of_scale() -> Graph:
+    """(x) ~ Normal(0, scale), where scale is an input that starts at 1."""
+    g = Graph()
+    g.cost("c", g.sample("x", Normal, 0.0, g.input("scale", example=torch.tensor(1.0))) * 1.0)
+    return g
+
+
+def moving_support() -> Graph:
+    g = Graph()
+    g.cost("c", g.sample("x", Uniform, 0.0, g.param("theta", 1.0)) * 2)
+    return g
+
+
+DECLARING: dict[str, Case] = {
+    "a name twice": (two_names, GraphError, "already has a node 'a' .*choose another name"),
+    "a node of another graph": (
+        lambda: Graph().det("b", torch.exp, foreign()),
+        GraphError,
+        "reads node 'a' of another graph: declare that node in this graph",
+    ),
+    "an operation across graphs": (
+        lambda: foreign() + Graph().param("b", 1.0),
+        GraphError,
+        "reads node 'b' of another graph",
+    ),
+    "a log-probability across graphs": (
+        lambda: Graph().log_prob(foreign()),
+        GraphError,
+        "reads node 'a' of another graph",
+    ),
+    "a name with a space": (lambda: Graph().param("a b", 1.0), GraphError, "identifiers, 'a b' is not"),
+    "a keyword": (lambda: Graph().param("lambda", 1.0), GraphError, "identifiers, 'lambda' is not"),
+    "a name of the module": (
+        lambda: Graph().param("forward", 1.0),
+        GraphError,
+        "'forward' is reserved.*such as 'forward_node'",
+    ),
+    "a name of the program": (lambda: Graph().input("noise"), GraphError, "'noise' is reserved"),
+    "a private name": (lambda: Graph().input("_x"), GraphError, "'_x' is reserved"),
+    "an unknown node": (lambda: bernoulli()["q"], GraphError, "no node 'q'; its nodes are theta, x"),
+    "a finished distribution": (
+        lambda: Graph().sample("x", Bernoulli(0.5)),
+        GraphError,
+        r'finished Bernoulli: give the class.*g\.sample\("x", Bernoulli, \.\.\.\)',
+    ),
+    "no callable": (lambda: Graph().det("h", 3), GraphError, "'h' needs a callable, found int"),  # type: ignore[arg-type]
+    "a tensor with a history": (
+        lambda: Graph().det("h", torch.exp, torch.ones(2, requires_grad=True) * 2),
+        GraphError,
+        r"gradient history.*declare what computes it as nodes, or give value\.detach\(\)",
+    ),
+    "the law of no sample": (
+        lambda: (lambda g: g.log_prob(g.param("t", 0.0)))(Graph()),
+        GraphError,
+        r"log_prob\('t'\) needs a sample node; for another value write g\.log_prob\(",
+    ),
+    "an unknown baseline": (lambda: scg.Score("average"), ValueError, "moving-average.*not 'average'"),
+    "context without a module": (lambda: scg.Score(context="x"), ValueError, "give baseline=module"),
+}
+
+COMPILING: dict[str, Case] = {
+    "no graph": (lambda: scg.compile("x"), GraphError, "takes a scg.Graph, not str"),
+    "no replicates": (lambda: scg.compile(bernoulli(), samples=0), GraphError, "samples=0.*at least 1"),
+    "second order": (lambda: scg.compile(bernoulli(), order=2), GraphError, "order=2 is not supported"),
+    "keeping what is not there": (
+        lambda: scg.compile(bernoulli(), keep=["q"]),
+        GraphError,
+        r"not there: \['q'\]; the nodes are theta, x",
+    ),
+    "orders in contradiction": (
+        lambda: scg.compile(contradiction()),
+        PlateError,
+        r"contradicting orders.*write plates=\(\.\.\.\) in the same order",
+    ),
+    "two sizes of a plate": (
+        lambda: scg.compile(two_plates_of_different_size()),
+        PlateError,
+        r"plate 'b' has size 2 by 'x', but 'y' has shape \(3,\) with 3",
+    ),
+    "no size of a plate": (
+        lambda: scg.compile(unknown_size()),
+        PlateError,
+        r'size of plate \'b\' is not known: write g\.plate\("b", size=',
+    ),
+    "fewer dimensions than plates": (
+        lambda: scg.compile(plated(x=torch.zeros(()))),
+        PlateError,
+        r"'x' lies in plates \('b',\) but has shape \(\)",
+    ),
+    "a plate lost by a function": (
+        lambda: scg.compile(costing(lambda x: x.mean(0), plated(x=torch.zeros(4, 3)))),
+        PlateError,
+        r"'c' .*in plates \('b',\) of sizes \(4,\).*returned shape \(3,\).*or write plates=",
+    ),
+    "a plate lost by a sample": (
+        lambda: scg.compile(lost_plate()),
+        PlateError,
+        r"sample 's' .*without the plates \['b'\].*aggregate them first",
+    ),
+    "a plate crossed": (
+        lambda: scg.compile(crossing()),
+        PlateError,
+        "'norm' .*crosses plate 'b'.*mixes=\"b\"",
+    ),
+    "a boolean cost": (
+        lambda: scg.compile(costing(lambda x: x > 0)),
+        GraphError,
+        r"cost 'c' .*dtype torch\.bool.*as with \.float\(\)",
+    ),
+    "a complex cost": (
+        lambda: scg.compile(costing(lambda x: torch.complex(x, x))),
+        GraphError,
+        r"cost 'c' .*dtype torch\.complex64",
+    ),
+    "a cost that is no tensor": (
+        lambda: scg.compile(costing(lambda x: "a")),
+        GraphError,
+        "cost 'c' .*is a str: return a tensor",
+    ),
+    "a cost of several numbers": (
+        lambda: scg.compile(costing(lambda x: x, normal(torch.zeros(3)))),
+        GraphError,
+        r"cost 'c' .*shape \(3,\).*sum over the other dimensions, or declare them as plates",
+    ),
+    "a function that raises": (
+        lambda: scg.compile(costing(boom)),
+        GraphError,
+        "node 'c' .*raised ValueError: boom",
+    ),
+    "a parameter outside its constraint": (
+        lambda: scg.compile(normal(0.0, -1.0)),
+        GraphError,
+        r"sample 'x' .*Normal parameter scale must satisfy GreaterThan\(lower_bound=0\.0\), found -1\.0",
+    ),
+    "an unknown argument": (
+        lambda: scg.compile(costing(lambda x: x, sampling(Bernoulli, logit=0.0))),
+        GraphError,
+        "Bernoulli.*'logit'",
+    ),
+    "probs and logits": (
+        lambda: scg.compile(sampling(Bernoulli, logits=0.0, probs=0.5)),
+        GraphError,
+        "exactly one of probs, logits, found probs and logits",
+    ),
+    "neither probs nor logits": (
+        lambda: scg.compile(sampling(Bernoulli)),
+        GraphError,
+        "exactly one of probs, logits, found none",
+    ),
+    "a factory of no distribution": (
+        lambda: scg.compile(sampling(lambda: torch.zeros(3))),
+        GraphError,
+        r"expected a torch\.distributions\.Distribution, found Tensor",
+    ),
+}
+
+CHOOSING: dict[str, Case] = {
+    "a key that matches nothing": (
+        lambda: scg.compile(bernoulli(), policy={"z*": "score"}),
+        PolicyError,
+        r"'z\*' matches nothing; the stochastic nodes are x",
+    ),
+    "a cost as key": (
+        lambda: scg.compile(bernoulli(), policy={"c": "score"}),
+        PolicyError,
+        "'c' is a cost: costs have no estimator; the stochastic nodes are x",
+    ),
+    "a parameter as key": (
+        lambda: scg.compile(bernoulli(), policy={"theta": "score"}),
+        PolicyError,
+        "'theta' is a param; the stochastic nodes are x",
+    ),
+    "an unknown estimator": (
+        lambda: scg.compile(bernoulli(), policy="reinforce"),
+        PolicyError,
+        "no estimator 'reinforce'; there are .*enumerate.*reparam.*score",
+    ),
+    "no estimator": (
+        lambda: scg.compile(bernoulli(), policy={"x": 3}),  # type: ignore[dict-item]
+        PolicyError,
+        "names or instances of estimators, not int",
+    ),
+    "reparam of a discrete law": (
+        lambda: scg.compile(bernoulli(), policy="reparam"),
+        EstimatorError,
+        'reparam cannot estimate \'x\': a Bernoulli has no differentiable map.*Use "enumerate" or "score"',
+    ),
+    "reparam through a step": (
+        lambda: scg.compile(costing(lambda x: (x > 0).float()), policy="reparam"),
+        EstimatorError,
+        r'the path x -> c is not differentiable \(c: jumps at .*Use "score"',
+    ),
+    "reparam through a black box": (
+        lambda: scg.compile(boxed(), policy="reparam"),
+        EstimatorError,
+        r'x -> hit -> mul_1 -> c is not differentiable \(hit: declared differentiable=False\)\. Use "score"',
+    ),
+    "score of a moving support": (
+        lambda: scg.compile(moving_support(), policy="score"),
+        EstimatorError,
+        "score cannot estimate 'x': the support of its Uniform moves with parameter 'high'.*Use \"reparam\"",
+    ),
+    "too many branches": (
+        lambda: scg.compile(bernoulli(torch.zeros(20)), policy="enumerate"),
+        EstimatorError,
+        r"2\*\*20 joint outcomes, over the limit of 4096: write scg\.Enumerate\(local=True\)",
+    ),
+    "an infinite support enumerated": (
+        lambda: scg.compile(costing(lambda x: x), policy="enumerate"),
+        EstimatorError,
+        "enumerate cannot estimate 'x': the support of a Normal is not finite",
+    ),
+    "leave-one-out of one": (
+        lambda: scg.compile(bernoulli(), policy=scg.Score("leave-one-out")),
+        EstimatorError,
+        "leave-one-out compares replicates: compile with samples=2",
+    ),
+    "a baseline that reads below": (
+        reading_below,
+        PolicyError,
+        "baseline of 'x' reads .*'x' influences: that biases the gradient.*does not reach",
+    ),
+    "a baseline of an unknown node": (
+        lambda: scg.compile(bernoulli(), policy=scg.Score(nn.Linear(1, 1), context="q")),
+        PolicyError,
+        r"context of 'x' names nodes that are not there: \['q'\]",
+    ),
+    "a network of the model as control": (shared_network, PolicyError, "parameter of the graph as well"),
+}
+
+RUNNING: dict[str, Case] = {
+    "a missing input": (
+        lambda: scg.compile(one_input())(),
+        GraphError,
+        "input 'x' is missing: pass x=tensor, or declare it with example=",
+    ),
+    "an unknown input": (
+        lambda: scg.compile(one_input())(x=torch.zeros(3), y=torch.zeros(3)),
+        GraphError,
+        "unknown input 'y'; the inputs are x",
+    ),
+    "an input of another shape": (
+        lambda: scg.compile(costing(lambda x: x.sum(-1), plated(x=torch.zeros(2, 3))))(x=torch.zeros(2, 4)),
+        GraphError,
+        r"input 'x' has shape \(2, 4\), but its example says \[b, 3\]",
+    ),
+    "a number as input": (lambda: scg.compile(one_input())(x=3), GraphError, "'x' is a int: pass a tensor"),  # type: ignore[arg-type]
+    "an input by position": (
+        lambda: scg.compile(one_input())(torch.zeros(3)),
+        GraphError,
+        r"inputs are given by name: x=\.\.\.",
+    ),
+    "a pending program": (
+        lambda: scg.compile(costing(lambda x: x, with_input())).code,
+        GraphError,
+        r"pending: give g\.input\(\.\.\., example=tensor\), or call program\.prepare",
+    ),
+    "noise of another shape": (
+        lambda: scg.compile(bernoulli())(noise={"x": torch.zeros(3)}),
+        GraphError,
+        r"noise of 'x' has shape \(3,\), not \(\): give what program\.draw_noise",
+    ),
+    "noise of other nodes": (
+        lambda: scg.compile(bernoulli())(noise={"y": torch.zeros(())}),
+        GraphError,
+        r"unknown names \['y'\] and lacks \['x'\]: give what program\.draw_noise",
+    ),
+    "a parameter that is NaN": (
+        lambda: nan_parameter(law=False),
+        NonFiniteError,
+        "param 't' .*is NaN: set it to finite values",
+    ),
+    "a law with a NaN parameter": (
+        lambda: nan_parameter(law=True),
+        GraphError,
+        r"sample 'x' .*Bernoulli parameter logits must satisfy Real\(\), found nan",
+    ),
+    "an infinite cost": (
+        lambda: scg.compile(costing(lambda x: x / 0.0, bernoulli_only()), policy="score")(seed=0),
+        NonFiniteError,
+        "cost 'c' .*is (infinite|NaN): look at what it is computed from",
+    ),
+    "a function that raises later": (raising_later, GraphError, "node 'c' .*raised ValueError: boom"),
+}
+
+
+def sampling(dist: Any, **parameters: Any) -> Graph:
+    g = Graph()
+    g.sample("x", dist, **parameters)
+    return g
+
+
+def bernoulli_only() -> Graph:
+    return sampling(Bernoulli, logits=nn.Parameter(torch.zeros(())))
+
+
+def with_input() -> Graph:
+    g = Graph()
+    g.input("x")
+    return g
+
+
+def boxed() -> Graph:
+    g = normal()
+    g.cost("c", g.det("hit", lambda x: x**2, g["x"], differentiable=False) * 2)
+    return g
+
+
+def nan_parameter(law: bool) -> None:
+    g = Graph()
+    t = g.param("t", NAN)
+    x = g.sample("x", Bernoulli, logits=t) if law else g.sample("x", Bernoulli, probs=0.5)
+    g.cost("c", x * t)
+    scg.compile(g)(seed=0)
+
+
+CASES = DECLARING | COMPILING | CHOOSING | RUNNING
+
+
+@pytest.fixture
+def lenient() -> Iterator[None]:
+    """Switch torch's own validation off."""
+    default = Distribution._validate_args  # type: ignore[attr-defined]
+    Distribution.set_default_validate_args(False)
+    yield
+    Distribution.set_default_validate_args(default)
+
+
+def assert_raises(act: Callable[[], Any], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=f"(?s){words}") as error:
+        act()
+    assert type(error.value) is kind
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_named(name: str) -> None:
+    assert_raises(*CASES[name])
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("name", [n for n in CASES if "constraint" in n or "NaN" in n])
+def test_checks_do_not_rely_on_torch_s_validation(name: str) -> None:
+    assert_raises(*CASES[name])
+
+
+OUTSIDE: list[tuple[Any, dict[str, Any], str]] = [
+    (Normal, {"loc": 0.0, "scale": 0.0}, "Normal parameter scale"),
+    (Normal, {"loc": torch.tensor([0.0, NAN]), "scale": 1.0}, "Normal parameter loc"),
+    (Bernoulli, {"probs": 1.5}, "Bernoulli parameter probs"),
+    (Categorical, {"probs": torch.tensor([0.5, -0.1])}, "Categorical parameter probs"),
+    (Gamma, {"concentration": -1.0, "rate": 1.0}, "Gamma parameter concentration"),
+    (Beta, {"concentration1": 1.0, "concentration0": 0.0}, "Beta parameter concentration0"),
+    (MultivariateNormal, {"loc": torch.zeros(2), "scale_tril": -torch.eye(2)}, "MultivariateNormal parameter"),
+]
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize(("law", "parameters", "words"), OUTSIDE, ids=[words for *_, words in OUTSIDE])
+def test_parameters_outside_their_constraint_are_refused(law: Any, parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises(GraphError, match=f"sample 'x' .*{words}.* must satisfy"):
+        scg.compile(sampling(law, **parameters))
+
+
+@pytest.mark.usefixtures("lenient")
+def test_parameters_are_checked_at_the_first_run_and_on_request() -> None:
+    program = scg.compile(of_scale())
+    with pytest.raises(GraphError, match=r"sample 'x' .*Normal parameter scale must satisfy.*found -1\.0"):
+        program(scale=torch.tensor(-1.0))
+    program(scale=torch.tensor(1.0))
+    program.check_values = True
+    with pytest.raises(GraphError, match="sample 'x' .*Normal parameter scale"):
+        program(scale=torch.tensor(-2.0))
+
+
+def test_a_sample_that_is_nan_is_named() -> None:
+    g = sampling(Gamma, concentration=2.0, rate=1.0)
+    g.cost("c", g["x"] * 2)
+    with pytest.raises(NonFiniteError, match="sample 'x' .*is NaN"):
+        scg.compile(g)(noise={"x": torch.tensor(NAN)})
+
+
+def test_all_faults_of_a_graph_are_told_together() -> None:
+    g = normal(0.0, -1.0)
+    g.cost("c", g["x"] > 0)
+    g.cost("d", lambda x: x.expand(3), g["x"])
+    with pytest.raises(GraphError) as error:
+        g.check()
+    told = str(error.value).splitlines()
+    assert len(told) == 3
+    assert [line.split(" (")[0] for line in told] == ["cost 'c'", "cost 'd'", "sample 'x'"]
+
+
+def test_all_faults_of_inputs_are_told_together() -> None:
+    with pytest.raises(GraphError, match="(?s)unknown input 'y'.*input 'x' is missing"):
+        scg.compile(one_input())(y=torch.zeros(3))
+
+
+def test_all_lost_plates_are_told_together() -> None:
+    g = lost_plate()
+    g.sample("r", Bernoulli, logits=g["x"], plates=())
+    with pytest.raises(PlateError, match="(?s)sample 's' .*sample 'r' "):
+        g.freeze()
+
+
+def test_all_refusals_are_told_together() -> None:
+    g = Graph()
+    t = g.param("t", 0.0)
+    g.cost("c", g.sample("x", Bernoulli, logits=t) + g.sample("y", Bernoulli, logits=t))
+    with pytest.raises(EstimatorError, match="(?s)cannot estimate 'x'.*cannot estimate 'y'"):
+        scg.compile(g, policy="reparam")
+
+
+def test_errors_say_where_a_node_was_declared() -> None:
+    with pytest.raises(GraphError, match=r"node 'c' \(\S*test_bad_input\.py:\d+\) raised"):
+        scg.compile(costing(boom))
+
+
+def test_every_error_is_one_of_scg_s() -> None:
+    assert issubclass(EstimatorError, PolicyError) and issubclass(PlateError, GraphError)
+    for kind in (GraphError, PolicyError, NonFiniteError, scg.BiasedEstimatorError):
+        assert issubclass(kind, scg.ScgError)
