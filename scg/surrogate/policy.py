@@ -71,7 +71,9 @@ def choose(
     faults: list[EstimatorError] = []
     told = {name: facts(name) for name in wanted}
     automatic = [told[name] for name, entry in wanted.items() if not isinstance(entry, Estimator)]
-    joint = math.prod(known.branches or 1 for known in automatic if known.reaches_cost)
+    joint = 1
+    for known in automatic:
+        joint *= (known.branches or 1) if known.reaches_cost and joint <= AFFORDABLE else 1
     for name, entry in wanted.items():
         known = told[name]
         if isinstance(entry, Estimator):
@@ -107,10 +109,6 @@ def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> Esti
     return EstimatorError(f"{estimator.name} cannot estimate '{facts.name}': {reason}{ending}")
 
 
-def _number(count: int) -> str:
-    return str(count) if count < 10**6 else f"about 10**{len(str(count)) - 1}"
-
-
 def _alternatives(facts: NodeFacts) -> str:
     able = sorted(
         (kind for kind in registry().values() if kind.unbiased and kind().refuses(facts) is None),
@@ -134,7 +132,7 @@ def _automatic(facts: NodeFacts, joint: int) -> Choice:
         if reason is None and facts.reaches_cost:
             paid = joint if estimator.action is Action.BRANCHES else estimator.evaluations(facts)
             if paid > AFFORDABLE:
-                reason = f"{_number(paid)} evaluations are over the budget of {AFFORDABLE}"
+                reason = f"it takes more than {AFFORDABLE} evaluations"
         if reason is None:
             why = "; ".join(f"{name}: {found}" for name, found in passed)
             return Choice(estimator, f"automatic{', since ' + why if why else ''}")
@@ -158,11 +156,12 @@ def check_branches(facts: Facts, choices: Mapping[str, Choice]) -> None:
         branches = name in choices and choices[name].estimator.action is Action.BRANCHES
         met[name] = above | {name} if branches else above
         if len(above) > 1 and name in facts.useful and not branches:
-            counts = {other: node_facts(facts, other, None).branches or 1 for other in sorted(above)}
+            if above not in counted:
+                counted[above] = math.prod(node_facts(facts, other, None).branches or 1 for other in above)
             limit = max(choices[other].estimator.limit for other in above)
-            if math.prod(counts.values()) > limit:
+            if counted[above] > limit:
                 raise EstimatorError(
-                    f"the branches of {', '.join(counts)} meet at '{name}': {math.prod(counts.values())} joint "
-                    f'outcomes are over the limit of {limit}. Use scg.Enumerate(local=True) or "score" for '
-                    "some of them, or raise limit="
+                    f"the branches of {', '.join(sorted(above))} meet at '{name}': "
+                    f"{counted[above]} joint outcomes are over the limit of {limit}. "
+                    'Use scg.Enumerate(local=True) or "score" for some of them, or raise limit='
                 )

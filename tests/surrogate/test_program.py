@@ -40,7 +40,7 @@ def vae() -> scg.Graph:
     b = g.sample("b", Bernoulli, logits=logits)
     mean = g.det("mean", nn.Linear(2, 1), b)
     z = g.sample("z", Normal, mean, 0.5)
-    g.cost("code", squares, b)
+    g.cost("bits", squares, b)
     g.cost("fit", g.log_prob(b) - g.log_prob(z))
     g.cost("size", (z**2).sum(-1))
     return g
@@ -89,7 +89,7 @@ def test_an_estimate_is_a_pytree() -> None:
 
 def test_costs_and_samples_are_detached_and_the_loss_is_their_mean() -> None:
     estimate = program()(x=X, seed=0)
-    assert list(estimate.costs) == ["code", "fit", "size"] and list(estimate.samples) == ["b", "z"]
+    assert list(estimate.costs) == ["bits", "fit", "size"] and list(estimate.samples) == ["b", "z"]
     held = [*estimate.costs.values(), *estimate.samples.values()]
     assert not any(value.requires_grad for value in held)
     assert estimate.loss.requires_grad and estimate.loss.shape == ()
@@ -437,7 +437,7 @@ def test_values_are_checked_on_request() -> None:
     g.cost("c", g.sample("b", Bernoulli, logits=g.param("t", 0.0)) + 1.0 / x)
     p = scg.compile(g, policy="score")
     p(x=torch.tensor(1.0), seed=0)
-    assert torch.isinf(p(x=torch.tensor(0.0), seed=0).loss)
+    assert not torch.isfinite(p(x=torch.tensor(0.0), seed=0).loss)
     p.check_values = True
     with pytest.raises(scg.NonFiniteError, match="cost 'c' .*is infinite"):
         p(x=torch.tensor(0.0), seed=0)
@@ -525,7 +525,7 @@ def test_a_program_tells_of_itself() -> None:
     assert text.startswith("10 nodes, 2 stochastic, 3 costs") or re.match(r"\d+ nodes, 2 stochastic, 3 costs", text)
     assert "2 replicates of every stochastic node" in text
     assert "b: score (asked for); Bernoulli in plates batch" in text
-    assert "charged with code, fit, size" in text
+    assert "charged with bits, fit, size" in text
     assert repr(p).startswith("<scg.Program of") and "b: score, z: reparam" in repr(p)
     assert "def forward(self, x, noise):" in p.code
     assert [node.op for node in p.fx.graph.nodes][-1] == "output"
