@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,16 @@ def substream(seed: int, stream: str) -> int:
     """
     key = torch.tensor([seed ^ (zlib.crc32(stream.encode()) << 20)], dtype=torch.int64)
     return int(_mix(_mix(key) + GOLDEN))
+
+
+def seed_of(noise: Mapping[str, Tensor]) -> int:
+    """Derive a seed from given noise, for draws that the noise does not cover."""
+    seed = 0
+    for name in sorted(noise):
+        bits = noise[name].detach().to(torch.float64).reshape(-1).view(torch.int64)
+        place = torch.arange(1, len(bits) + 1, device=bits.device)
+        seed = substream(seed ^ (int(_mix(bits + place * GOLDEN).sum()) >> 2), name)
+    return seed
 
 
 def uniform(seed: int, count: int, device: torch.device | None = None) -> Tensor:

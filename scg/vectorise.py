@@ -14,8 +14,6 @@ from torch.utils import _pytree as pytree
 from scg.nodes.arguments import Arguments
 from scg.nodes.plates import insertion
 
-MODES = ("broadcast", "fold", "vmap", "loop")
-
 
 @dataclass(frozen=True)
 class Parent:

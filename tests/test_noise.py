@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from scg import noise
 from scg.noise import NoiseSpec, noise_layout, substream, uniform
 from scg.noise import draw_noise as draw_layout
 
@@ -84,6 +85,21 @@ def test_rounding_never_reaches_an_end(dtype: torch.dtype) -> None:
     drawn = draw_noise(3, [spec("u", "uniform", 1 << 20, dtype=dtype)])["u"]
     assert drawn.dtype == dtype
     assert float(drawn.max()) < 1.0 and float(drawn.min()) > 0.0
+
+
+@pytest.mark.parametrize("end", [2.0**-53, 1.0 - 2.0**-53])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_extreme_draws_are_rounded_inside(
+    end: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def extreme(seed: int, count: int, device: torch.device | None = None) -> Tensor:
+        return torch.full((count,), end, dtype=torch.float64, device=device)
+
+    monkeypatch.setattr(noise, "uniform", extreme)
+    specs = [spec("u", "uniform", 2, dtype=dtype), spec("z", "normal", 2, dtype=dtype)]
+    drawn = draw_noise(0, specs)
+    assert bool((drawn["u"] > 0).all()) and bool((drawn["u"] < 1).all())
+    assert bool(drawn["z"].isfinite().all()) and bool((drawn["z"].abs() > 8).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -1,4 +1,4 @@
-"""The five graphs of Schulman et al. (2015), Figure 1: the emitted text, and the estimator that the paper states."""
+"""The five graphs of Schulman et al. (2015), Figure 1: the emitted text, and the stated estimator."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from scg.analysis.known import ELEMENTWISE
-from scg.analysis.trace import Trace, black_box, callable_of
-from scg.laws import LAWS, law_of
+from scg.analysis.trace import Trace, black_box, callable_of, taken_apart
+from scg.laws import LAWS
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, Function, LogProb, Record, Sample
 
@@ -50,7 +50,7 @@ def transform_of(record: Record) -> Callable[[Callable[..., Any]], Callable[...,
 
 
 def _parameters(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-    return law_of(fn(*args, **kwargs))[1]
+    return taken_apart(fn(*args, **kwargs))[1]
 
 
 def _boxed(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,13 +15,18 @@ from scg.analysis.trace import Trace, call, seen
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 
+MANY = 32
 
-def crossings(ir: IR, one: Trace, other: Trace) -> list[str]:
+Shared = Mapping[str, frozenset[str]]
+
+
+def crossings(ir: IR, worlds: list[Trace]) -> list[str]:
     """Return a fault for each node that mixes elements of a plate that a stochastic ancestor keeps.
 
-    Half of the plate (a suffix, where it is ordered) is replaced by its values in another world under
-    the same randomness; the outputs of the other half must not change in a single bit.
+    A part of the plate (a suffix, where it is ordered) is replaced by its values in other worlds under
+    the same randomness; the outputs of the rest must not change in a single bit.
     """
+    one = worlds[0]
     shared = stochastic_plates(ir)
     known: dict[Any, bool] = {}
     faults = []
@@ -38,7 +44,7 @@ def crossings(ir: IR, one: Trace, other: Trace) -> list[str]:
                 tuple(plate in shared[parent] for parent in record.parents),
             )
             if key not in known:
-                known[key] = _crosses(ir, one, other, record, plate, shared)
+                known[key] = _crosses(ir, worlds, record, plate, shared)
             if known[key]:
                 faults.append(_fault(ir, record, plate))
     return faults
@@ -50,29 +56,45 @@ def _is_aligned(ir: IR, trace: Trace, record: Record) -> bool:
     return len({leaf.dim() for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)}) < 2
 
 
-def _crosses(ir: IR, one: Trace, other: Trace, record: Record, plate: str, shared: Any) -> bool:
-    size = one.sizes[plate]
-    if ir.plates[plate].ordered:
-        masks = [torch.arange(size) >= (size + 1) // 2]
-    else:
-        order = torch.randperm(size)
-        masks = [order < (size + 1) // 2, order >= (size + 1) // 2]
+def _crosses(ir: IR, worlds: list[Trace], record: Record, plate: str, shared: Shared) -> bool:
+    """Replace some elements of the plate by those of another world, and watch all the others."""
+    one = worlds[0]
+    size, position = one.sizes[plate], ir.layout[record.name].index(plate)
     before = _outputs(ir, one, record, {})
-    position = ir.layout[record.name].index(plate)
-    for mask in masks:
-        replaced = {
-            parent: _blend(one.values[parent], other.values[parent], mask, ir.layout[parent].index(plate))
-            for parent in record.parents
-            if plate in shared[parent]
-        }
-        after = _outputs(ir, one, record, replaced)
+    parents = [parent for parent in record.parents if plate in shared[parent]]
+    for mask in _masks(size, ordered=ir.plates[plate].ordered):
         keep = (~mask).nonzero()[:, 0]
-        for old, new in zip(before, after, strict=True):
-            if position < old.dim() and old.shape[position] == size:
-                unchanged = torch.equal(_bits(old, position, keep), _bits(new, position, keep))
-                if not unchanged:
+        for other in worlds[1:]:
+            replaced = {
+                parent: _blend(one.values[parent], other.values[parent], mask, ir.layout[parent].index(plate))
+                for parent in parents
+            }
+            after = _outputs(ir, one, record, replaced)
+            for old, new in zip(before, after, strict=True):
+                is_plated = position < old.dim() and old.shape[position] == size
+                if is_plated and not torch.equal(_bits(old, position, keep), _bits(new, position, keep)):
                     return True
     return False
+
+
+def _masks(size: int, *, ordered: bool) -> Iterator[Tensor]:
+    """Yield which elements to replace: suffixes of an ordered plate, else sets that part every pair.
+
+    The binary digits of the places part any two elements; single elements and random halves are for
+    functions of a total that does not change when many elements do.
+    """
+    place = torch.arange(size)
+    if ordered:
+        cuts = range(1, size) if size <= MANY else {1, size - 1, *torch.randint(1, size, (MANY,)).tolist()}
+        yield from (place >= cut for cut in cuts)
+        return
+    for digit in range((size - 1).bit_length()):
+        yield (place >> digit) & 1 == 1
+        yield (place >> digit) & 1 == 0
+    yield from (place == index for index in torch.randperm(size)[:4].tolist())
+    half = torch.randperm(size) < (size + 1) // 2
+    yield half
+    yield ~half
 
 
 def _bits(tensor: Tensor, position: int, keep: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from scg.nodes.ir import IR
 from scg.nodes.records import Record
 from scg.noise import NoiseSpec
 
-WORLDS = 3
+WORLDS = 5
 ENLARGED = 4
 
 
@@ -101,7 +101,7 @@ class Facts:
                 )
         if self.ir.plates and self.ir.samples:
             with undisturbed(self.ir.store.modules):
-                found += crossings(self.ir, *self.worlds[:2])
+                found += crossings(self.ir, self.worlds[:3])
         return found
 
     def _world(self, seed: int) -> Trace:

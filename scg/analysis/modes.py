@@ -14,7 +14,7 @@ from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.plates import insertion
 from scg.nodes.records import Det, Record
-from scg.vectorise import MODES, Parent, Vectorised
+from scg.vectorise import Parent, Vectorised
 
 PROBE_AXIS = "#worlds"
 
@@ -63,29 +63,61 @@ def run_modes(ir: IR, worlds: list[Trace], names: Iterable[str], varying: frozen
 
 
 def _probe(ir: IR, worlds: list[Trace], record: Record, varying: frozenset[str]) -> str:
-    carried = {name: (PROBE_AXIS,) if name in varying else () for name in record.arguments.names}
-    values = [
+    """Try the modes on the values of several worlds, and on the same values moved about.
+
+    Discrete values often agree by accident, say in their mean; moved values do not.
+    """
+    given = [
         pytree.tree_map(lambda *leaves: torch.stack(leaves), *(world.values[name] for world in worlds))
         if name in varying
         else worlds[0].values[name]
         for name in record.arguments.names
     ]
-    fn = runner(ir, record)
-
-    def attempt(mode: str) -> list[Any]:
-        call = vectorised(ir, record, (PROBE_AXIS,), carried, varying, mode)
-        with torch.random.fork_rng():
-            return pytree.tree_leaves(call(fn, *values))
-
-    expected = attempt("loop")
-    for mode in MODES[:-1]:
-        try:
-            found = attempt(mode)
-        except Exception:  # noqa: BLE001 - any failure of an arbitrary function means that the mode does not fit
-            continue
-        if len(found) == len(expected) and all(map(_agrees, found, expected)):
+    moved = [
+        pytree.tree_map(_moved, value) if name in varying else value
+        for name, value in zip(record.arguments.names, given, strict=True)
+    ]
+    expected, expected_moved = _attempt(ir, record, varying, "loop", given), None
+    assert expected is not None
+    if any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in pytree.tree_leaves(moved)):
+        expected_moved = _attempt(ir, record, varying, "loop", moved)
+    for mode in ("broadcast", "fold", "vmap") if _may_fold(ir, record) else ("broadcast", "vmap"):
+        if _agree(_attempt(ir, record, varying, mode, given), expected) and (
+            expected_moved is None or _agree(_attempt(ir, record, varying, mode, moved), expected_moved)
+        ):
             return mode
     return "loop"
+
+
+def _attempt(
+    ir: IR, record: Record, varying: frozenset[str], mode: str, values: list[Any]
+) -> list[Any] | None:
+    """Return what the function gives in a mode, or None where it fails, as any arbitrary function may."""
+    carried = {name: (PROBE_AXIS,) if name in varying else () for name in record.arguments.names}
+    call = vectorised(ir, record, (PROBE_AXIS,), carried, varying, mode)
+    try:
+        with torch.random.fork_rng():
+            return pytree.tree_leaves(call(runner(ir, record), *values))
+    except Exception:  # noqa: BLE001 - of an arbitrary function
+        return None
+
+
+def _moved(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        return leaf
+    return leaf + 0.3 * torch.randn_like(leaf)
+
+
+def _may_fold(ir: IR, record: Record) -> bool:
+    """Say whether worlds may share the leftmost plate of a node: not where the function mixes it."""
+    plates = ir.layout[record.name]
+    mixes = record.mixes if isinstance(record, Det) else frozenset()
+    inside = all(set(ir.layout[parent]) <= set(plates) for parent in record.arguments.names)
+    return bool(plates) and inside and plates[0] not in mixes and not ir.plates[plates[0]].ordered
+
+
+def _agree(found: list[Any] | None, expected: list[Any]) -> bool:
+    return found is not None and len(found) == len(expected) and all(map(_agrees, found, expected))
 
 
 def _agrees(found: Any, expected: Any) -> bool:

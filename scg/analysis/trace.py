@@ -97,12 +97,20 @@ def seen(ir: IR, record: Record, parent: str, value: Any) -> Any:
 
 def call(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Call a user's function; what it raises is told with the name and the line of its node."""
+    given = [leaf for leaf in pytree.tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
+    versions = [leaf._version for leaf in given]
     try:
-        return fn(*args, **kwargs)
-    except ScgError:
-        raise
+        value = fn(*args, **kwargs)
+    except ScgError as error:
+        raise type(error)(f"node '{record.name}' ({record.where}): {error}") from error
     except Exception as error:
         raise wrapped(record, error) from error
+    if any(leaf._version != version for leaf, version in zip(given, versions, strict=True)):
+        raise GraphError(
+            f"node '{record.name}' ({record.where}) writes into a value of its parents, which others read "
+            "too: use out-of-place operations, such as relu(x) for relu_(x) and inplace=False for modules"
+        )
+    return value
 
 
 def wrapped(record: Record, error: BaseException) -> GraphError:
@@ -172,10 +180,10 @@ def _density(ir: IR, trace: Trace, record: Record, function: Function) -> Densit
     plates = len(ir.layout[record.name])
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, trace.values[name]))
     if isinstance(dist, type) and issubclass(dist, Distribution) and dist in LAWS:
-        law, given = call(record, law_for, (dist, bind(dist, args, kwargs)), {})
+        law, given = call(record, _law_of_class, (dist, args, kwargs), {})
         lead = _lead_of_arguments(ir, record, dist)
     else:
-        law, given = call(record, law_of, (call(record, dist, args, kwargs),), {})
+        law, given = call(record, taken_apart, (call(record, dist, args, kwargs),), {})
         lead = dict.fromkeys(given, any(ir.layout[parent] for parent in record.arguments.names))
     own = {
         name: value.dim() - law.event_rank(name) - (plates if lead.get(name) else 0)
@@ -192,6 +200,18 @@ def _density(ir: IR, trace: Trace, record: Record, function: Function) -> Densit
     missing = {name: inner - own[name] for name in given}
     parameters = {name: pad(value, plates * plated[name], missing[name]) for name, value in given.items()}
     return Density(law, parameters, inner, plated, missing)
+
+
+def _law_of_class(
+    dist: type[Distribution], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Law, dict[str, Tensor]]:
+    return law_for(dist, bind(dist, args, kwargs))
+
+
+def taken_apart(dist: Distribution) -> tuple[Law, dict[str, Tensor]]:
+    """Return the law and the parameters of a live distribution, all of them with its batch dimensions."""
+    law, parameters = law_of(dist)
+    return law, law.expand(parameters, law.batch_shape(parameters))
 
 
 def pad(value: Tensor, lead: int, missing: int) -> Tensor:
@@ -242,6 +262,8 @@ def plate_sizes(ir: IR, inputs: Mapping[str, Tensor]) -> dict[str, int]:
                 )
             source.setdefault(plate, f"'{name}'")
     for plate in ir.plates:
+        if sizes.get(plate) == 0:
+            raise PlateError(f"plate '{plate}' has no elements in {source[plate]}: give at least one")
         if plate not in sizes:
             raise PlateError(
                 f"the size of plate '{plate}' is not known: write g.plate(\"{plate}\", size=...)"

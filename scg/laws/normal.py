@@ -45,7 +45,7 @@ def _half_normal_log_prob(p: Parameters, value: Tensor) -> Tensor:
 
 def _root(p: Parameters) -> Tensor:
     if "scale_tril" in p:
-        return p["scale_tril"]
+        return p["scale_tril"].tril()
     root: Tensor = td.MultivariateNormal(**p, validate_args=False).scale_tril
     return root
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from scg.analysis.check import accept
+from scg.analysis.check import accept, check
 from scg.errors import GraphError
 from scg.graph import Graph
 from scg.nodes.ir import IR
@@ -68,6 +68,7 @@ def _terms(ir: IR, inputs: Mapping[str, Tensor], points: int, limit: int) -> Ite
     if not ir.costs:
         raise GraphError('the graph has no costs, hence no objective: declare one with g.cost("name", node)')
     given = accept(ir, {**ir.store.examples, **inputs})
+    check(ir, given)
     every = [cases_of(ir, cost, given, points=points, limit=limit) for cost in ir.costs]
     for cases in every:
         yield from terms(cases)

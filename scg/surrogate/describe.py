@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from scg.analysis.calls import user_function
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from scg.analysis.calls import runner, user_function
 from scg.analysis.facts import Facts
+from scg.analysis.trace import seen, undisturbed
 from scg.laws import bind
 from scg.nodes.arguments import Ref
-from scg.nodes.records import Sample
+from scg.nodes.records import Constant, Sample
 from scg.surrogate.estimators.base import NodeFacts
 
 
@@ -36,6 +41,7 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         samples=samples,
         moving=_moving(facts, record),
         obstacle=lambda: facts.obstacle(name),
+        has_mode=_has_mode(facts, name),
         reaches_cost=bool(facts.influence.reached[name]),
         dtype=value.dtype if value.is_floating_point() else torch.float32,
     )
@@ -45,10 +51,41 @@ def _moving(facts: Facts, record: Sample) -> str | None:
     """Name a parameter that moves the support of a node and is not a constant of the graph."""
     density = facts.trace.densities[record.name]
     movers = density.law.movers(density.parameters)
-    if not movers or not record.parents:
+    if not movers:
         return None
-    cls = record.dist.call
-    if isinstance(cls, type) and user_function(record) is None:
-        bound = bind(cls, record.arguments.args, record.arguments.kwargs)
-        movers = tuple(name for name in movers if isinstance(bound.get(name), Ref))
+    if user_function(record) is not None:
+        movers = _attached(facts, record, movers)
+    else:
+        bound = bind(record.dist.call, record.arguments.args, record.arguments.kwargs)  # type: ignore[arg-type]
+        movers = tuple(name for name in movers if _varies(facts, bound.get(name)))
     return movers[0] if movers else None
+
+
+def _varies(facts: Facts, template: Any) -> bool:
+    """Say whether an argument of a distribution class is a node, and no constant."""
+    return isinstance(template, Ref) and not isinstance(facts.ir[template.name], Constant)
+
+
+def _attached(facts: Facts, record: Sample, movers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the movers that a factory of distributions computes from what can have a gradient."""
+
+    def leaf(value: Tensor) -> Tensor:
+        return value.detach().requires_grad_() if value.is_floating_point() else value
+
+    def parent(name: str) -> Any:
+        value = pytree.tree_map_only(Tensor, leaf, facts.trace.values[name])
+        return seen(facts.ir, record, name, value)
+
+    with undisturbed(facts.ir.store.modules), torch.enable_grad():
+        args, kwargs = record.arguments.substitute(parent)
+        parameters = runner(facts.ir, record)(*args, **kwargs)
+    return tuple(name for name in movers if parameters[name].requires_grad)
+
+
+def _has_mode(facts: Facts, name: str) -> bool:
+    density = facts.trace.densities[name]
+    try:
+        density.law.mode(density.parameters)
+    except NotImplementedError:
+        return False
+    return True

@@ -98,6 +98,11 @@ def joint_mass(
     return picked.movedim(0, axes)
 
 
+def possible(value: Tensor, mass: Tensor) -> Tensor:
+    """Return a value with 0 where it is not finite and its branch impossible, so that 0 inf is 0."""
+    return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)
+
+
 def discount_weights(like: Tensor, size: int, rate: float) -> Tensor:
     """Return rate**t for t < size."""
     return rate ** torch.arange(size, dtype=like.dtype, device=like.device)
@@ -159,11 +164,10 @@ def add_all(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum(0)
 
 
-def expand_lead(value: Any, lead: Sequence[int | None]) -> Tensor:
+def expand_lead(value: Any, lead: Sequence[int | None]) -> Any:
     """Expand the leading dimensions given a size; None leaves one as it is."""
     shape = [-1 if size is None else size for size in lead]
-    expanded: Tensor = value.expand(*shape, *value.shape[len(shape) :])
-    return expanded
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf.expand(*shape, *leaf.shape[len(shape) :]), value)
 
 
 def on_copied_buffers(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

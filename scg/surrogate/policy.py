@@ -37,7 +37,7 @@ def match(ir: IR, policy: Policy) -> dict[str, PolicyEntry]:
     Exact names win over globs.
     """
     samples = ir.samples
-    if isinstance(policy, (str, Estimator)):
+    if not isinstance(policy, Mapping):
         return dict.fromkeys(samples, _known(policy))
     wanted: dict[str, PolicyEntry] = dict.fromkeys(samples, AUTO)
     for key in sorted(policy, key=lambda key: key in ir):

@@ -67,9 +67,16 @@ class Prepared:
         return held[0].device if held else None
 
     def noise_shapes(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-        """Return the shape of the base noise of each node that has some, for a run on these inputs."""
+        """Return the shape of the noise of each node, for a run on these inputs."""
         layout = self.noise_layout(inputs)
-        return {name: spec.shape for spec, names in layout.groups for name in names}
+        shapes = {name: spec.shape for spec, names in layout.groups for name in names}
+        sizes = plate_sizes(self.ir, inputs)
+        lead = () if self.samples is None else (self.samples,)
+        for name in self.ir.samples:
+            if name not in shapes:
+                event = self.facts.trace.event_shape(self.ir, name)
+                shapes[name] = (*lead, *(sizes[plate] for plate in self.ir.layout[name]), *event)
+        return shapes
 
     def noise_layout(self, inputs: Mapping[str, Tensor]) -> NoiseLayout:
         """Return the base noise that a run on these inputs needs."""

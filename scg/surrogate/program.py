@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,8 +15,9 @@ from torch import Tensor, fx, nn
 from scg import draw
 from scg.analysis.check import accept
 from scg.errors import GraphError
+from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store
-from scg.noise import draw_noise
+from scg.noise import draw_noise, seed_of
 from scg.surrogate.checked import CheckedRun, located
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Estimator
@@ -66,13 +68,15 @@ class Program(nn.Module):
     def forward(
         self,
         *unnamed: Any,
-        noise: int | Mapping[str, Tensor] | None = None,
-        seed: int | None = None,
+        noise: SupportsIndex | Mapping[str, Tensor] | None = None,
+        seed: SupportsIndex | None = None,
         **inputs: Tensor,
     ) -> Estimate:
         """Run the graph once and return the estimate; ``noise`` is a seed or what ``draw_noise`` gave."""
         if unnamed:
             raise GraphError(f"inputs are given by name: {', '.join(f'{n}=...' for n in self._ir.inputs)}")
+        if noise is not None and seed is not None:
+            raise GraphError("give noise= or seed=, not both: they are two names for one thing")
         prepared = self._prepared_for(inputs)
         given = self._noise(prepared, noise if seed is None else seed, inputs)
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
@@ -83,7 +87,8 @@ class Program(nn.Module):
             )
             outputs = run.run(*arguments, given)
             emitted.has_run = True
-            return Estimate(**outputs)
+            plain: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in outputs.items()}
+            return Estimate(**plain)
         try:
             return Estimate(**emitted.run(self, *arguments, given))
         except Exception as error:
@@ -106,13 +111,16 @@ class Program(nn.Module):
             with torch.no_grad():
                 drawn = self(noise=seed, **inputs).samples
             noise.update({name: drawn[name] for name in values})
-        return {name: noise[name] for name in self._ir.samples}
+        return Noise({name: noise[name] for name in self._ir.samples}, seed)
 
     def _noise(
-        self, prepared: Prepared, noise: int | Mapping[str, Tensor] | None, inputs: Mapping[str, Tensor]
+        self,
+        prepared: Prepared,
+        noise: SupportsIndex | Mapping[str, Tensor] | None,
+        inputs: Mapping[str, Tensor],
     ) -> Noise:
-        if noise is None or isinstance(noise, int):
-            seed = int(torch.randint(2**62, ())) if noise is None else noise
+        if not isinstance(noise, Mapping):
+            seed = int(torch.randint(2**62, ())) if noise is None else _seed(noise)
             return Noise(draw_noise(seed, prepared.noise_layout(inputs), prepared.device), seed)
         unknown = [name for name in noise if name not in self._ir.samples]
         missing = [name for name in prepared.facts.noise if name not in noise]
@@ -122,12 +130,12 @@ class Program(nn.Module):
                 "give what program.draw_noise(seed) returns"
             )
         for name, shape in prepared.noise_shapes(inputs).items():
-            if tuple(noise[name].shape) != shape:
+            if name in noise and tuple(noise[name].shape) != shape:
                 raise GraphError(
                     f"noise of '{name}' has shape {tuple(noise[name].shape)}, not {shape}: "
                     "give what program.draw_noise(seed, **inputs) returns for these inputs"
                 )
-        return Noise(noise, int(torch.randint(2**62, ())))
+        return Noise(noise, noise.seed if isinstance(noise, Noise) else seed_of(noise))
 
     def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
         accept(self._ir, inputs)
@@ -238,6 +246,15 @@ class Program(nn.Module):
         return _restore, (ir, self._options, self.controls, inputs, self.training, self.check_values)
 
 
+def _seed(noise: SupportsIndex) -> int:
+    try:
+        return operator.index(noise)
+    except TypeError:
+        raise GraphError(
+            f"noise is an int, or what program.draw_noise(seed) returns, not a {type(noise).__name__}"
+        ) from None
+
+
 def _restore(
     ir: IR,
     options: Options,
@@ -266,7 +283,7 @@ def compile(  # noqa: A001 - scg.compile is the public name
     policy: Policy = "auto",
     *,
     samples: int | None = None,
-    keep: tuple[str, ...] | list[str] = (),
+    keep: str | Node | Sequence[str | Node] = (),
     allow_biased: bool = False,
     order: int = 1,
 ) -> Program:
@@ -289,7 +306,11 @@ def compile(  # noqa: A001 - scg.compile is the public name
     if not hasattr(graph, "freeze"):
         raise GraphError(f"scg.compile takes a scg.Graph, not {type(graph).__name__}")
     ir: IR = graph.freeze()
-    names = tuple(item if isinstance(item, str) else item.name for item in keep)
+    several = (keep,) if isinstance(keep, (str, Node)) else tuple(keep)
+    foreign = [item.name for item in several if isinstance(item, Node) and item.graph is not graph]
+    if foreign:
+        raise GraphError(f"keep names nodes of another graph: {foreign}")
+    names = tuple(item if isinstance(item, str) else item.name for item in several)
     unknown = [name for name in names if name not in ir]
     if unknown:
         raise GraphError(f"keep names nodes that are not there: {unknown}; the nodes are {', '.join(ir)}")

@@ -148,7 +148,9 @@ def graphs(draw: st.DrawFn) -> scg.Graph:
     g.input("x", plates=PLATES)
     names = ["x"]
     for index in range(draw(st.integers(2, 9))):
-        parents = [g[name] for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))]
+        parents = [
+            g[name] for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
+        ]
         kind = draw(st.sampled_from(["det", "aggregate", "mix", "sample", "cost"]))
         plates = draw(st.sets(st.sampled_from(PLATES)))
         name = f"n{index}"

@@ -144,6 +144,25 @@ def test_values_without_plates_cannot_be_folded(name: str) -> None:
     assert modes(g)["h"] == expected
 
 
+@pytest.mark.parametrize("lacks", ["a", "b", "nothing"])
+def test_parents_that_lack_a_plate_are_folded_as_well(lacks: str) -> None:
+    """The function counts its dimensions from the left, and one parent lacks a plate of the other."""
+    g = scg.Graph()
+    x = g.input("x", plates=("a", "b"), example=torch.zeros(2, 3, 4))
+    own = tuple(plate for plate in "ab" if plate != lacks)
+    y = g.input("y", plates=own, example=torch.zeros(*(2 + "ab".index(plate) for plate in own), 4))
+    s, t = g.sample("s", Bernoulli, logits=x), g.sample("t", Normal, y, 1.0)
+    g.det("h", lambda s, t: (s * t).flip(2), s, t)
+    assert modes(g)["h"] == "fold"
+    inputs = g.freeze().store.examples
+    alone, together = (scg.compile(g, keep=["h"], samples=k) for k in (None, WORLDS))
+    noise = together.draw_noise(3, **inputs)
+    found = together(noise=noise, **inputs).kept["h"]
+    for world in range(WORLDS):
+        single = {name: value[world] for name, value in noise.items()}
+        assert torch.allclose(found[world], alone(noise=single, **inputs).kept["h"])
+
+
 def test_known_operations_need_no_probe() -> None:
     g = scg.Graph()
     g.det("h", torch.sigmoid, g.sample("b", Normal, g.param("t", torch.zeros(2, 4)), 1.0))

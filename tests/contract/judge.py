@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import scipy.stats
 import torch
@@ -42,10 +42,13 @@ def is_exact(
     *,
     samples: int | None = None,
     points: int = 6,
+    shared: Sequence[str] = (),
     tolerance: float = 1e-9,
 ) -> None:
     """Assert the gradient, integrated over all base noise."""
-    found = integrated_gradient(graph, warmed(program), samples=samples, points=points, exchangeable=True)
+    found = integrated_gradient(
+        graph, warmed(program), samples=samples, points=points, exchangeable=True, shared=shared
+    )
     size = max(float(part.abs().max()) for part in expected.values())
     assert size > 1e-3, "a gradient this small would hide a wrong one"
     assert gap(found, expected) < tolerance * max(size, 1.0), (found, expected)

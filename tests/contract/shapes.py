@@ -235,11 +235,11 @@ def mixing(kinds: Kinds) -> Shape:
     return d.shape()
 
 
-def nested(kinds: Kinds) -> Shape:
+def nested(kinds: Kinds, inside: int = 2) -> Shape:
     d = Draft(kinds)
-    outer, inner = d.g.plate("outer", size=3), d.g.plate("inner", size=5)
+    outer, inner = d.g.plate("outer", size=3), d.g.plate("inner", size=inside)
     a = d.g.param("a", torch.tensor([0.3, -0.5, 1.1]).double(), plates=outer)
-    b = d.g.param("b", torch.linspace(-0.6, 0.7, 5).double(), plates=inner)
+    b = d.g.param("b", torch.linspace(-0.6, 0.7, inside).double(), plates=inner)
     x = d.upper("x", a)
     y = d.lower("y", b + 0.7 * x)
     total = d.g.det("total", lambda y: y.sum(-1), y, plates="outer")
@@ -248,3 +248,6 @@ def nested(kinds: Kinds) -> Shape:
     return d.shape()
 
 
+def wide(kinds: Kinds) -> Shape:
+    """Nested plates of 3 and 5 elements."""
+    return nested(kinds, 5)

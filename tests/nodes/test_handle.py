@@ -170,7 +170,9 @@ MISUSES: dict[str, tuple[Callable[[scg.Node], Any], str]] = {
 def test_what_needs_a_value_says_what_to_write(name: str) -> None:
     act, words = MISUSES[name]
     node = scg.Graph().param("t", torch.zeros(2))
-    with pytest.raises(scg.GraphError, match=rf"{words}.*no value while the graph is declared: write g\.det\("):
+    with pytest.raises(
+        scg.GraphError, match=rf"{words}.*no value while the graph is declared: write g\.det\("
+    ):
         act(node)
 
 

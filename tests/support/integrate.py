@@ -25,13 +25,14 @@ from scg.nodes.records import Record
 
 TINY, NEAR_ONE = 1e-300, 1.0 - 1e-16
 Point = tuple[float, Tensor]
+World = tuple[float, dict[str, Tensor]]
 
 
 @dataclass
 class Node:
-    """One stochastic node: its batch shape, what kind it is, and the thresholds met for each element."""
+    """One stochastic node: which noise each of its elements takes, and the thresholds met by each noise."""
 
-    batch: torch.Size
+    groups: Tensor
     kind: str
     outcomes: int
     thresholds: list[set[float]]
@@ -58,7 +59,14 @@ def _masses(density: Density, batch: torch.Size) -> Tensor:
     return mass[(slice(None), *(None,) * (len(batch) - mass.dim() + 1))].expand(len(mass), *batch)
 
 
-def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int) -> dict[str, Node]:
+def _groups(ir: IR, name: str, batch: torch.Size, shared: Sequence[str]) -> Tensor:
+    """Number the elements of a node, alike along the plates that share their noise."""
+    plates = ir.layout[name]
+    apart = [1 if k < len(plates) and plates[k] in shared else size for k, size in enumerate(batch)]
+    return torch.arange(math.prod(apart)).reshape(apart).expand(batch)
+
+
+def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[str]) -> dict[str, Node]:
     """Visit every joint outcome once, and note the thresholds that each element meets."""
     nodes: dict[str, Node] = {}
     normal = [z for _, z in _normal_points(points)]
@@ -68,17 +76,19 @@ def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int) -> dict[str, Node
         forced = law.family in ("Categorical", "OneHotCategorical")
         kind = "normal" if law.family == "Normal" else "forced" if forced else "cells"
         count = points if kind == "normal" else len(law.support(density.parameters))
-        nodes[record.name] = Node(batch, kind, count, [set() for _ in range(batch.numel())])
-        return _pick(density, batch, (0,) * batch.numel())
+        groups = _groups(ir, record.name, batch, shared)
+        number = int(groups.max()) + 1
+        nodes[record.name] = Node(groups, kind, count, [set() for _ in range(number)])
+        return _pick(density, groups, (0,) * number)
 
-    def _pick(density: Density, batch: torch.Size, codes: Sequence[int]) -> Tensor:
-        chosen = torch.tensor(codes, dtype=torch.long).reshape(batch)
+    def _pick(density: Density, groups: Tensor, codes: Sequence[int]) -> Tensor:
+        chosen = torch.tensor(codes, dtype=torch.long)[groups]
         if density.law.family == "Normal":
             return density.law.draw(density.parameters, torch.stack(normal)[chosen])
         return density.law.support(density.parameters)[chosen]
 
     evaluate(ir, inputs, first)
-    ranges = [itertools.product(range(node.outcomes), repeat=node.batch.numel()) for node in nodes.values()]
+    ranges = [itertools.product(range(node.outcomes), repeat=len(node.thresholds)) for node in nodes.values()]
     for assignment in itertools.product(*ranges):
         picked = dict(zip(nodes, assignment, strict=True))
 
@@ -86,18 +96,23 @@ def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int) -> dict[str, Node
             node = nodes[record.name]
             if node.kind == "cells":
                 cuts = _masses(density, batch).cumsum(0)[:-1].reshape(node.outcomes - 1, -1).T
-                for found, element in zip(node.thresholds, cuts.tolist(), strict=True):
-                    found.update(round(cut, 13) for cut in element)
-            return _pick(density, batch, picked[record.name])  # noqa: B023
+                for group, element in zip(node.groups.flatten().tolist(), cuts.tolist(), strict=True):
+                    node.thresholds[group].update(round(cut, 13) for cut in element)
+            return _pick(density, node.groups, picked[record.name])  # noqa: B023
 
         evaluate(ir, inputs, draw)
     return nodes
 
 
-def worlds(ir: IR, inputs: Mapping[str, Tensor], points: int) -> Iterator[tuple[float, dict[str, Tensor]]]:
-    """Yield noise for every cell of the base space of a graph, with its weight."""
+def worlds(
+    ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[str] = ()
+) -> Iterator[World]:
+    """Yield noise for every cell of the base space of a graph, with its weight.
+
+    Elements of a node take the same noise along the plates in ``shared``.
+    """
     with torch.no_grad():
-        nodes = _survey(ir, inputs, points)
+        nodes = _survey(ir, inputs, points, shared)
     choices: list[list[Point]] = []
     for node in nodes.values():
         for thresholds in node.thresholds:
@@ -108,9 +123,8 @@ def worlds(ir: IR, inputs: Mapping[str, Tensor], points: int) -> Iterator[tuple[
     for combination in itertools.product(*choices):
         weight, noise, start = math.prod(w for w, _ in combination), dict[str, Tensor](), 0
         for name, node in nodes.items():
-            several = combination[start : (start := start + node.batch.numel())]
-            drawn = torch.stack([point for _, point in several])
-            noise[name] = drawn.reshape(node.batch + drawn.shape[1:])
+            several = combination[start : (start := start + len(node.thresholds))]
+            noise[name] = torch.stack([point for _, point in several])[node.groups]
         yield weight * _forced_weight(ir, inputs, nodes, noise), noise
 
 
@@ -135,9 +149,6 @@ def _forced_weight(
     return weight
 
 
-World = tuple[float, dict[str, Tensor]]
-
-
 def _ordered(every: Sequence[World], count: int) -> Iterator[tuple[int, tuple[World, ...]]]:
     return ((1, combination) for combination in itertools.product(every, repeat=count))
 
@@ -157,14 +168,17 @@ def integrated_gradient(
     samples: int | None = None,
     points: int = 6,
     exchangeable: bool = False,
+    shared: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """Return the expectation, over all base noise, of the gradients that one backward leaves.
 
     ``exchangeable`` trusts that the order of replicates does not matter, and visits one order of each.
+    ``shared`` names plates whose elements share no cost, so that the gradient is a sum of what each adds
+    and they may take the same noise; what is credited across such a plate then shows in the expectation.
     """
     ir = graph.freeze()
     inputs = {**ir.store.examples, **(inputs or {})}
-    every = list(worlds(ir, inputs, points))
+    every = list(worlds(ir, inputs, points, shared))
     total = {name: torch.zeros_like(p) for name, p in graph.named_parameters()}
     visit = _unordered if exchangeable else _ordered
     for orders, combination in visit(every, samples or 1):

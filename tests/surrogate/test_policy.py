@@ -1,4 +1,4 @@
-"""Policies: what is chosen for each node and why, what is refused and with what remedy, and estimators of others."""
+"""Policies: what is chosen for each node and why, what is refused, and estimators of others."""
 
 from __future__ import annotations
 
@@ -85,24 +85,42 @@ def test_the_rest_gets_the_score_with_a_baseline(g: Callable[[], scg.Graph]) -> 
 
 def test_reasons_name_what_was_passed_over() -> None:
     text = scg.compile(one(Normal, step, loc=torch.zeros(2), scale=torch.ones(2))).explain()
-    assert "z: score (automatic, since enumerate: the support of a Normal is not finite; reparam: the path" in text
+    assert (
+        "z: score (automatic, since enumerate: the support of a Normal is not finite; reparam: the path"
+        in text
+    )
     assert "z -> c is not differentiable" in text
 
 
 def test_what_was_asked_for_is_said_to_be() -> None:
-    assert "z: score (asked for); Bernoulli" in scg.compile(
-        one(Bernoulli, logits=torch.zeros(2)), policy="score"
-    ).explain()
+    assert (
+        "z: score (asked for); Bernoulli"
+        in scg.compile(one(Bernoulli, logits=torch.zeros(2)), policy="score").explain()
+    )
 
 
-def test_enumeration_stays_affordable_for_all_nodes_together() -> None:
+def several(count: int, elements: int = 3) -> scg.Graph:
     g = scg.Graph()
-    nodes = [g.sample(f"b{k}", Bernoulli, logits=g.param(f"t{k}", torch.zeros(3))) for k in range(4)]
+    shape = torch.zeros(elements)
+    nodes = [g.sample(f"b{k}", Bernoulli, logits=g.param(f"t{k}", shape)) for k in range(count)]
     g.cost("c", lambda *bits: torch.stack(bits).sum(), *nodes)
-    policy = scg.compile(g).policy
-    branches = 8 ** sum(estimator.name == "enumerate" for estimator in policy.values())
-    assert 8 <= branches <= AFFORDABLE
-    assert {estimator.name for estimator in policy.values()} == {"enumerate", "score"}
+    return g
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, "enumerate"), (2, "enumerate"), (3, "score"), (4, "score")]
+)
+def test_finite_nodes_are_enumerated_together_or_not_at_all(count: int, expected: str) -> None:
+    assert (8**count <= AFFORDABLE) == (expected == "enumerate")
+    policy = scg.compile(several(count)).policy
+    assert {estimator.name for estimator in policy.values()} == {expected}
+
+
+def test_branches_that_meet_are_counted_together() -> None:
+    g = several(3)
+    with pytest.raises(scg.EstimatorError, match="b0, b1, b2 meet at 'c': 512 joint outcomes.*limit of 100"):
+        scg.compile(g, policy=scg.Enumerate(limit=100))
+    assert len(scg.compile(g, policy=scg.Enumerate(limit=512)).policy) == 3
 
 
 def test_a_node_that_reaches_no_cost_costs_no_budget() -> None:
@@ -168,7 +186,9 @@ def test_a_refusal_names_the_path_and_the_remedy() -> None:
     with pytest.raises(scg.EstimatorError) as error:
         scg.compile(g, policy={"z": "reparam"})
     told = str(error.value)
-    assert told.startswith("reparam cannot estimate 'z': the path z -> shift -> hit -> mul_1 -> c is not differentiable")
+    assert told.startswith(
+        "reparam cannot estimate 'z': the path z -> shift -> hit -> mul_1 -> c is not differentiable"
+    )
     assert told.endswith('Use "score"')
 
 
@@ -276,7 +296,9 @@ def gradients(g: scg.Graph, policy: Any, **options: Any) -> Tensor:
         (plated, {"a": "enumerate", "b": "score"}),
     ],
 )
-def test_an_estimator_of_another_works_through_an_instance(build: Callable[[], scg.Graph], policy: Any) -> None:
+def test_an_estimator_of_another_works_through_an_instance(
+    build: Callable[[], scg.Graph], policy: Any
+) -> None:
     exact = gradients(build(), "enumerate")
     assert torch.allclose(gradients(build(), policy), exact, rtol=0.0, atol=1e-9)
     assert float(exact.abs().min()) > 1e-3
@@ -286,12 +308,16 @@ def test_an_estimator_of_another_is_told_and_may_refuse() -> None:
     program = scg.compile(chain(), policy={"a": FiniteDifference()})
     assert "a: finite-difference (asked for); Bernoulli" in program.explain()
     assert "charged with c, d; 3 evaluations below" in program.explain()
-    with pytest.raises(scg.EstimatorError, match="finite-difference cannot estimate 'n': a Binomial has no two values"):
+    with pytest.raises(
+        scg.EstimatorError, match="finite-difference cannot estimate 'n': a Binomial has no two values"
+    ):
         scg.compile(chain(), policy={"n": FiniteDifference()})
 
 
 def test_a_biased_estimator_has_to_be_allowed() -> None:
-    with pytest.raises(scg.BiasedEstimatorError, match="'half-score' at 'a' is biased: .*allow_biased=True.*\"score\""):
+    with pytest.raises(
+        scg.BiasedEstimatorError, match="'half-score' at 'a' is biased: .*allow_biased=True.*\"score\""
+    ):
         scg.compile(chain(), policy={"a": HalfScore()})
     program = scg.compile(chain(), policy={"a": HalfScore()}, allow_biased=True)
     assert program.policy["a"].name == "half-score"
@@ -312,6 +338,8 @@ def test_automatic_choice_never_takes_what_is_biased(monkeypatch: pytest.MonkeyP
 
 
 def test_biased_and_impossible_are_told_together() -> None:
-    with pytest.raises(scg.EstimatorError, match="(?s)'half-score' at 'a'.*reparam cannot estimate 'b'") as error:
+    with pytest.raises(
+        scg.EstimatorError, match="(?s)'half-score' at 'a'.*reparam cannot estimate 'b'"
+    ) as error:
         scg.compile(chain(), policy={"a": HalfScore(), "b": "reparam"})
     assert type(error.value) is scg.EstimatorError

@@ -35,7 +35,8 @@ class NodeFacts:
     ``outcomes`` the size of one atomic support or None, ``samples`` the replicates or None.
     ``moving`` names a parameter on which the support depends. ``obstacle()`` describes the first path
     to a cost that is not known to be smooth, or is None; it is asked only when it matters.
-    ``context`` lists the shapes of what a network of this node reads.
+    ``has_mode`` tells whether the law knows its most likely value. ``context`` lists the shapes of what a
+    network of this node reads.
     """
 
     name: str
@@ -47,6 +48,7 @@ class NodeFacts:
     moving: str | None
     obstacle: Callable[[], str | None]
     reaches_cost: bool
+    has_mode: bool = True
     context: tuple[tuple[int, ...], ...] = ()
     dtype: torch.dtype = torch.float32
 

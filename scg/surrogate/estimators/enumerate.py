@@ -67,8 +67,9 @@ class Enumerate(Estimator):
             leaves = {name: site.parameters[name].detach().requires_grad_() for name in names}
             weights = law.mass({**site.parameters, **leaves})
             inner = (None,) * (len(batch) - site.lead)
-            chosen = torch.where(elements, costs.transpose(0, 1)[(..., *inner)], 0.0)
-            total = (weights * chosen.sum(1).detach()).sum()
+            chosen = torch.where(elements, costs.transpose(0, 1)[(..., *inner)], 0.0).sum(1).detach()
+            chosen = torch.where((weights == 0) & ~torch.isfinite(chosen), 0.0, chosen)
+            total = (weights * chosen).sum()
             gradients = torch.autograd.grad(total, [leaves[name] for name in names])
         return dict(zip(names, gradients, strict=True))
 

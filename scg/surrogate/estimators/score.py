@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from scg.errors import EstimatorError
 from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Site, names_of
 
 BASELINES = ("moving-average", "leave-one-out", "self-critical")
@@ -34,9 +35,9 @@ class Score(Estimator):
     def __post_init__(self) -> None:
         """Refuse a baseline that is no name of one and no module."""
         if isinstance(self.baseline, str) and self.baseline not in BASELINES:
-            raise ValueError(f"baseline is None, a module, or one of {BASELINES}, not {self.baseline!r}")
+            raise EstimatorError(f"baseline is None, a module, or one of {BASELINES}, not {self.baseline!r}")
         if self.context is not None and not isinstance(self.baseline, nn.Module):
-            raise ValueError("context= is what a baseline module reads: give baseline=module too")
+            raise EstimatorError("context= is what a baseline module reads: give baseline=module too")
 
     @classmethod
     def automatic(cls, facts: NodeFacts) -> Score:
@@ -57,6 +58,8 @@ class Score(Estimator):
             )
         if self.baseline == "leave-one-out" and (facts.samples or 1) < 2:
             return "leave-one-out compares replicates: compile with samples=2 or more"
+        if self.baseline == "self-critical" and not facts.has_mode:
+            return f"self-critical needs the most likely value, which a {facts.law.family} does not give"
         return None
 
     def controls(self, facts: NodeFacts) -> nn.Module | None:
@@ -138,7 +141,7 @@ def predicted(net: nn.Module, context: tuple[Tensor, ...], lead: torch.Size) -> 
     value: Tensor = net(*flat)
     count = lead.numel()
     if value.numel() != count:
-        raise ValueError(
+        raise EstimatorError(
             f"a baseline gives one value for each of {count} plate elements, "
             f"this one gave shape {tuple(value.shape)}"
         )

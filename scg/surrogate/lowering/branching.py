@@ -7,6 +7,7 @@ import operator
 from torch import fx
 
 from scg.surrogate.lowering.worlds import Labels, Plan, World
+from scg.surrogate.ops import possible
 
 
 class Branching:
@@ -51,6 +52,16 @@ class Branching:
         left, right = (world.aligned(value, have, labels) for value, have in (one, other))
         return world.emitter.call(operator.mul, left, right, name=name), labels
 
+    def weighed(
+        self, world: World, value: tuple[fx.Node, Labels], mass: tuple[fx.Node, Labels], name: str
+    ) -> tuple[fx.Node, Labels]:
+        """Multiply a value by the probability of its branches, where impossible ones count as 0."""
+        labels = self.merged(value[1], mass[1])
+        shown = world.emitter.shown("possible", None, possible)
+        left, right = (world.aligned(item, have, labels) for item, have in (value, mass))
+        finite = world.emitter.call(shown, left, right, name=f"{name}_possible")
+        return world.emitter.call(operator.mul, finite, right, name=name), labels
+
     def product(self, world: World, axes: Labels, *, attached: bool) -> tuple[fx.Node, Labels] | None:
         """Return the probability of the branches along several axes, or None along none of them."""
         axes = tuple(axis for axis in axes if axis in self.masses)
@@ -67,6 +78,14 @@ class Branching:
             self._products[key] = last if above is None else self.times(world, above, last, "branch_mass")
         return self._products[key]
 
+    def fitted(self, world: World, mass: tuple[fx.Node, Labels], lead: Labels) -> fx.Node:
+        """Align a probability to a lead, without plates of size 1 that the lead does not have."""
+        value, labels = mass
+        gone = [dim for dim, label in enumerate(labels) if label not in lead]
+        if gone:
+            value = world.emitter.method("sum", value, gone, name=value.name)
+        return world.aligned(value, tuple(label for label in labels if label in lead), lead)
+
     def expected(self, world: World, value: fx.Node, labels: Labels, lead: Labels) -> tuple[fx.Node, Labels]:
         """Return the expectation of a value over the branches that are no dimension of ``lead``."""
         axes = self.closed(tuple(label for label in labels if label in self.plan.axes))
@@ -75,7 +94,7 @@ class Branching:
         if weights is None:
             return value, labels
         plates = tuple(label for label in labels if label in self.plan.ir.plates)
-        value, merged = self.times(world, (value, labels), weights, f"{value.name}_branches")
+        value, merged = self.weighed(world, (value, labels), weights, f"{value.name}_branches")
         gone = [
             d
             for d, label in enumerate(merged)

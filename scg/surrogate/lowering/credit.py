@@ -9,7 +9,7 @@ from torch import fx
 
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.worlds import Labels, Plan, World
-from scg.surrogate.ops import discounted, to_go, undiscounted
+from scg.surrogate.ops import discounted, possible, to_go, undiscounted
 
 LOOK_BACK = 8
 
@@ -82,7 +82,12 @@ class Credit:
             shared = spec.reduce == "mean" and plate not in lead
             value = emitter.method("mean" if shared else "sum", value, dim)
             labels = tuple(label for label in labels if label != plate)
-        return self._scaled(world, world.aligned(value, labels, lead), world.lead(cost), labels, lead)
+        value = world.aligned(value, labels, lead)
+        weights = self.branching.product(world, lead, attached=False)
+        if weights is not None:
+            shown = emitter.shown("possible", None, possible)
+            value = emitter.call(shown, value, self.branching.fitted(world, weights, lead))
+        return self._scaled(world, value, world.lead(cost), labels, lead)
 
     def _scaled(self, world: World, value: fx.Node, had: Labels, labels: Labels, lead: Labels) -> fx.Node:
         """Divide by the node's own weight along its plates that the cost lost, or never had."""

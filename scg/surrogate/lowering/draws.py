@@ -149,7 +149,7 @@ def log_probability(world: World, record: LogProb) -> None:
     name, plan, ir = record.name, world.plan, world.plan.ir
     if record.of is not None:
         world.values[name] = own_log_prob(world, record.of)
-        world.axes[name] = world.axes_of(record.of)
+        world.axes[name] = density_axes(world, record.of)
         return
     density = plan.facts.trace.densities[name]
     axes = world.union(record.parents)
@@ -175,11 +175,16 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     record = world.plan.ir[name]
     assert isinstance(record, Sample)
     law = world.plan.facts.trace.densities[name].law
-    axes = world.axes_of(name)
+    axes, plates = density_axes(world, name), world.plan.ir.layout[name]
     given = parameters(world, record, axes)
-    lead = axes + world.plan.ir.layout[name]
-    world.log_probs[name] = _log_prob(world, law, lead, given, world.value(name), f"{name}_log_prob")
+    value = world.aligned(world.value(name), world.lead(name), axes + plates)
+    world.log_probs[name] = _log_prob(world, law, axes + plates, given, value, f"{name}_log_prob")
     return world.log_probs[name]
+
+
+def density_axes(world: World, name: str) -> Labels:
+    """Return the added axes of a sample's density: those of its value and those of its parameters."""
+    return world.union((name, *world.plan.ir[name].arguments.names))
 
 
 def _log_prob(

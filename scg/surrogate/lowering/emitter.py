@@ -25,7 +25,9 @@ class Emitter:
 
     def argument(self, name: str) -> fx.Node:
         """Append a parameter of the function."""
-        return self.graph.placeholder(name)
+        node = self.graph.placeholder(name)
+        node.target = node.name  # of a name already taken, fx would read what is now held under it
+        return node
 
     def held(self, target: str) -> fx.Node:
         """Read a tensor or module that the program holds."""

@@ -67,7 +67,10 @@ def lower(
     if loss is not None and gradients:
         loss = _surrogate(world, loss)
     _output(world, loss, keep)
-    names = {value.name: name for name, value in world.values.items() if not name.startswith("#")}
+    names: dict[str, str] = {}
+    for name, value in world.values.items():
+        if not name.startswith("#"):
+            names.setdefault(value.name, name)
     return Lowered(emitter.graph, plan.constants, names, world.draws, plan.modes)
 
 
@@ -132,10 +135,10 @@ def _surrogate(world: World, objective: fx.Node) -> fx.Node:
     plan, emitter = world.plan, world.emitter
     branching = Branching(plan)
     inside = _branch(world, branching)
-    terms = Terms(plan, branching)
+    terms = Terms(inside, branching)
     for name in reversed(plan.ir.samples):
-        terms.visit(inside if name in inside.values else world, name)
-    surrogate = terms.total(inside)
+        terms.visit(name)
+    surrogate = terms.total()
     if not branching.masses:
         if surrogate is None:
             return objective

@@ -14,7 +14,7 @@ from scg.surrogate.lowering.credit import Credit
 from scg.surrogate.lowering.draws import noise_of, own_log_prob, parameters
 from scg.surrogate.lowering.slices import downstream
 from scg.surrogate.lowering.totals import branched_total
-from scg.surrogate.lowering.worlds import REPLICATES, Labels, Plan, World
+from scg.surrogate.lowering.worlds import REPLICATES, Labels, World
 from scg.surrogate.ops import first_order
 from scg.surrogate.sites import Frame, Inquiry
 
@@ -26,24 +26,28 @@ class Terms:
     they are averaged.
     """
 
-    def __init__(self, plan: Plan, branching: Branching) -> None:
-        """Start with no term."""
-        self.plan = plan
+    def __init__(self, inside: World, branching: Branching) -> None:
+        """Start with no term; ``inside`` is the world with all branches of enumerated nodes."""
+        self.plan = inside.plan
+        self.inside = inside
         self.branching = branching
-        self.credit = Credit(plan, branching)
+        self.credit = Credit(inside.plan, branching)
         self._scores: dict[tuple[fx.Node, Labels], list[fx.Node]] = {}
         self._scalars: list[fx.Node] = []
         self._names: dict[tuple[fx.Node, Labels], str] = {}
 
-    def visit(self, world: World, name: str) -> None:
+    def visit(self, name: str) -> None:
         """Take in one stochastic node; nodes are visited from the costs upwards."""
+        outer = self.inside.outer
+        assert outer is not None
+        world = self.inside if name in self.inside.values else outer
         estimator = self.plan.choices[name].estimator
         if estimator.action is not Action.CUT or not self.plan.facts.influence.reached[name]:
             return
         if name not in self.plan.learnable:
             return
         lead = self.branching.lead(world, name)
-        credit = self.credit.of(world, name)
+        credit = self.credit.of(self.inside, name)
         if not estimator.needs_site:
             self._score(world, name, credit, lead)
             return
@@ -61,8 +65,9 @@ class Terms:
             shown = emitter.shown(f"{estimator.name}_controls", name, inquiry.descend)
             self._scalars.append(emitter.call(shown, site, name=f"{name}_controls"))
 
-    def total(self, world: World) -> fx.Node | None:
+    def total(self) -> fx.Node | None:
         """Append the sum of all terms, or nothing if there are none."""
+        world = self.inside
         products: dict[Labels, list[fx.Node]] = {}
         for (factor, lead), scores in self._scores.items():
             name = self._names[factor, lead]
@@ -104,23 +109,16 @@ class Terms:
         plan, emitter, estimator = self.plan, world.emitter, inquiry.estimator
         given = parameters(world, self._record(name), world.axes_of(name))
         weights = self.branching.product(world, lead, attached=False)
-        weight = None if weights is None else self._fitted(world, *weights, lead)
+        weight = None if weights is None else self.branching.fitted(world, weights, lead)
         context = self._context(world, name, estimator, lead)
         controls = world.held(f"controls.{name}") if name in plan.learned else None
         evaluate = None
         if estimator.needs_downstream:
-            evaluate = downstream(world, plan, self.branching, name, lead)
+            evaluate = downstream(self.inside, plan, self.branching, name, lead)
         shown = emitter.shown(f"{name}_site", None, inquiry.frame.site)
         noise = noise_of(world, self._record(name), world.axes_of(name))
         arguments = (given, noise, world.value(name), credit, weight, context, controls, evaluate)
         return emitter.call(shown, *arguments, name=f"{name}_site")
-
-    def _fitted(self, world: World, value: fx.Node, labels: Labels, lead: Labels) -> fx.Node:
-        """Align branch masses to a lead, summing over plates of size 1 that the lead does not have."""
-        gone = [dim for dim, label in enumerate(labels) if label not in lead]
-        if gone:
-            value = world.emitter.method("sum", value, gone, name=value.name)
-        return world.aligned(value, tuple(label for label in labels if label in lead), lead)
 
     def _context(self, world: World, name: str, estimator: Estimator, lead: Labels) -> tuple[fx.Node, ...]:
         """Return what the estimator's network reads, with size-1 dimensions where it lacks one."""
@@ -129,7 +127,8 @@ class Terms:
             return ()
         found = []
         for other in names or self.plan.ir[name].parents:
-            have = world.lead(other)
-            value = world.value(other)
+            # A sibling that is enumerated, and is not above this node, is read at its sample.
+            seen = world if world.outer is None or {*world.axes_of(other)} <= {*lead} else world.outer
+            have, value = seen.lead(other), seen.value(other)
             found.append(world.emitter.index(value, positions(have, lead) if have else (None,) * len(lead)))
         return tuple(found)

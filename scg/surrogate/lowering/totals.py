@@ -34,7 +34,7 @@ def branched_total(
     weights = branching.product(world, axes, attached=attached)
     if weights is not None:
         plates = {label for label in labels if label in world.plan.ir.plates}
-        value, labels = branching.times(world, (value, labels), weights, f"{name}_weighted")
+        value, labels = branching.weighed(world, (value, labels), weights, f"{name}_weighted")
         gone = [d for d, label in enumerate(labels) if label in world.plan.ir.plates and label not in plates]
         if gone:
             value = world.emitter.method("sum", value, gone, name=value.name)
