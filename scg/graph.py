@@ -37,7 +37,8 @@ from scg.nodes.records import (
 PACKAGE = str(Path(__file__).parent)
 PROGRAM_NAMES = frozenset(
     "self noise seed fx code explain draw prepare draw_noise is_pending check_values model_parameters "
-    "control_parameters controls constants policy samples keep points limit torch device inf nan NoneType".split()
+    "control_parameters controls constants policy samples keep points limit torch device inf nan "
+    "NoneType".split()
 )
 RESERVED = frozenset(dir(nn.Module())) | PROGRAM_NAMES
 

@@ -233,17 +233,12 @@ def test_ordered_plates_of_few_single_bits_are_probed_as_well(size: int) -> None
         reversed_bits(size, is_ordered=True).check()
 
 
-HALVES = pytest.mark.xfail(strict=True, reason="only one half is changed: both elements may lie in it")
-
-
-@HALVES
 def test_plates_of_few_single_bits_are_probed_as_well() -> None:
     for size in range(2, 12):
         with pytest.raises(scg.PlateError, match="crosses plate 'p'"):
             reversed_bits(size, is_ordered=False).check()
 
 
-@HALVES
 def test_one_element_that_reads_one_other_is_found() -> None:
     for reader, read in itertools.permutations(range(SIZE), 2):
         order = list(range(SIZE))
@@ -252,7 +247,6 @@ def test_one_element_that_reads_one_other_is_found() -> None:
             bits(lambda x, order=order: x[order]).check()
 
 
-@HALVES
 def test_one_element_that_reads_the_next_is_found() -> None:
     for reader in range(SIZE - 1):
         order = list(range(SIZE))

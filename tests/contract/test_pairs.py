@@ -84,8 +84,8 @@ def affordable(make: Make, upper: End, lower: End) -> bool:
     return "normal" not in (upper.law, lower.law) and (make not in LARGE or upper == lower)
 
 
-def finite(*ends: End) -> bool:
-    return all(end.law != "normal" and end.instance.samples is None for end in ends)
+def default(*ends: End) -> bool:
+    return all(end.law != "normal" and end.instance.name in ("score", "enumerate", "enumerate+local") for end in ends)
 
 
 WITH_PLATES = [
@@ -97,7 +97,7 @@ NESTED = [
     for make in (shapes.nested, shapes.wide)
     for upper in FEW
     for lower in FEW
-    if (make is shapes.nested and affordable(make, upper, lower)) or finite(upper, lower)
+    if (make is shapes.nested and affordable(make, upper, lower)) or default(upper, lower)
 ]
 
 parametrised = pytest.mark.parametrize

@@ -69,7 +69,7 @@ class Credit:
     def _write(self, world: World, cost: str, kept: tuple[str, ...], lead: Labels) -> fx.Node:
         emitter, plates = world.emitter, self.plan.ir.plates
         value, labels = world.value(cost), world.lead(cost)
-        value = emitter.method("detach", value, name=world.called(f"{cost}_credit"))
+        value = emitter.method("detach", value, name=f"{cost}_credit")
         value, labels = self.branching.expected(world, value, labels, lead)
         for plate in [label for label in labels if label in plates]:
             spec, dim = plates[plate], labels.index(plate)

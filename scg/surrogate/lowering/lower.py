@@ -67,11 +67,17 @@ def lower(
     if loss is not None and gradients:
         loss = _surrogate(world, loss)
     _output(world, loss, keep)
-    names: dict[str, str] = {}
-    for name, value in world.values.items():
-        if not name.startswith("#"):
-            names.setdefault(value.name, name)
-    return Lowered(emitter.graph, plan.constants, names, world.draws, plan.modes)
+    return Lowered(emitter.graph, plan.constants, _lines(world), world.draws, plan.modes)
+
+
+def _lines(world: World) -> dict[str, str]:
+    """Return the node of each line; where several share one, that of which most is known to hold."""
+    ir, names = world.plan.ir, dict[str, str]()
+    for name in (name for name in world.values if name in ir):
+        line = world.values[name].name
+        if line not in names or not isinstance(ir[names[line]], (Sample, Param)):
+            names[line] = name
+    return names
 
 
 def make_plan(
