@@ -14,6 +14,7 @@ GOLDEN = -7046029254386353131
 FIRST, SECOND = -4658895280553007687, -7723592293110705685
 MASK_34, MASK_37, MASK_33 = (1 << 34) - 1, (1 << 37) - 1, (1 << 33) - 1
 MASK_52 = (1 << 52) - 1
+ALL = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,19 @@ class NoiseSpec:
     dtype: torch.dtype
 
 
-def _mix(state: Tensor) -> Tensor:
-    """Scramble 64-bit integers (the finalizer of SplitMix64: Steele, Lea and Flood, 2014)."""
-    state = (state ^ ((state >> 30) & MASK_34)) * FIRST
-    state = (state ^ ((state >> 27) & MASK_37)) * SECOND
-    return state ^ ((state >> 31) & MASK_33)
+def _mix_(state: Tensor) -> Tensor:
+    """Scramble 64-bit integers in place: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    state.bitwise_xor_((state >> 30).bitwise_and_(MASK_34)).mul_(FIRST)
+    state.bitwise_xor_((state >> 27).bitwise_and_(MASK_37)).mul_(SECOND)
+    return state.bitwise_xor_((state >> 31).bitwise_and_(MASK_33))
+
+
+def _mix(state: int) -> int:
+    """Scramble one integer as ``_mix_`` does, into a signed one."""
+    state = (state ^ (state & ALL) >> 30) * FIRST & ALL
+    state = (state ^ state >> 27) * SECOND & ALL
+    state ^= state >> 31
+    return state - (ALL + 1) if state >> 63 else state
 
 
 def substream(seed: int, stream: str) -> int:
@@ -39,8 +48,7 @@ def substream(seed: int, stream: str) -> int:
     >>> substream(0, "b") != substream(0, "c") != substream(1, "b")
     True
     """
-    key = torch.tensor([seed ^ (zlib.crc32(stream.encode()) << 20)], dtype=torch.int64)
-    return int(_mix(_mix(key) + GOLDEN))
+    return _mix(_mix(seed + GOLDEN) ^ _mix(zlib.crc32(stream.encode())))
 
 
 def seed_of(noise: Mapping[str, Tensor]) -> int:
@@ -49,7 +57,7 @@ def seed_of(noise: Mapping[str, Tensor]) -> int:
     for name in sorted(noise):
         bits = noise[name].detach().to(torch.float64).reshape(-1).view(torch.int64)
         place = torch.arange(1, len(bits) + 1, device=bits.device)
-        seed = substream(seed ^ (int(_mix(bits + place * GOLDEN).sum()) >> 2), name)
+        seed = substream(seed ^ int(_mix_(bits + place * GOLDEN).sum()), name)
     return seed
 
 
@@ -59,10 +67,9 @@ def uniform(seed: int, count: int, device: torch.device | None = None) -> Tensor
     >>> float(uniform(0, 100_000).mean().round(decimals=2))
     0.5
     """
-    key = _mix(torch.full((1,), seed, dtype=torch.int64, device=device) + GOLDEN)
     counter = torch.arange(1, count + 1, dtype=torch.int64, device=device)
-    bits = _mix(_mix(counter * GOLDEN + key) ^ key)
-    return ((bits >> 12) & MASK_52).to(torch.float64).add_(0.5).mul_(2.0**-52)
+    bits = _mix_(counter.mul_(GOLDEN).add_(_mix(seed + GOLDEN)))
+    return (bits >> 12).bitwise_and_(MASK_52).to(torch.float64).add_(0.5).mul_(2.0**-52)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +108,7 @@ def draw_noise(seed: int, layout: NoiseLayout, device: torch.device | None = Non
     flat = uniform(seed, layout.total, device)
     if layout.normals:
         normal = flat[: layout.normals]
-        torch.erfinv(normal.mul_(2.0).sub_(1.0), out=normal).mul_(math.sqrt(2.0))
+        normal.mul_(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0))
     drawn: dict[str, Tensor] = {}
     start = 0
     for spec, names in layout.groups:

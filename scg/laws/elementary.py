@@ -102,14 +102,21 @@ class Elementary(Law):
             return batch + self.distribution(parameters).event_shape
         return batch
 
+    def drawer(self, parameters: Parameters) -> Callable[[Parameters, Tensor], Tensor]:
+        """The formula itself, where nothing is to be widened or detached."""
+        formula = self.formulas.draw
+        is_plain = _widened(parameters) is parameters and not self.discrete
+        return formula if formula is not None and is_plain else self.draw
+
     def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
         """The row's formula, detached for a discrete law."""
-        if self.formulas.draw is None:
+        formulas = self.formulas
+        if formulas.draw is None:
             return noise
-        if not self.discrete:
-            return self.formulas.draw(_widened(parameters), noise)
+        if not formulas.discrete:
+            return formulas.draw(_widened(parameters), noise)
         with torch.no_grad():
-            return self.formulas.draw(_widened(parameters), noise)
+            return formulas.draw(_widened(parameters), noise)
 
     def sample(self, parameters: Parameters, batch: Size) -> Tensor:
         """The row's sampler, or torch's."""

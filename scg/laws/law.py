@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -114,6 +114,10 @@ class Law(ABC):
     @abstractmethod
     def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
         """The one map from noise to a value; a "value" law returns ``noise``, bit for bit."""
+
+    def drawer(self, parameters: Parameters) -> Callable[[Parameters, Tensor], Tensor]:
+        """The shortest call that does what ``draw`` does to parameters of these types."""
+        return self.draw
 
     def sample(self, parameters: Parameters, batch: Size) -> Tensor:
         """A detached draw of batch shape ``batch`` from torch's global generator, for "value" laws."""

@@ -192,3 +192,12 @@ def named(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     call.__name__ = call.__qualname__ = "".join(c if c.isalnum() else "_" for c in name).strip("_")
     call.__module__ = "scg"
     return call  # type: ignore[no-any-return]
+
+
+def unwrapped(names: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
+    """Return what named functions wrap: once code is written, the name has done its work."""
+    return {
+        name: value.func
+        for name, value in names.items()
+        if isinstance(value, partial) and not value.args and not value.keywords
+    }

@@ -17,6 +17,7 @@ from scg.nodes.ir import IR
 from scg.noise import NoiseLayout, NoiseSpec, noise_layout
 from scg.surrogate.describe import node_facts
 from scg.surrogate.lowering.lower import Lowered, lower
+from scg.surrogate.ops import unwrapped
 from scg.surrogate.policy import Choice, Policy, check_branches, choose
 
 
@@ -112,6 +113,7 @@ class Prepared:
                     constants.register_buffer(name, tensor, persistent=False)
             module = fx.GraphModule(program, lowered.graph)
             run = type(module).forward
+            run.__globals__.update(unwrapped(run.__globals__))
             self.emitted[gradients] = Emitted(lowered, module, run, run.__code__.co_filename)
         return self.emitted[gradients]
 

@@ -405,7 +405,9 @@ VECTORS = [
         td.LowRankMultivariateNormal,
         {"loc": (pair, 0.4), "cov_factor": (column, 0.6), "cov_diag": (positive_pair, 0.3)},
         summary=mixed,
-        marginal=lambda a: correlated(a, lambda a: a["cov_factor"] @ a["cov_factor"].mT + a["cov_diag"].diag()),
+        marginal=lambda a: correlated(
+            a, lambda a: a["cov_factor"] @ a["cov_factor"].mT + a["cov_diag"].diag()
+        ),
     ),
     Maker(
         "independent-normal",

@@ -20,7 +20,7 @@ from tests.contract.judge import Gradient, is_exact, is_simulated
 from tests.contract.nodes import MAKERS, Maker
 
 REPLICATES = 8_000
-SEVERAL = ("gamma", "poisson", "mixture-normal", "dirichlet")
+SEVERAL = ("gamma", "poisson", "mixture-normal", "multivariate-normal-scale")
 """Where options of an estimator are simulated as well; what they change does not know the law."""
 
 
@@ -34,7 +34,9 @@ def alone(maker: Maker) -> scg.Graph:
     g = scg.Graph(maker.name)
     starts = [start for _, start in maker.parameters.values()] or [0.3]
     names = ["theta", *(f"theta_{index}" for index in range(1, len(starts)))]
-    pressures = [g.param(name, torch.tensor(start).double()) for name, start in zip(names, starts, strict=True)]
+    pressures = [
+        g.param(name, torch.tensor(start).double()) for name, start in zip(names, starts, strict=True)
+    ]
     v = maker.declare(g, "v", *pressures[: len(maker.parameters)])
     g.cost("cost", lambda v, theta: bounded(maker.summary(v), theta), v, pressures[0])
     return g

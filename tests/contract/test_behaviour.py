@@ -37,7 +37,9 @@ def gradient(graph: scg.Graph, program: scg.Program, seed: int) -> dict[str, Ten
 
 
 def weighed(value: Tensor) -> Tensor:
-    several = (value.double() - 0.3) ** 2 * torch.arange(1.0, 1.0 + value.numel(), dtype=torch.float64).view(value.shape)
+    several = (value.double() - 0.3) ** 2 * torch.arange(1.0, 1.0 + value.numel(), dtype=torch.float64).view(
+        value.shape
+    )
     return several.sum()
 
 
@@ -70,7 +72,9 @@ def test_extreme_logits_are_exact(instance: Instance, logits: float) -> None:
 
 @pytest.mark.parametrize(("dist", "logits"), EXTREME)
 @unread
-def test_extreme_rows_of_logits_are_finite_and_right(instance: Instance, dist: type, logits: list[float]) -> None:
+def test_extreme_rows_of_logits_are_finite_and_right(
+    instance: Instance, dist: type, logits: list[float]
+) -> None:
     """An outcome that never happens has no gradient; where one is certain, none has."""
     g = lone(dist, logits=torch.tensor(logits).double())
     program = scg.compile(g, instance.make(None), samples=instance.samples)
@@ -189,7 +193,9 @@ def memory(program: scg.Program) -> list[Tensor]:
     return [buffer.clone() for buffer in program.controls.buffers()]
 
 
-REMEMBERING = [name for name, item in INSTANCES.items() if name in ("score+moving-average", "score+normalise")]
+REMEMBERING = [
+    name for name, item in INSTANCES.items() if name in ("score+moving-average", "score+normalise")
+]
 
 
 @pytest.mark.parametrize("name", REMEMBERING)

@@ -104,9 +104,7 @@ def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[
     return nodes
 
 
-def worlds(
-    ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[str] = ()
-) -> Iterator[World]:
+def worlds(ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[str] = ()) -> Iterator[World]:
     """Yield noise for every cell of the base space of a graph, with its weight.
 
     Elements of a node take the same noise along the plates in ``shared``.

@@ -32,7 +32,7 @@ def sample(world: World, record: Sample) -> None:
     noise = noise_of(world, record, axes)
     estimator = plan.choices[name].estimator
     attached = estimator.action is Action.THROUGH and world.is_program
-    draw = law_op(world, law, "draw", law.draw)
+    draw = law_op(world, law, "draw", law.drawer(plan.facts.trace.densities[name].parameters))
     if attached and type(estimator).value is not Estimator.value:
         through = partial(drawn_by, estimator, law, len(axes) + len(plan.ir.layout[name]))
         draw = world.emitter.shown(f"{estimator.name}_value", name, through)
@@ -107,9 +107,7 @@ def _arguments(world: World, record: Sample | LogProb, axes: Labels) -> dict[str
             lead = (world.axes_of(template.name), world.plan.ir.layout[template.name])
             found[key] = _laid_out(world, record, key, world.value(template.name), lead, axes)
         else:
-            constant = f"{record.name}_{key}"
-            world.plan.constants.setdefault(constant, density.parameters[key])
-            found[key] = world.held(f"constants.{constant}")
+            found[key] = world.held(f"constants.{world.plan.constant(key, density.parameters[key])}")
     return found
 
 

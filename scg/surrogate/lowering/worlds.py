@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ class Plan:
     ``axes`` are the added dimensions in their one order, ``modes`` how each function takes them,
     ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``learned`` names the
     nodes whose estimators have controls, ``learnable`` the samples whose parameters may need a gradient;
-    ``constants`` collects tensors the program has to hold.
+    ``constants`` collects the numbers that the program has to hold, ``numbers`` their names.
     """
 
     ir: IR
@@ -50,7 +50,16 @@ class Plan:
     useful: frozenset[str]
     learned: frozenset[str]
     learnable: frozenset[str]
-    constants: dict[str, Tensor]
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[tuple[str, torch.dtype, float], str] = field(default_factory=dict)
+
+    def constant(self, name: str, value: Tensor) -> str:
+        """Return the name under which the program holds a number; equal numbers of one name are shared."""
+        key = (name, value.dtype, value.item())
+        if key not in self.numbers:
+            self.numbers[key] = f"{name}_{len(self.numbers) + 1}"
+            self.constants[self.numbers[key]] = value
+        return self.numbers[key]
 
     def ordered(self, axes: Iterable[str]) -> Labels:
         """Return added axes in their one order, each once."""
