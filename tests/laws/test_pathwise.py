@@ -22,10 +22,8 @@ def derivative(law: Law, parameters: dict[str, Tensor], noise: Tensor, name: str
     return slope
 
 
-def test_explicit_draws_differentiate_as_finite_differences(example: Any) -> None:
-    law, parameters = law_for(example.cls, example.arguments)
-    if law.pathwise != "explicit":
-        pytest.skip("not explicit")
+def test_explicit_draws_differentiate_as_finite_differences(explicit: Any) -> None:
+    law, parameters = law_for(explicit.cls, explicit.arguments)
     torch.manual_seed(0)
     shape = law.noise_shape(parameters, law.batch_shape(parameters))
     noise = torch.randn(shape, dtype=F64) if law.noise == "normal" else torch.rand(shape, dtype=F64)
@@ -38,7 +36,7 @@ def test_explicit_draws_differentiate_as_finite_differences(example: Any) -> Non
             return (weight * law.draw({**parameters, name: tensor}, noise)).sum()
 
         # Finite differences cannot cross the kink that the generalized Pareto formula has at 0.
-        if name == "concentration" and example.cls is td.GeneralizedPareto:
+        if name == "concentration" and explicit.cls is td.GeneralizedPareto:
             continue
         assert torch.autograd.gradcheck(
             total, parameters[name].clone().requires_grad_(), atol=1e-4, rtol=1e-4
