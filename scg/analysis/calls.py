@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from scg.analysis.densities import taken_apart
+from scg.analysis.invoke import black_box, callable_of
 from scg.analysis.known import ELEMENTWISE
-from scg.analysis.trace import Trace, black_box, callable_of, taken_apart
+from scg.analysis.trace import Trace
 from scg.laws import LAWS
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, Function, LogProb, Record, Sample

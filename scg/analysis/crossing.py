@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import is_elementwise, runner, signature, user_function
 from scg.analysis.influence import stochastic_plates
-from scg.analysis.trace import Trace, call, seen
+from scg.analysis.invoke import call, seen
+from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 

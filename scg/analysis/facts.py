@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from scg.analysis.crossing import crossings
+from scg.analysis.densities import Density
 from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import run_modes
 from scg.analysis.paths import Break, breaks, describe
-from scg.analysis.trace import Density, Trace, evaluate, other_than, plate_sizes, spread, undisturbed
+from scg.analysis.probing import other_than, spread, undisturbed
+from scg.analysis.sizes import plate_sizes
+from scg.analysis.trace import Trace, evaluate
 from scg.errors import GraphError, PlateError
 from scg.nodes.ir import IR
 from scg.nodes.records import Record

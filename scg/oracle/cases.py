@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from scg.analysis.trace import Density, Trace, evaluate, plate_sizes
+from scg.analysis.densities import Density
+from scg.analysis.sizes import plate_sizes
+from scg.analysis.trace import Trace, evaluate
 from scg.errors import GraphError
 from scg.nodes.ir import IR
 from scg.nodes.plates import positions

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Size, Tensor
 
-from scg.analysis.trace import Density
+from scg.analysis.densities import Density
 from scg.errors import GraphError
 from scg.laws import Law, Parameters
 from scg.nodes.records import Record

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from scg.analysis.trace import wrapped
+from scg.analysis.invoke import wrapped
 from scg.errors import GraphError, NonFiniteError, ScgError
 from scg.laws import Law
 from scg.nodes.ir import IR

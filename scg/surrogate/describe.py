@@ -10,7 +10,8 @@ from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import runner, user_function
 from scg.analysis.facts import Facts
-from scg.analysis.trace import seen, undisturbed
+from scg.analysis.invoke import seen
+from scg.analysis.probing import undisturbed
 from scg.laws import bind
 from scg.nodes.arguments import Ref
 from scg.nodes.records import Constant, Sample

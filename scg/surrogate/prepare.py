@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather
 from scg.analysis.influence import below
-from scg.analysis.trace import plate_sizes
+from scg.analysis.sizes import plate_sizes
 from scg.errors import PolicyError
 from scg.nodes.ir import IR
 from scg.noise import NoiseLayout, NoiseSpec, noise_layout

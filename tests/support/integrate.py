@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 import scg
-from scg.analysis.trace import Density, evaluate
+from scg.analysis.densities import Density
+from scg.analysis.trace import evaluate
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
 

@@ -1,0 +1,85 @@
+"""The law of one node and its parameters, laid out as leading plates, event and atom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from scg.analysis.invoke import call, callable_of, seen
+from scg.errors import PlateError
+from scg.laws import LAWS, Law, bind, law_for, law_of
+from scg.nodes.ir import IR
+from scg.nodes.records import Function, Record
+
+
+@dataclass(frozen=True)
+class Density:
+    """The law of a sample or log-probability node, and how its parameters are laid out.
+
+    ``parameters`` have the leading plates of the node if ``plated`` (none otherwise), then ``inner``
+    batch dimensions that belong to the node's event, of which ``missing`` were inserted, then the
+    dimensions of one atomic event.
+    """
+
+    law: Law
+    parameters: Mapping[str, Tensor]
+    inner: int
+    plated: Mapping[str, bool]
+    missing: Mapping[str, int]
+
+
+def make_density(ir: IR, values: Mapping[str, Any], record: Record, function: Function) -> Density:
+    """Return the law that a node's distribution makes of the values of its parents."""
+    dist = callable_of(ir, function)
+    plates = len(ir.layout[record.name])
+    args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
+    if isinstance(dist, type) and issubclass(dist, Distribution) and dist in LAWS:
+        law, given = call(record, _law_of_class, (dist, args, kwargs), {})
+        lead = _lead_of_arguments(ir, record, dist)
+    else:
+        law, given = call(record, taken_apart, (call(record, dist, args, kwargs),), {})
+        lead = dict.fromkeys(given, any(ir.layout[parent] for parent in record.arguments.names))
+    own = {
+        name: value.dim() - law.event_rank(name) - (plates if lead.get(name) else 0)
+        for name, value in given.items()
+    }
+    inner = max(own.values(), default=0)
+    if min(own.values(), default=0) < 0:
+        raise PlateError(
+            f"node '{record.name}' ({record.where}) lies in plates {ir.layout[record.name]}, but its "
+            f"distribution has batch shape {tuple(law.batch_shape(given))}: "
+            "keep the plates as leading dimensions"
+        )
+    plated = {name: bool(lead.get(name)) for name in given}
+    missing = {name: inner - own[name] for name in given}
+    parameters = {name: pad(value, plates * plated[name], missing[name]) for name, value in given.items()}
+    return Density(law, parameters, inner, plated, missing)
+
+
+def _law_of_class(
+    dist: type[Distribution], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Law, dict[str, Tensor]]:
+    return law_for(dist, bind(dist, args, kwargs))
+
+
+def taken_apart(dist: Distribution) -> tuple[Law, dict[str, Tensor]]:
+    """Return the law and the parameters of a live distribution, all of them with its batch dimensions."""
+    law, parameters = law_of(dist)
+    return law, law.expand(parameters, law.batch_shape(parameters))
+
+
+def pad(value: Tensor, lead: int, missing: int) -> Tensor:
+    """Insert ``missing`` size-1 dimensions after the ``lead`` leading ones, if there are any."""
+    if not lead or not missing:
+        return value
+    return value[(slice(None),) * lead + (None,) * missing]
+
+
+def _lead_of_arguments(ir: IR, record: Record, dist: type) -> dict[str, bool]:
+    """Say which constructor arguments of a distribution class carry the plates of a parent."""
+    marks = record.arguments.substitute(lambda name: bool(ir.layout[name]))
+    return {key: mark is True for key, mark in bind(dist, *marks).items()}
