@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ from torch.distributions import Distribution
 from scg import draw
 from scg.analysis.check import check
 from scg.errors import GraphError, PlateError
-from scg.nodes.arguments import Arguments, Ref
+from scg.nodes.arguments import Arguments, Ref, spelled
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store
+from scg.nodes.names import caller, check_name
 from scg.nodes.plates import Plate, plate_order, resolve_layout
 from scg.nodes.records import (
     Constant,
@@ -33,14 +32,6 @@ from scg.nodes.records import (
     identity,
     part,
 )
-
-PACKAGE = str(Path(__file__).parent)
-PROGRAM_NAMES = frozenset(
-    "self noise seed fx code explain draw prepare draw_noise is_pending check_values model_parameters "
-    "control_parameters controls constants policy samples keep points limit torch device inf nan "
-    "NoneType".split()
-)
-RESERVED = frozenset(dir(nn.Module())) | PROGRAM_NAMES
 
 Plates = str | Plate | tuple[str | Plate, ...] | list[str | Plate]
 
@@ -109,14 +100,14 @@ class Graph:
             value = torch.as_tensor(init)
             dtype = value.dtype if value.is_floating_point() else torch.get_default_dtype()
             init = nn.Parameter(value.detach().clone().to(dtype))
-        node = self._add(Param(name=name, plates=self._named(plates), where=_caller()))
+        node = self._add(Param(name=name, plates=self._named(plates), where=caller()))
         self._tensors[name] = init
         self._lifted[init] = name
         return node
 
     def input(self, name: str, *, plates: Plates = (), example: Any = None) -> Node:
         """Declare what the caller supplies at each run, best with an example of it."""
-        node = self._add(Input(name=name, plates=self._named(plates), where=_caller()))
+        node = self._add(Input(name=name, plates=self._named(plates), where=caller()))
         if example is not None:
             self._examples[name] = torch.as_tensor(example)
         return node
@@ -141,7 +132,7 @@ class Graph:
             Det(
                 name=base,
                 plates=None if plates is None else self._named(plates),
-                where=_caller(),
+                where=caller(),
                 arguments=self._arguments(base, args, parents),
                 fn=self._function(base, fn),
                 differentiable=differentiable,
@@ -167,7 +158,7 @@ class Graph:
             Sample(
                 name=name,
                 plates=None if plates is None else self._named(plates),
-                where=_caller(),
+                where=caller(),
                 arguments=self._arguments(name, args, parents),
                 dist=self._function(name, dist),
             )
@@ -184,7 +175,7 @@ class Graph:
                 )
             name = f"{dist.name}_log_prob"
             if name not in self._records:
-                self._add(LogProb(name=name, where=_caller(), value=dist.name, of=dist.name))
+                self._add(LogProb(name=name, where=caller(), value=dist.name, of=dist.name))
             return self[name]
         name = self._fresh("log_prob")
         arguments = self._arguments(name, args, parents)
@@ -194,7 +185,7 @@ class Graph:
             value = self._lift(f"{name}_value", torch.as_tensor(value))
         function = self._function(name, dist)
         return self._add(
-            LogProb(name=name, where=_caller(), value=value.name, dist=function, arguments=arguments)
+            LogProb(name=name, where=caller(), value=value.name, dist=function, arguments=arguments)
         )
 
     def cost(self, name: str, fn: Any, /, *args: Any, mixes: Plates = (), **parents: Any) -> Node:
@@ -203,7 +194,7 @@ class Graph:
         return self._add(
             Cost(
                 name=name,
-                where=_caller(),
+                where=caller(),
                 arguments=self._arguments(name, args, parents),
                 fn=self._function(name, call),
                 mixes=frozenset(self._named(mixes)),
@@ -214,7 +205,7 @@ class Graph:
         """Declare an operation on nodes under an automatic name."""
         name = self._fresh(getattr(fn, "__name__", "fn").strip("_"))
         arguments = self._arguments(name, args, kwargs)
-        return self._add(Det(name=name, where=_caller(), arguments=arguments, fn=Function(fn, label=name)))
+        return self._add(Det(name=name, where=caller(), arguments=arguments, fn=Function(fn, label=name)))
 
     # ---- what a graph knows
 
@@ -265,7 +256,7 @@ class Graph:
     # ---- declaring
 
     def _add(self, record: Record) -> Node:
-        self._check_name(record.name)
+        check_name(record.name)
         if record.name in self._records:
             raise GraphError(
                 f"the graph already has a node '{record.name}' (declared at "
@@ -273,14 +264,6 @@ class Graph:
             )
         self._records[record.name] = record
         return Node(self, record.name)
-
-    def _check_name(self, name: Any) -> None:
-        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-            raise GraphError(f"node names are Python identifiers, {name!r} is not")
-        if name in RESERVED or name.startswith("_"):
-            raise GraphError(
-                f"'{name}' is reserved for the program: choose another name, such as '{name}_node'"
-            )
 
     def _fresh(self, base: str) -> str:
         while True:
@@ -292,9 +275,7 @@ class Graph:
     def _part(self, name: str, whole: Node, index: int) -> Node:
         arguments = Arguments((Ref(whole.name), index))
         getitem = Function(part, label=name)
-        return self._add(
-            Det(name=name, where=_caller(), arguments=arguments, fn=getitem, differentiable=True)
-        )
+        return self._add(Det(name=name, where=caller(), arguments=arguments, fn=getitem, differentiable=True))
 
     def _named(self, plates: Plates) -> tuple[str, ...]:
         several = (plates,) if isinstance(plates, (str, Plate)) else tuple(plates)
@@ -322,29 +303,15 @@ class Graph:
         return Function(owner=owner, label=label)
 
     def _arguments(self, node: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
-        named = {key: self._template(f"{node}_{key}", value) for key, value in kwargs.items()}
-        several = tuple(self._template(f"{node}_{index}", value) for index, value in enumerate(args))
+        named = {key: spelled(f"{node}_{key}", value, self._leaf) for key, value in kwargs.items()}
+        several = tuple(spelled(f"{node}_{index}", value, self._leaf) for index, value in enumerate(args))
         return Arguments(several, named)
 
-    def _template(self, name: str, value: Any) -> Any:
+    def _leaf(self, name: str, value: Any) -> Any:
         if isinstance(value, Node):
             self._own(value, name)
             return Ref(value.name)
-        if isinstance(value, Tensor):
-            return Ref(self._lift(name, value).name)
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(
-                *(self._template(f"{name}_{key}", getattr(value, key)) for key in value._fields)
-            )
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._template(f"{name}_{i}", item) for i, item in enumerate(value))
-        if isinstance(value, dict):
-            return {key: self._template(f"{name}_{key}", item) for key, item in value.items()}
-        if isinstance(value, slice):
-            return slice(
-                *(self._template(f"{name}_{k}", getattr(value, k)) for k in ("start", "stop", "step"))
-            )
-        return value
+        return Ref(self._lift(name, value).name) if isinstance(value, Tensor) else value
 
     def _lift(self, name: str, value: Tensor) -> Node:
         """Keep a tensor that was written as a parent: a parameter if it is one, else a constant."""
@@ -359,18 +326,10 @@ class Graph:
         self._tensors[name] = value
         self._lifted[value] = name
         kind = Param if isinstance(value, nn.Parameter) else Constant
-        return self._add(kind(name=name, plates=(), where=_caller()))
+        return self._add(kind(name=name, plates=(), where=caller()))
 
     def _own(self, node: Node, reader: str) -> None:
         if node.graph is not self:
             raise GraphError(
                 f"'{reader}' reads node '{node.name}' of another graph: declare that node in this graph"
             )
-
-
-def _caller() -> str:
-    """Return ``file:line`` of the nearest frame outside this package."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -43,6 +43,9 @@ class Fixed(Template):
 
     transform: Transform
 
+    def __hash__(self) -> int:
+        return hash(type(self.transform))  # many transforms of torch compare by value and have no hash
+
     def build(self, parameters: Parameters) -> Transform:
         """The transform as it is."""
         return self.transform

@@ -34,6 +34,23 @@ def substitute(template: Any, leaf: Callable[[str], Any]) -> Any:
     return template
 
 
+def spelled(name: str, value: Any, leaf: Callable[[str, Any], Any]) -> Any:
+    """Turn nested arguments into a template: ``leaf(name, item)`` spells each item, named by its place.
+
+    >>> spelled("h", [1, {"k": 2}], lambda name, item: f"{name}={item}")
+    ['h_0=1', {'k': 'h_1_k=2'}]
+    """
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(spelled(f"{name}_{key}", getattr(value, key), leaf) for key in value._fields))
+    if isinstance(value, (list, tuple)):
+        return type(value)(spelled(f"{name}_{index}", item, leaf) for index, item in enumerate(value))
+    if isinstance(value, dict):
+        return {key: spelled(f"{name}_{key}", item, leaf) for key, item in value.items()}
+    if isinstance(value, slice):
+        return slice(*(spelled(f"{name}_{k}", getattr(value, k), leaf) for k in ("start", "stop", "step")))
+    return leaf(name, value)
+
+
 def references(template: Any) -> Iterator[str]:
     """Yield the name of every ``Ref`` in a nested template, left to right."""
     if isinstance(template, Ref):

@@ -1,0 +1,36 @@
+"""Names: which a node may have, and where in the user's code it was declared."""
+
+from __future__ import annotations
+
+import keyword
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from scg.errors import GraphError
+
+PACKAGE = str(Path(__file__).parent.parent)
+PROGRAM_NAMES = frozenset(
+    "self noise seed fx code explain draw prepare draw_noise is_pending check_values model_parameters "
+    "control_parameters controls constants policy samples keep points limit torch device inf nan "
+    "NoneType".split()
+)
+RESERVED = frozenset(dir(nn.Module())) | PROGRAM_NAMES
+
+
+def check_name(name: Any) -> None:
+    """Refuse a name that is no identifier, or that a program uses for itself."""
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise GraphError(f"node names are Python identifiers, {name!r} is not")
+    if name in RESERVED or name.startswith("_"):
+        raise GraphError(f"'{name}' is reserved for the program: choose another name, such as '{name}_node'")
+
+
+def caller() -> str:
+    """Return ``file:line`` of the nearest frame outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
