@@ -51,6 +51,7 @@ class Graph:
         self.name = name
         self._records: dict[str, Record] = {}
         self._plates: dict[str, Plate] = {}
+        self._described: set[str] = set()
         self._tensors: dict[str, Tensor] = {}
         self._modules: dict[str, nn.Module] = {}
         self._examples: dict[str, Tensor] = {}
@@ -76,8 +77,6 @@ class Graph:
     def __repr__(self) -> str:
         return f"<scg.Graph '{self.name}': {len(self._records)} nodes>"
 
-    # ---- leaves
-
     def plate(
         self,
         name: str,
@@ -91,6 +90,11 @@ class Graph:
         if not name.isidentifier():
             raise PlateError(f"plate names are Python identifiers, {name!r} is not")
         plate = Plate(name, size, reduce, ordered, discount)
+        if name in self._described and self._plates[name] != plate:
+            raise PlateError(
+                f"plate '{name}' is already declared as {self._plates[name]}: give all options in one g.plate"
+            )
+        self._described.add(name)
         self._plates[name] = plate
         return plate
 
@@ -111,8 +115,6 @@ class Graph:
         if example is not None:
             self._examples[name] = torch.as_tensor(example)
         return node
-
-    # ---- functions and draws
 
     def det(
         self,
@@ -188,7 +190,16 @@ class Graph:
             LogProb(name=name, where=caller(), value=value.name, dist=function, arguments=arguments)
         )
 
-    def cost(self, name: str, fn: Any, /, *args: Any, mixes: Plates = (), **parents: Any) -> Node:
+    def cost(
+        self,
+        name: str,
+        fn: Any,
+        /,
+        *args: Any,
+        differentiable: bool | None = None,
+        mixes: Plates = (),
+        **parents: Any,
+    ) -> Node:
         """Declare a term of the objective: a node, or ``fn(*args, **parents)``."""
         call, args = (identity, (fn,)) if isinstance(fn, Node) else (fn, args)
         return self._add(
@@ -197,6 +208,7 @@ class Graph:
                 where=caller(),
                 arguments=self._arguments(name, args, parents),
                 fn=self._function(name, call),
+                differentiable=differentiable,
                 mixes=frozenset(self._named(mixes)),
             )
         )
@@ -206,8 +218,6 @@ class Graph:
         name = self._fresh(getattr(fn, "__name__", "fn").strip("_"))
         arguments = self._arguments(name, args, kwargs)
         return self._add(Det(name=name, where=caller(), arguments=arguments, fn=Function(fn, label=name)))
-
-    # ---- what a graph knows
 
     def value_of(self, name: str) -> Tensor:
         """Return the tensor of a parameter node."""
@@ -253,8 +263,6 @@ class Graph:
     def _repr_svg_(self) -> str:
         return draw.svg(self.freeze())
 
-    # ---- declaring
-
     def _add(self, record: Record) -> Node:
         check_name(record.name)
         if record.name in self._records:
@@ -283,8 +291,9 @@ class Graph:
         if len(set(names)) < len(names):
             raise PlateError(f"plates {names} name a plate twice")
         for name in names:
-            if name not in self._plates:
-                self.plate(name)
+            if name not in self._plates and not name.isidentifier():
+                raise PlateError(f"plate names are Python identifiers, {name!r} is not")
+            self._plates.setdefault(name, Plate(name))
         return names
 
     def _function(self, node: str, fn: Callable[..., Any]) -> Function:

@@ -1,4 +1,4 @@
-"""Base noise: counter-based, keyed by (seed, stream, index), the same eager and compiled."""
+"""Base noise: one counter-based draw from a seed, laid out by node, the same eager and compiled."""
 
 from __future__ import annotations
 

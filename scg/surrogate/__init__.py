@@ -1,1 +1,1 @@
-"""."""
+"""From facts to a program: policy, estimators, lowering, running."""

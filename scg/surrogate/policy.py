@@ -12,7 +12,7 @@ from scg.errors import BiasedEstimatorError, EstimatorError, PolicyError
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost
 from scg.surrogate.describe import node_facts
-from scg.surrogate.estimators.base import Action, Estimator, NodeFacts
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy
 from scg.surrogate.estimators.registry import by_name, registry
 
 AUTO = "auto"
@@ -63,7 +63,7 @@ def _known(entry: PolicyEntry) -> PolicyEntry:
 
 
 def choose(
-    ir: IR, policy: Policy, facts: Callable[[str], NodeFacts], *, samples: int | None, allow_biased: bool
+    ir: IR, policy: Policy, facts: Callable[[str], NodeFacts], *, allow_biased: bool
 ) -> dict[str, Choice]:
     """Return the choice for every stochastic node; all refusals are reported together."""
     wanted = match(ir, policy)
@@ -104,8 +104,7 @@ def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> Esti
     reason = estimator.refuses(facts)
     if reason is None:
         return None
-    alternatives = _alternatives(facts)
-    ending = "" if "Use " in reason or "write " in reason else f". Use {alternatives}"
+    ending = "" if isinstance(reason, Remedy) else f". Use {_alternatives(facts)}"
     return EstimatorError(f"{estimator.name} cannot estimate '{facts.name}': {reason}{ending}")
 
 

@@ -130,9 +130,7 @@ def prepare(
 ) -> Prepared:
     """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later."""
     facts = checked(gather(ir, inputs))
-    choices = choose(
-        ir, policy, lambda name: node_facts(facts, name, samples), samples=samples, allow_biased=allow_biased
-    )
+    choices = choose(ir, policy, lambda name: node_facts(facts, name, samples), allow_biased=allow_biased)
     check_branches(facts, choices)
     learned = set()
     for name, choice in choices.items():

@@ -26,6 +26,7 @@ from scg.surrogate.ops import Noise
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Prepared, prepare
 
+SLICE = re.compile(r"slice\(None, None, None\)")
 FREED = re.compile(r";  \w+( = \w+)* = None$")
 
 
@@ -62,8 +63,6 @@ class Program(nn.Module):
         match(ir, options.policy)
         if all(name in ir.store.examples for name in ir.inputs):
             self.prepare()
-
-    # ---- running
 
     def forward(
         self,
@@ -177,8 +176,6 @@ class Program(nn.Module):
             store.examples,
         )
 
-    # ---- looking at it
-
     @property
     def is_pending(self) -> bool:
         """Whether nothing was emitted yet, for want of example inputs."""
@@ -199,7 +196,7 @@ class Program(nn.Module):
     @property
     def code(self) -> str:
         """The emitted program as Python text, in the graph's own names."""
-        lines = (FREED.sub("", line.rstrip()) for line in self.fx.code.splitlines())
+        lines = (SLICE.sub(":", FREED.sub("", line.rstrip())) for line in self.fx.code.splitlines())
         return "\n".join(line for line in lines if line) + "\n"
 
     @property
@@ -228,8 +225,6 @@ class Program(nn.Module):
             else ", ".join(f"{n}: {e.name}" for n, e in list(self.policy.items())[:8])
         )
         return f"<scg.Program of {len(self._ir)} nodes ({state})>"
-
-    # ---- what it holds
 
     def control_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that estimators train for themselves."""

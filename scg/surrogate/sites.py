@@ -47,6 +47,7 @@ class Frame:
         shape = torch.broadcast_shapes(credit.shape, value.shape[:lead])
         value = value.expand(shape + value.shape[lead:])
         detached = {name: leaf.detach() for name, leaf in self.full(parameters, value).items()}
+        below = {} if downstream is None else {"downstream": self._downstream(downstream, shape)}
         return Site(
             law=self.law,
             parameters=detached,
@@ -60,7 +61,7 @@ class Frame:
             context=tuple(item.detach() for item in context),
             controls=controls,
             training=controls is not None and controls.training,
-            downstream=self._downstream(downstream, shape),
+            **below,
         )
 
     def full(self, parameters: dict[str, Tensor], value: Tensor) -> dict[str, Tensor]:
@@ -85,10 +86,9 @@ class Frame:
         return total if weight is None else total * weight
 
     def _downstream(
-        self, downstream: Callable[[Tensor], Tensor] | None, shape: torch.Size
+        self, downstream: Callable[[Tensor], Tensor], shape: torch.Size
     ) -> Callable[[Tensor], Tensor]:
         def evaluate(points: Tensor) -> Tensor:
-            assert downstream is not None, "the estimator does not declare that it needs the graph below"
             with torch.no_grad():
                 return downstream(points).expand(torch.Size([len(points)]) + shape)
 

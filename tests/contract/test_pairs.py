@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -53,14 +54,15 @@ FEW = [
     for end in ENDS
     if end.law != "binomial" and end.instance.name not in ("score+normalise", "score+moving-average")
 ]
-"""Without those that differ from another by a constant: for graphs with plates."""
+"""Without those that differ from another by a constant: for larger graphs."""
 
 
 def needed(*instances: Instance) -> int | None:
     return max((i.samples for i in instances if i.samples is not None), default=None)
 
 
-UNPLATED = (shapes.chain, shapes.fork, shapes.join, shapes.diamond, shapes.direct)
+UNPLATED = (shapes.chain, shapes.fork, shapes.direct)
+TWO_ABOVE = (shapes.join, shapes.diamond)
 PLATED = (
     shapes.plated,
     shapes.summed,
@@ -71,9 +73,9 @@ PLATED = (
     shapes.ordered,
     shapes.mixing,
 )
-SMALL = (shapes.chain, shapes.direct, shapes.through_a_mean)
+SMALL = (shapes.chain, shapes.direct)
 """Where pairs of replicates are few enough to visit whatever the other node is."""
-LARGE = (shapes.ordered, shapes.mixing)
+LARGE = (shapes.summed, shapes.sum_added, shapes.aligned_and_aggregate, shapes.ordered, shapes.mixing)
 """Where they are so many that what compares replicates meets only itself."""
 
 
@@ -83,11 +85,22 @@ def affordable(make: Make, upper: End, lower: End) -> bool:
     return upper.law == lower.law == "bernoulli" and (make not in LARGE or upper == lower)
 
 
+Case = tuple[Make, End, End]
+
+
+def cases(makes: Sequence[Make], ends: Sequence[End]) -> list[Case]:
+    every = itertools.product(makes, ends, ends)
+    return [case for case in every if affordable(*case)]
+
+
+def named(several: Sequence[Case]) -> pytest.MarkDecorator:
+    ids = [f"{make.__name__}-{upper}-{lower}" for make, upper, lower in several]
+    return pytest.mark.parametrize(("make", "upper", "lower"), several, ids=ids)
+
+
 DEFAULT = [
     end for end in FEW if end.law != "normal" and end.instance.name in (*DISCRETE_ONCE, "enumerate+local")
 ]
-
-parametrised = pytest.mark.parametrize
 
 
 def policy(
@@ -128,7 +141,7 @@ def judge(
         is_simulated(shape.graph, program, expected)
 
 
-@named(cases(UNPLATED, ENDS))
+@named(cases(UNPLATED, ENDS) + cases(TWO_ABOVE, FEW))
 def test_a_pair_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower)
 
@@ -138,20 +151,19 @@ def test_a_pair_with_plates_is_exact(make: Make, upper: End, lower: End) -> None
     judge(make, upper, lower)
 
 
-@parametrised("end", ENDS, ids=str)
+@pytest.mark.parametrize("end", ENDS, ids=str)
 def test_what_lies_between_two_normals_is_exact(end: End) -> None:
     judge(shapes.between_normals, end, End(end.instance, "normal"))
 
 
-@parametrised("lower", FEW, ids=str)
-@parametrised("upper", FEW, ids=str)
-@parametrised("samples", [2, 3])
-def test_replicates_are_exact(upper: End, lower: End, samples: int) -> None:
-    judge(shapes.chain, upper, lower, samples=samples)
+@named(cases([shapes.chain], FEW))
+@pytest.mark.parametrize("samples", [2, 3])
+def test_replicates_are_exact(make: Make, upper: End, lower: End, samples: int) -> None:
+    judge(make, upper, lower, samples=samples)
 
 
-@parametrised("other", [end for end in ENDS if end.law == "bernoulli"], ids=str)
-@parametrised("make", (shapes.fork, shapes.join, shapes.diamond), ids=lambda make: make.__name__)
+@pytest.mark.parametrize("other", [end for end in ENDS if end.law == "bernoulli"], ids=str)
+@pytest.mark.parametrize("make", [shapes.fork, shapes.join, shapes.diamond], ids=lambda make: make.__name__)
 def test_a_baseline_that_reads_a_sibling_is_exact(make: Make, other: End) -> None:
     judge(make, other, End(INSTANCES["score+module"], "bernoulli"), sibling=True)
 
@@ -164,4 +176,4 @@ def test_a_pair_in_nested_plates_is_exact(make: Make, upper: End, lower: End) ->
 def test_every_shape_is_tested() -> None:
     functions = [f for f in vars(shapes).values() if inspect.isfunction(f)]
     made = {f for f in functions if "kinds" in inspect.signature(f).parameters}
-    assert made == {*UNPLATED, *PLATED, shapes.between_normals, shapes.nested, shapes.wide}
+    assert made == {*UNPLATED, *TWO_ABOVE, *PLATED, shapes.between_normals, shapes.nested, shapes.wide}

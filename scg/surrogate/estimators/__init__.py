@@ -1,1 +1,1 @@
-"""."""
+"""Gradient estimators, one file each; the registry finds them."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from scg.errors import EstimatorError
 from scg.laws import Law
 
 
@@ -26,6 +27,10 @@ class Action(Enum):
     BRANCHES = "branches"
 
 
+class Remedy(str):
+    """A reason to refuse that says itself what to write instead."""
+
+
 @dataclass(frozen=True, eq=False)
 class NodeFacts:
     """What is known of a stochastic node at compile time; an estimator decides on nothing else.
@@ -35,8 +40,7 @@ class NodeFacts:
     ``outcomes`` the size of one atomic support or None, ``samples`` the replicates or None.
     ``moving`` names a parameter on which the support depends. ``obstacle()`` describes the first path
     to a cost that is not known to be smooth, or is None; it is asked only when it matters.
-    ``has_mode`` tells whether the law knows its most likely value. ``context`` lists the shapes of what a
-    network of this node reads.
+    ``has_mode`` tells whether the law knows its most likely value.
     """
 
     name: str
@@ -49,7 +53,6 @@ class NodeFacts:
     obstacle: Callable[[], str | None]
     reaches_cost: bool
     has_mode: bool = True
-    context: tuple[tuple[int, ...], ...] = ()
     dtype: torch.dtype = torch.float32
 
     @property
@@ -83,7 +86,7 @@ class Site:
     context: tuple[Tensor, ...] = ()
     controls: nn.Module | None = None
     training: bool = False
-    downstream: Callable[[Tensor], Tensor] = field(default=lambda values: values)
+    downstream: Callable[[Tensor], Tensor] = field(default=lambda values: _undeclared())
 
     def distribution(self, parameters: dict[str, Tensor]) -> torch.distributions.Distribution:
         """Return the node's distribution with other parameters in place of its own."""
@@ -116,6 +119,10 @@ def names_of(context: Any) -> tuple[str, ...]:
     return tuple(item if isinstance(item, str) else item.name for item in several)
 
 
+def _undeclared() -> Tensor:
+    raise EstimatorError("the graph below was asked for by an estimator whose needs_downstream is False")
+
+
 class Estimator(ABC):
     """A gradient estimator for one stochastic node: a frozen dataclass whose fields are its options.
 
@@ -142,7 +149,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def refuses(self, facts: NodeFacts) -> str | None:
-        """Return why the estimator would be wrong at a node, and what to use, or None."""
+        """Return why the estimator would be wrong at a node, or None; a ``Remedy`` if it says what to do."""
 
     def controls(self, facts: NodeFacts) -> nn.Module | None:
         """Return a new module of what the estimator learns or remembers at a node, or None."""

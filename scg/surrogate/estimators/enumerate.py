@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Site
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy, Site
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Enumerate(Estimator):
             return f"the support of a {facts.law.family} is not finite"
         branches = facts.branches
         if not self.local and branches is not None and branches > self.limit:
-            return (
+            return Remedy(
                 f"it has {facts.outcomes}**{facts.elements} joint outcomes, over the limit of {self.limit}: "
                 f"write scg.Enumerate(local=True), which sets one element at a time, or raise limit="
             )

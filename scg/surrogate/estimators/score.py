@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
-from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Site, names_of
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy, Site, names_of
 
 BASELINES = ("moving-average", "leave-one-out", "self-critical")
 
@@ -52,12 +52,12 @@ class Score(Estimator):
     def refuses(self, facts: NodeFacts) -> str | None:
         """Refuse a support that moves with a parameter, and replicates that are not there."""
         if facts.moving is not None:
-            return (
+            return Remedy(
                 f"the support of its {facts.law.family} moves with parameter '{facts.moving}', which the "
                 f'score does not see. Use "reparam", or a distribution with a fixed support'
             )
         if self.baseline == "leave-one-out" and (facts.samples or 1) < 2:
-            return "leave-one-out compares replicates: compile with samples=2 or more"
+            return Remedy("leave-one-out compares replicates: compile with samples=2 or more")
         if self.baseline == "self-critical" and not facts.has_mode:
             return f"self-critical needs the most likely value, which a {facts.law.family} does not give"
         return None

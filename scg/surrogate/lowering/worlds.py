@@ -87,8 +87,6 @@ class World:
         self.draws: dict[str, tuple[str, Law]] = {}
         self.captured: dict[fx.Node, fx.Node] = {}
 
-    # ---- looking up
-
     def value(self, name: str) -> fx.Node:
         """Return the value of a node, or of the noise argument."""
         if name in self.values:
@@ -149,8 +147,6 @@ class World:
         """Give leading dimensions ``have`` size-1 dimensions for the rest of ``want``."""
         return self.emitter.index(value, insertion(have, want))
 
-    # ---- emitting
-
     def called(self, name: str) -> str:
         """Return the name of a line of this world."""
         return f"{name}{self.suffix}"
@@ -204,6 +200,8 @@ class World:
         emitter = self.emitter
         if function.owner is None:
             assert function.call is not None
+            if transform is None and isinstance(function.call, types.MethodDescriptorType):
+                return emitter.method(function.call.__name__, *args, name=name, **kwargs)
             if transform is None and is_library(function.call):
                 return emitter.call(function.call, *args, name=name, **kwargs)
             fn = function.call if transform is None else transform(function.call)
