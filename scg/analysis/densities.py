@@ -22,7 +22,7 @@ class Density:
 
     ``parameters`` have the leading plates of the node if ``plated`` (none otherwise), then ``inner``
     batch dimensions that belong to the node's event, of which ``missing`` were inserted, then the
-    dimensions of one atomic event.
+    dimensions of one atomic event, of which ``short`` were appended.
     """
 
     law: Law
@@ -30,6 +30,7 @@ class Density:
     inner: int
     plated: Mapping[str, bool]
     missing: Mapping[str, int]
+    short: Mapping[str, int]
 
 
 def make_density(ir: IR, values: Mapping[str, Any], record: Record, function: Function) -> Density:
@@ -43,21 +44,23 @@ def make_density(ir: IR, values: Mapping[str, Any], record: Record, function: Fu
     else:
         law, given = call(record, taken_apart, (call(record, dist, args, kwargs),), {})
         lead = dict.fromkeys(given, any(ir.layout[parent] for parent in record.arguments.names))
-    own = {
-        name: value.dim() - law.event_rank(name) - (plates if lead.get(name) else 0)
-        for name, value in given.items()
-    }
-    inner = max(own.values(), default=0)
-    if min(own.values(), default=0) < 0:
+    if any(lead.values()) and len(law.batch_shape(given)) < plates:
         raise PlateError(
             f"node '{record.name}' ({record.where}) lies in plates {ir.layout[record.name]}, but its "
             f"distribution has batch shape {tuple(law.batch_shape(given))}: "
             "keep the plates as leading dimensions"
         )
-    plated = {name: bool(lead.get(name)) for name in given}
+    plated = {name: bool(lead.get(name)) and value.dim() >= plates for name, value in given.items()}
+    short = {
+        name: max(law.event_rank(name) - value.dim() + plates * plated[name], 0)
+        for name, value in given.items()
+    }
+    atoms = {name: value[(..., *(None,) * short[name])] for name, value in given.items()}
+    own = {name: value.dim() - law.event_rank(name) - plates * plated[name] for name, value in atoms.items()}
+    inner = max(own.values(), default=0)
     missing = {name: inner - own[name] for name in given}
-    parameters = {name: pad(value, plates * plated[name], missing[name]) for name, value in given.items()}
-    return Density(law, parameters, inner, plated, missing)
+    parameters = {name: pad(value, plates * plated[name], missing[name]) for name, value in atoms.items()}
+    return Density(law, parameters, inner, plated, missing, short)
 
 
 def _law_of_class(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +50,22 @@ def sampled(law: Law, parameters: dict[str, Tensor], batch: torch.Size) -> Tenso
 
 
 @contextmanager
+def steady_generators(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
+    """Leave the generators of torch (on all devices), of Python and of NumPy, if in use, as they were."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.callback(random.setstate, random.getstate())
+        if (numpy := sys.modules.get("numpy")) is not None:
+            stack.callback(numpy.random.set_state, numpy.random.get_state())
+        yield
+
+
+@contextmanager
 def undisturbed(modules: Mapping[str, nn.Module], seed: int = 0) -> Iterator[None]:
     """Run probes under a fixed seed, and leave generators and buffers of modules as they were."""
     buffers = [buffer for module in modules.values() for buffer in module.buffers()]
     saved = [buffer.detach().clone() for buffer in buffers]
-    with torch.random.fork_rng(), torch.no_grad():
+    with steady_generators(), torch.no_grad():
         torch.manual_seed(seed)
         try:
             yield

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from scg.analysis.probing import steady_generators
 from scg.analysis.recording import Recorder
 
 
@@ -100,10 +101,7 @@ def undisturbed(modules: Iterable[nn.Module], device: torch.device) -> Iterator[
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-        stack.callback(random.setstate, random.getstate())
-        if (numpy := sys.modules.get("numpy")) is not None:
-            stack.callback(numpy.random.set_state, numpy.random.get_state())
+        stack.enter_context(steady_generators([device] if device.type == "cuda" else []))
         stack.callback(Distribution.set_default_validate_args, Distribution._validate_args)
         Distribution.set_default_validate_args(False)
         for part in parts:

@@ -17,7 +17,7 @@ def explain(ir: IR, prepared: Prepared | None, samples: int | None) -> str:
 
 
 def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[str]:
-    yield f"{len(ir)} nodes, {len(ir.samples)} stochastic, {len(ir.costs)} costs"
+    yield f"{_count(len(ir), 'node')}, {len(ir.samples)} stochastic, {_count(len(ir.costs), 'cost')}"
     if samples is not None:
         yield f"{samples} replicates of every stochastic node"
     if prepared is None:
@@ -48,11 +48,27 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
         return
     shown = [f"{cost}{_kept(ir, prepared, name, cost)}" for cost in charged[:6]]
     more = f" and {len(charged) - 6} more" if len(charged) > 6 else ""
-    evaluations = choice.estimator.evaluations(node_facts(facts, name, prepared.samples))
-    several = "s" if evaluations != 1 else ""
-    yield f"    charged with {', '.join(shown)}{more}; {evaluations} evaluation{several} below"
-    if choice.estimator.action is Action.THROUGH:
-        yield "    the value passes on with its gradient"
+    known = node_facts(facts, name, prepared.samples)
+    if choice.estimator.action is Action.CUT:
+        paid = _count(choice.estimator.evaluations(known), "evaluation")
+        yield f"    charged with {', '.join(shown)}{more}; {paid} below"
+    elif choice.estimator.action is Action.BRANCHES:
+        times = ", times those of other enumerated nodes that it meets" if _others(prepared, name) else ""
+        paid = f"{_count(known.branches or 1, 'branch', 'branches')}{times}"
+        yield f"    reaches {', '.join(shown)}{more}; {paid}, besides the sample"
+    else:
+        yield f"    reaches {', '.join(shown)}{more}; the value passes on with its gradient"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _others(prepared: Prepared, name: str) -> bool:
+    return any(
+        other != name and choice.estimator.action is Action.BRANCHES
+        for other, choice in prepared.choices.items()
+    )
 
 
 def _kept(ir: IR, prepared: Prepared, name: str, cost: str) -> str:

@@ -26,7 +26,7 @@ from scg.surrogate.ops import Noise
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Prepared, prepare
 
-SLICE = re.compile(r"slice\(None, None, None\)")
+INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
 FREED = re.compile(r";  \w+( = \w+)* = None$")
 
 
@@ -196,7 +196,7 @@ class Program(nn.Module):
     @property
     def code(self) -> str:
         """The emitted program as Python text, in the graph's own names."""
-        lines = (SLICE.sub(":", FREED.sub("", line.rstrip())) for line in self.fx.code.splitlines())
+        lines = (INDEX.sub(_index, FREED.sub("", line.rstrip())) for line in self.fx.code.splitlines())
         return "\n".join(line for line in lines if line) + "\n"
 
     @property
@@ -239,6 +239,12 @@ class Program(nn.Module):
         inputs = next(reversed(self._prepared.values())).inputs if self._prepared else None
         ir = replace(self._ir, store=self._live_store())
         return _restore, (ir, self._options, self.controls, inputs, self.training, self.check_values)
+
+
+def _index(found: re.Match[str]) -> str:
+    """Write an index of slices and new dimensions as a person would."""
+    inside = found.group(1).replace("slice(None, None, None)", ":").replace("Ellipsis", "...")
+    return f"[{inside.rstrip(', ')}]"
 
 
 def _seed(noise: SupportsIndex) -> int:

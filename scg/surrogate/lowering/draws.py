@@ -134,9 +134,12 @@ def _laid_out(
 ) -> fx.Node:
     """Give a parameter size-1 dimensions for the axes, plates and event dimensions that it lacks."""
     carried, have = lead
+    density = world.plan.facts.trace.densities[record.name]
+    if density.short[key]:
+        value = world.emitter.index(value, (..., *(None,) * density.short[key]))
     if not carried and not have:
         return value
-    missing = world.plan.facts.trace.densities[record.name].missing[key]
+    missing = density.missing[key]
     plates = positions(have, world.plan.ir.layout[record.name])
     front = (*positions(carried, axes), *plates) if carried else plates
     return world.emitter.index(value, trimmed((*front, *(None,) * missing)))

@@ -55,7 +55,7 @@ class Plan:
 
     def constant(self, name: str, value: Tensor) -> str:
         """Return the name under which the program holds a number; equal numbers of one name are shared."""
-        key = (name, value.dtype, value.item())
+        key = (name, value.dtype, value.item())  # of one element: what is larger is a node
         if key not in self.numbers:
             self.numbers[key] = f"{name}_{len(self.numbers) + 1}"
             self.constants[self.numbers[key]] = value
