@@ -24,7 +24,8 @@ LINE = re.compile(r"\s*(\w+)\s*=")
 class CheckedRun(fx.Interpreter):
     """Runs a program and raises, by node, for what is not finite or outside its constraint.
 
-    ``nodes`` maps lines to nodes, and ``draws`` the lines that draw to the node and its law.
+    ``nodes`` maps the lines that evaluate nodes to these, ``places`` every line that is a node's doing, and
+    ``draws`` the lines that draw to the node and its law.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class CheckedRun(fx.Interpreter):
         graph: fx.Graph,
         ir: IR,
         nodes: Mapping[str, str],
+        places: Mapping[str, str],
         draws: Mapping[str, tuple[str, Law]],
     ) -> None:
         """Prepare to run ``graph`` on what ``module`` holds."""
@@ -40,23 +42,21 @@ class CheckedRun(fx.Interpreter):
         self.extra_traceback = False
         self.ir = ir
         self.nodes = nodes
+        self.places = places
         self.draws = draws
 
     def run_node(self, line: fx.Node) -> Any:
         """Run one line, and check what it gave."""
-        name = self.nodes.get(line.name)
         if line.name in self.draws:
             self._constraints(line)
         try:
             value = super().run_node(line)
-        except ScgError:
-            raise
         except Exception as error:
-            if name is None:
+            if line.name not in self.places:
                 raise
-            raise wrapped(self.ir[name], error) from error
-        if name is not None:
-            self._finite(self.ir[name], value)
+            raise told(self.ir[self.places[line.name]], error) from error
+        if line.name in self.nodes:
+            self._finite(self.ir[self.nodes[line.name]], value)
         return value
 
     def _constraints(self, line: fx.Node) -> None:
@@ -77,15 +77,20 @@ class CheckedRun(fx.Interpreter):
                 raise NonFiniteError(f"{kind} '{record.name}' ({record.where}) is {found}: {advice}")
 
 
-def located(ir: IR, nodes: Mapping[str, str], error: Exception, filename: str) -> Exception:
+def told(record: Record, error: Exception) -> Exception:
+    """Return an error with the node that raised it, and the line where that was declared."""
+    if not isinstance(error, ScgError):
+        return wrapped(record, error)
+    return error if record.where in str(error) else type(error)(f"'{record.name}' ({record.where}): {error}")
+
+
+def located(ir: IR, places: Mapping[str, str], error: Exception, filename: str) -> Exception:
     """Return the error of a plain run with the name and line of the node that raised it, if it is known."""
-    if isinstance(error, ScgError):
-        return error
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == filename:
             found = LINE.match(linecache.getline(filename, trace.tb_lineno))
-            if found is not None and found.group(1) in nodes:
-                return wrapped(ir[nodes[found.group(1)]], error)
+            if found is not None and found.group(1) in places:
+                return told(ir[places[found.group(1)]], error)
         trace = trace.tb_next
     return error

@@ -41,7 +41,7 @@ class Prepared:
     choices: Mapping[str, Choice]
     samples: int | None
     keep: tuple[str, ...]
-    learned: frozenset[str]
+    learned: Mapping[str, bool]
     inputs: Mapping[str, Tensor]
     emitted: dict[bool, Emitted] = field(default_factory=dict)
     _layouts: dict[tuple[int, ...], NoiseLayout] = field(default_factory=dict)
@@ -132,16 +132,16 @@ def prepare(
     facts = checked(gather(ir, inputs))
     choices = choose(ir, policy, lambda name: node_facts(facts, name, samples), allow_biased=allow_biased)
     check_branches(facts, choices)
-    learned = set()
+    learned: dict[str, bool] = {}
     for name, choice in choices.items():
         _check_context(ir, name, choice)
         made = choice.estimator.controls(node_facts(facts, name, samples))
         if made is not None:
-            learned.add(name)
             if name not in controls:
                 controls[name] = made
+            learned[name] = any(True for _ in controls[name].parameters())
     _check_groups(ir, controls)
-    return Prepared(ir, facts, choices, samples, keep, frozenset(learned), dict(inputs))
+    return Prepared(ir, facts, choices, samples, keep, learned, dict(inputs))
 
 
 def _check_context(ir: IR, name: str, choice: Choice) -> None:

@@ -81,9 +81,8 @@ class Program(nn.Module):
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
         arguments = [inputs[name] for name in self._ir.inputs]
         if self.check_values or not emitted.has_run:
-            run = CheckedRun(
-                self, emitted.lowered.graph, self._ir, emitted.lowered.names, emitted.lowered.draws
-            )
+            lowered = emitted.lowered
+            run = CheckedRun(self, lowered.graph, self._ir, lowered.nodes, lowered.places, lowered.draws)
             outputs = run.run(*arguments, given)
             emitted.has_run = True
             plain: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in outputs.items()}
@@ -91,7 +90,7 @@ class Program(nn.Module):
         try:
             return Estimate(**emitted.run(self, *arguments, given))
         except Exception as error:
-            told = located(self._ir, emitted.lowered.names, error, emitted.filename)
+            told = located(self._ir, emitted.lowered.places, error, emitted.filename)
             if told is error:
                 raise
             raise told from error

@@ -562,3 +562,34 @@ def test_long_chains_do_not_recurse() -> None:
     assert len(repr(p)) < 500
     for other in (q, r):
         assert torch.allclose(gradients(other, seed=0)["theta"], expected["theta"])
+
+
+def test_errors_of_an_estimator_name_its_node() -> None:
+    g = scg.Graph()
+    t = g.param("t", torch.zeros(1))
+    g.cost("c", g.sample("k", Bernoulli, logits=t.sum(-1)) * 2.0)
+    with pytest.raises(scg.EstimatorError, match="'k' .*one value for each of 1 plate elements"):
+        scg.compile(g, policy=scg.Score(nn.Linear(1, 2), context="t"))()
+    program = scg.compile(g, policy=scg.Score(nn.Linear(3, 1), context="t"))
+    with pytest.raises(scg.GraphError, match="node 'k' .*mat1 and mat2"):
+        program()
+
+
+def test_joint_outcomes_over_the_limit_are_refused_at_a_larger_batch() -> None:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.input("x", plates="batch", example=torch.zeros(3)))
+    g.cost("c", g.det("m", lambda b: b.mean(0), b, plates=()))
+    program = scg.compile(g, policy="enumerate")
+    program(x=torch.zeros(4))
+    with pytest.raises(scg.EstimatorError, match=r"'b' .*2\*\*30 joint outcomes"):
+        program(x=torch.zeros(30))
+
+
+def test_a_cost_may_be_a_black_box() -> None:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("t", 0.3))
+    g.cost("c", lambda b: float(b.numpy()) * 3.0, b, differentiable=False)
+    for parameter in g.parameters():
+        scg.compile(g, policy="enumerate")().loss.backward()
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, scg.exact_gradient(g)["t"])

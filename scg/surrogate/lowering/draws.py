@@ -223,7 +223,7 @@ def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node,
         return joint_mass(law, parameters, apart, len(axes), inner)
 
     support = law_op(world, law, "branches", outcomes, limit)
-    values = emitter.call(support, given, apart, at_once, name=world.called(name))
+    values = emitter.placed(name, emitter.call(support, given, apart, at_once, name=world.called(name)))
     weigh = law_op(world, law, "mass", mass, len(axes), inner)
     masses = emitter.call(weigh, given, apart, name=f"{name}_mass")
     return values, masses, (*axes, axis, *plates)

@@ -20,6 +20,7 @@ class Emitter:
     def __init__(self) -> None:
         """Start an empty function."""
         self.graph = fx.Graph()
+        self.places: dict[str, str] = {}
         self._indexed: dict[tuple[fx.Node, str], fx.Node] = {}
         self._ops: dict[Any, Callable[..., Any]] = {}
 
@@ -40,6 +41,11 @@ class Emitter:
     def call(self, fn: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> fx.Node:
         """Call a function."""
         return self.graph.create_node("call_function", fn, args, kwargs, name=name)
+
+    def placed(self, node: str, value: fx.Node) -> fx.Node:
+        """Note that a line is the doing of a node, for errors."""
+        self.places[value.name] = node
+        return value
 
     def method(self, method: str, *args: Any, name: str | None = None, **kwargs: Any) -> fx.Node:
         """Call a Tensor method on the first argument."""

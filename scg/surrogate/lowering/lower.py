@@ -30,13 +30,15 @@ from scg.surrogate.policy import Choice
 class Lowered:
     """An emitted program: its graph, and the tensors it holds besides those of the user's graph.
 
-    ``names`` maps each line back to the node it evaluates, ``draws`` each line that draws to the node and
+    ``nodes`` maps lines to the nodes they evaluate, ``places`` also those of a node's branches and estimator,
+    ``draws`` each line that draws to the node and
     its law, ``modes`` each node to its run mode.
     """
 
     graph: fx.Graph
     constants: Mapping[str, Tensor]
-    names: Mapping[str, str]
+    nodes: Mapping[str, str]
+    places: Mapping[str, str]
     draws: Mapping[str, tuple[str, Law]]
     modes: Mapping[str, str]
 
@@ -47,7 +49,7 @@ def lower(
     *,
     samples: int | None,
     keep: Sequence[str],
-    learned: frozenset[str],
+    learned: Mapping[str, bool],
     gradients: bool = True,
 ) -> Lowered:
     """Emit the program: the sampled objective, and with ``gradients`` a backward that is unbiased.
@@ -67,7 +69,8 @@ def lower(
     if loss is not None and gradients:
         loss = _surrogate(world, loss)
     _output(world, loss, keep)
-    return Lowered(emitter.graph, plan.constants, _lines(world), world.draws, plan.modes)
+    nodes = _lines(world)
+    return Lowered(emitter.graph, plan.constants, nodes, {**emitter.places, **nodes}, world.draws, plan.modes)
 
 
 def _lines(world: World) -> dict[str, str]:
@@ -81,7 +84,7 @@ def _lines(world: World) -> dict[str, str]:
 
 
 def make_plan(
-    facts: Facts, choices: Mapping[str, Choice], samples: int | None, learned: frozenset[str]
+    facts: Facts, choices: Mapping[str, Choice], samples: int | None, learned: Mapping[str, bool]
 ) -> Plan:
     """Return what lowering reads, with a run mode for each function that meets an added dimension."""
     ir = facts.ir
@@ -93,7 +96,16 @@ def make_plan(
     widened = [name for name in ir if not varying.isdisjoint(ir[name].arguments.names)] if several else []
     modes = facts.modes(widened, varying) if widened else {}
     return Plan(
-        ir, facts, choices, samples, axes, modes, varying, facts.useful, learned, learnable(ir, choices), {}
+        ir=ir,
+        facts=facts,
+        choices=choices,
+        samples=samples,
+        axes=axes,
+        modes=modes,
+        varying=varying,
+        useful=facts.useful,
+        learned=learned,
+        learnable=learnable(ir, choices),
     )
 
 

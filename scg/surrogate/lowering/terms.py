@@ -57,13 +57,16 @@ class Terms:
         if type(estimator).factor is Estimator.factor:
             given = parameters(world, self._record(name), world.axes_of(name))
             shown = emitter.shown(f"{name}_surrogate", None, inquiry.inner)
-            self._scalars.append(emitter.call(shown, site, given, name=f"{name}_surrogate"))
+            line = emitter.call(shown, site, given, name=f"{name}_surrogate")
+            self._scalars.append(emitter.placed(name, line))
         else:
             shown = emitter.shown(f"{estimator.name}_factor", name, inquiry.factor)
-            self._score(world, name, emitter.call(shown, site, name=f"{name}_factor"), lead)
-        if name in self.plan.learned and type(estimator).objective is not Estimator.objective:
+            factor = emitter.placed(name, emitter.call(shown, site, name=f"{name}_factor"))
+            self._score(world, name, factor, lead)
+        if self.plan.learned.get(name) and type(estimator).objective is not Estimator.objective:
             shown = emitter.shown(f"{estimator.name}_controls", name, inquiry.descend)
-            self._scalars.append(emitter.call(shown, site, name=f"{name}_controls"))
+            line = emitter.call(shown, site, name=f"{name}_controls")
+            self._scalars.append(emitter.placed(name, line))
 
     def total(self) -> fx.Node | None:
         """Append the sum of all terms, or nothing if there are none."""
@@ -118,7 +121,7 @@ class Terms:
         shown = emitter.shown(f"{name}_site", None, inquiry.frame.site)
         noise = noise_of(world, self._record(name), world.axes_of(name))
         arguments = (given, noise, world.value(name), credit, weight, context, controls, evaluate)
-        return emitter.call(shown, *arguments, name=f"{name}_site")
+        return emitter.placed(name, emitter.call(shown, *arguments, name=f"{name}_site"))
 
     def _context(self, world: World, name: str, estimator: Estimator, lead: Labels) -> tuple[fx.Node, ...]:
         """Return what the estimator's network reads, with size-1 dimensions where it lacks one."""

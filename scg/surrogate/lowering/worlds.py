@@ -35,9 +35,10 @@ class Plan:
     """What every part of lowering reads.
 
     ``axes`` are the added dimensions in their one order, ``modes`` how each function takes them,
-    ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``learned`` names the
-    nodes whose estimators have controls, ``learnable`` the samples whose parameters may need a gradient;
-    ``constants`` collects the numbers that the program has to hold, ``numbers`` their names.
+    ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``learned`` says
+    of nodes whose estimators have controls whether these have parameters, ``learnable`` names the samples
+    whose parameters may need a gradient; ``constants`` collects the numbers that the program has to
+    hold, ``numbers`` their names.
     """
 
     ir: IR
@@ -48,7 +49,7 @@ class Plan:
     modes: Mapping[str, str]
     varying: frozenset[str]
     useful: frozenset[str]
-    learned: frozenset[str]
+    learned: Mapping[str, bool]
     learnable: frozenset[str]
     constants: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[tuple[str, torch.dtype, float], str] = field(default_factory=dict)
