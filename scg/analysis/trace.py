@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,17 +36,14 @@ Draw = Callable[[Record, Density, torch.Size], Tensor]
 
 
 def evaluate(
-    ir: IR, inputs: Mapping[str, Tensor], draw: Draw, fixed: Mapping[str, Any] | None = None
+    ir: IR, inputs: Mapping[str, Tensor], draw: Draw, fixed: Mapping[str, Any] = MappingProxyType({})
 ) -> Trace:
-    """Evaluate every node in order; nodes named in ``fixed`` take the given value instead."""
+    """Evaluate every node in order; nodes in ``fixed``, which are not stochastic, have the given value."""
     trace = Trace(sizes=plate_sizes(ir, inputs))
     for record in ir.records():
-        if fixed is not None and record.name in fixed and not isinstance(record, Sample):
-            trace.values[record.name] = fixed[record.name]
-            continue
-        trace.values[record.name] = _value(ir, trace, record, inputs, draw)
-        if fixed is not None and record.name in fixed:
-            trace.values[record.name] = fixed[record.name]
+        given = record.name in fixed
+        value = fixed[record.name] if given else _value(ir, trace, record, inputs, draw)
+        trace.values[record.name] = value
     return trace
 
 

@@ -45,8 +45,15 @@ class Program(nn.Module):
 
     check_values: bool = False
 
-    def __init__(self, ir: IR, options: Options) -> None:
-        """Hold the parameters and modules of a graph under the graph's names, and prepare on its examples."""
+    def __init__(
+        self,
+        ir: IR,
+        options: Options,
+        *,
+        controls: nn.ModuleDict | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Hold what a graph holds, under its names, and prepare on ``inputs`` or on all of its examples."""
         super().__init__()
         self._ir = ir
         self._options = options
@@ -59,9 +66,11 @@ class Program(nn.Module):
         for name, module in ir.store.modules.items():
             self.add_module(name, module)
         self.constants = nn.Module()
-        self.controls = nn.ModuleDict()
+        self.controls = nn.ModuleDict() if controls is None else controls
         match(ir, options.policy)
-        if all(name in ir.store.examples for name in ir.inputs):
+        if inputs is not None:
+            self._prepared_for(inputs)
+        elif all(name in ir.store.examples for name in ir.inputs):
             self.prepare()
 
     def forward(
@@ -261,20 +270,12 @@ def _restore(
     controls: nn.ModuleDict,
     inputs: Mapping[str, Tensor] | None,
     training: bool,
-    check: bool,
+    check_values: bool,
 ) -> Program:
     """Build a program again, with the controls it had learned."""
-    program = Program.__new__(Program)
-    nn.Module.__init__(program)
-    pending = replace(ir, store=replace(ir.store, examples={}))
-    Program.__init__(program, pending if ir.inputs else ir, options)
-    program._ir = ir
-    program.controls = controls
+    program = Program(ir, options, controls=controls, inputs=inputs)
     program.training = training
-    program.check_values = check
-    program._prepared.clear()
-    if inputs is not None:
-        program._prepared_for(inputs)
+    program.check_values = check_values
     return program
 
 
