@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.nn.functional import softplus, threshold
 
-from scg.laws.law import Law, Noise, Parameters, violation
+from scg.laws.finite import Finite
+from scg.laws.law import Parameters, violation
 from scg.laws.numbers import INFINITY, log_both, logistic, weighted, wide
 
 
 @dataclass(frozen=True)
-class Bernoulli(Law):
+class Bernoulli(Finite):
     """``b = 1[z > 0]`` with ``z = logits + log u - log(1 - u)``; ``given`` names the parameter."""
-
-    given: Literal["probs", "logits"]
 
     @property
     def family(self) -> str:
         """Readable name."""
         return "Bernoulli"
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """``("probs",)`` or ``("logits",)``."""
-        return (self.given,)
-
-    @property
-    def noise(self) -> Noise:
-        """Uniform."""
-        return "uniform"
-
-    @property
-    def finite(self) -> bool:
-        """Two values."""
-        return True
-
-    @property
-    def discrete(self) -> bool:
-        """Atoms at 0 and 1."""
-        return True
 
     def logits(self, parameters: Parameters) -> Tensor:
         """``log p - log(1 - p)``: infinite, without a gradient, where p is exactly 0 or 1."""

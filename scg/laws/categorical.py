@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Size, Tensor
 from torch import distributions as td
 from torch.nn.functional import one_hot, threshold
 
-from scg.laws.law import Law, Noise, Parameters, violation
+from scg.laws.finite import Finite
+from scg.laws.law import Parameters, violation
 from scg.laws.numbers import INFINITY, gumbel, wide
 
 
@@ -23,36 +23,15 @@ def log_simplex(probs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Categorical(Law):
+class Categorical(Finite):
     """``argmax(log p + G)`` with Gumbel noise; ``given`` names the parameter, ``[batch..., n]``."""
 
-    given: Literal["probs", "logits"]
     one_hot: bool = False
 
     @property
     def family(self) -> str:
         """Readable name."""
         return "OneHotCategorical" if self.one_hot else "Categorical"
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """``("probs",)`` or ``("logits",)``."""
-        return (self.given,)
-
-    @property
-    def noise(self) -> Noise:
-        """Uniform, one for each outcome."""
-        return "uniform"
-
-    @property
-    def finite(self) -> bool:
-        """``n`` values."""
-        return True
-
-    @property
-    def discrete(self) -> bool:
-        """Atoms."""
-        return True
 
     @property
     def value_rank(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +10,8 @@ from torch import distributions as td
 
 from scg.laws.categorical import log_simplex
 from scg.laws.elementary import Formulas
-from scg.laws.law import Law, Noise, Parameters, violation
+from scg.laws.finite import Finite
+from scg.laws.law import Parameters, violation
 from scg.laws.numbers import log_both, log_both_of_logits, weighted, wide
 
 
@@ -61,36 +61,15 @@ def _multinomial_log_prob(p: Parameters, value: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Binomial(Law):
+class Binomial(Finite):
     """Inverse CDF over ``0 ... total_count``; ``given`` names the parameter."""
 
-    given: Literal["probs", "logits"]
     total_count: int
 
     @property
     def family(self) -> str:
         """Readable name."""
         return "Binomial"
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """``("probs",)`` or ``("logits",)``."""
-        return (self.given,)
-
-    @property
-    def noise(self) -> Noise:
-        """Uniform."""
-        return "uniform"
-
-    @property
-    def finite(self) -> bool:
-        """``total_count + 1`` values."""
-        return True
-
-    @property
-    def discrete(self) -> bool:
-        """Atoms."""
-        return True
 
     def _full(self, parameters: Parameters) -> dict[str, Tensor]:
         given = wide(parameters[self.given])
