@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from scg.analysis.densities import Density, make_density, pad
 from scg.analysis.invoke import black_box, call, callable_of, seen
 from scg.analysis.sizes import placed, plate_sizes
+from scg.laws import sum_event
 from scg.nodes.ir import IR
 from scg.nodes.records import Constant, Det, Input, LogProb, Param, Record, Sample
 
@@ -93,4 +94,4 @@ def _log_prob(ir: IR, trace: Trace, record: LogProb) -> Tensor:
     lead = plates if ir.layout[record.value] else 0
     value = pad(value, lead, density.inner - (value.dim() - density.law.value_rank - lead))
     result: Tensor = call(record, density.law.log_prob, (dict(density.parameters), value), {})
-    return result.flatten(plates).sum(-1) if result.dim() > plates else result
+    return sum_event(result, plates)

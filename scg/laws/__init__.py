@@ -3,7 +3,7 @@
 from scg.laws.bernoulli import Bernoulli
 from scg.laws.build import bind, law_for, law_of
 from scg.laws.categorical import Categorical
-from scg.laws.law import Law, Parameters
+from scg.laws.law import Law, Parameters, sum_event
 from scg.laws.registry import LAWS
 
-__all__ = ["LAWS", "Bernoulli", "Categorical", "Law", "Parameters", "bind", "law_for", "law_of"]
+__all__ = ["LAWS", "Bernoulli", "Categorical", "Law", "Parameters", "bind", "law_for", "law_of", "sum_event"]

@@ -152,6 +152,15 @@ class Law(ABC):
         """The torch distribution with these parameters, without validation."""
 
 
+def sum_event(tensor: Tensor, lead: int) -> Tensor:
+    """Sum over all but the ``lead`` leading dims.
+
+    >>> sum_event(torch.ones(2, 3, 4), 1)
+    tensor([12., 12.])
+    """
+    return tensor.flatten(lead).sum(-1) if tensor.dim() > lead else tensor
+
+
 def violation(name: str, constraint: constraints.Constraint, tensor: Tensor) -> str | None:
     """Say that ``tensor`` is outside ``constraint``, with the first offending entry.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
-from scg.laws import Law
+from scg.laws import Law, sum_event
 from scg.noise import substream
 
 
@@ -41,8 +42,7 @@ def replay(
 
 def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tensor) -> Tensor:
     """Return log p(value), summed over all but the leading dimensions."""
-    result = law.log_prob(parameters, value)
-    return result.flatten(lead).sum(-1) if result.dim() > lead else result
+    return sum_event(law.log_prob(parameters, value), lead)
 
 
 def joint_support(
@@ -54,20 +54,22 @@ def joint_support(
     elements are set one by one, else 1; and its size where they are set at once, else 1.
     """
     support = law.support(parameters)
-    count = 1
-    for size in apart:
-        count *= size
+    count = math.prod(apart)
     if len(support) ** count > limit:
         raise EstimatorError(
             f"{len(support)}**{count} joint outcomes are over the limit of {limit}: "
             "use scg.Enumerate(local=True), which sets one element at a time, or raise limit="
         )
-    codes = torch.arange(len(support) ** count, device=support.device)
-    powers = len(support) ** torch.arange(count, device=support.device)
-    digits = (codes[:, None] // powers) % len(support)
-    values = support[digits.view(len(codes), *apart)]
+    values = support[_digits(len(support), apart, support.device)]
     shape = [a * t for a, t in zip(apart, together, strict=True)]
-    return values.expand(len(codes), *shape, *support.shape[1:])
+    return values.expand(len(values), *shape, *support.shape[1:])
+
+
+def _digits(base: int, places: Sequence[int], device: torch.device) -> Tensor:
+    """Return every way to fill a block of shape ``places`` with digits of a base, [n, *places]."""
+    count = math.prod(places)
+    codes = torch.arange(base**count, device=device)
+    return ((codes[:, None] // base ** torch.arange(count, device=device)) % base).view(-1, *places)
 
 
 def joint_mass(
@@ -81,16 +83,11 @@ def joint_mass(
     rank = axes + len(apart)
     mass = mass[(slice(None), *(None,) * (rank - (mass.dim() - 1)))]
     size = len(mass)
-    widths = list(apart)
-    full = [w if w > 1 else mass.shape[1 + axes + i] for i, w in enumerate(widths)]
+    full = [width if width > 1 else mass.shape[1 + axes + i] for i, width in enumerate(apart)]
     mass = mass.expand(size, *mass.shape[1 : 1 + axes], *full)
-    count = 1
-    for width in apart:
-        count *= width
-    codes = torch.arange(size**count, device=mass.device)
-    powers = size ** torch.arange(count, device=mass.device)
-    digits = ((codes[:, None] // powers) % size).view(len(codes), *(1,) * axes, *apart)
-    picked = torch.gather(mass, 0, digits.expand(len(codes), *mass.shape[1:]))
+    digits = _digits(size, apart, mass.device)
+    digits = digits.view(len(digits), *(1,) * axes, *apart)
+    picked = torch.gather(mass, 0, digits.expand(len(digits), *mass.shape[1:]))
     for index, width in enumerate(apart):
         if width > 1:
             picked = picked.prod(1 + axes + index, keepdim=True)

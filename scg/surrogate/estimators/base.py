@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
-from scg.laws import Law
+from scg.laws import Law, sum_event
 
 
 class Action(Enum):
@@ -94,8 +94,7 @@ class Site:
 
     def log_prob(self, parameters: dict[str, Tensor], value: Tensor) -> Tensor:
         """Return log p(value) [*lead], summed over the event."""
-        result = self.law.log_prob(parameters, value)
-        return result.flatten(self.lead).sum(-1) if result.dim() > self.lead else result
+        return sum_event(self.law.log_prob(parameters, value), self.lead)
 
     def score(self, value: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Return weight * dlog p(value) / d(parameter) for each parameter, element by element."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
+from scg.laws import sum_event
 from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy, Site, names_of
 
 BASELINES = ("moving-average", "leave-one-out", "self-critical")
@@ -105,7 +106,7 @@ class Score(Estimator):
         if not isinstance(self.baseline, nn.Module):
             return None
         score = site.score(site.value, torch.ones_like(site.credit))
-        size = sum(_square(part, site.lead) for part in score.values())
+        size = sum(sum_event(part.square(), site.lead) for part in score.values())
         residual = site.credit - self._baseline(site)
         if self.normalise:
             assert isinstance(site.controls, Memory)
@@ -146,11 +147,6 @@ def predicted(net: nn.Module, context: tuple[Tensor, ...], lead: torch.Size) -> 
             f"this one gave shape {tuple(value.shape)}"
         )
     return value.reshape(lead)
-
-
-def _square(part: Tensor, lead: int) -> Tensor:
-    """Return the squared length of a gradient over its event dimensions."""
-    return part.square().flatten(lead).sum(-1) if part.dim() > lead else part.square()
 
 
 class Memory(nn.Module):
