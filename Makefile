@@ -1,11 +1,13 @@
 # make demo: draw the example graphs and hold estimates against exact gradients, into out/
 # make test: lint, check types and run the tests
+# make fuzz: hold many more random graphs against exact gradients
+# make bench: print how compiling grows, and a step against the same loop by hand
 # make docs: bring the outputs shown in the documentation up to date
 PYTHON ?= python3
 BIN := .venv/bin
 
 .NOTPARALLEL:
-.PHONY: demo test docs clean
+.PHONY: demo test fuzz bench docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m scg demo --out out
@@ -15,6 +17,13 @@ test: .venv/test.stamp
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy scg
 	$(BIN)/python -m pytest -n 2 -q
+
+fuzz: .venv/test.stamp
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_random_graphs.py
+
+bench: .venv/demo.stamp
+	$(BIN)/python benchmarks/compile_growth.py
+	$(BIN)/python benchmarks/chain_step.py
 
 docs: .venv/test.stamp
 	PYTHONPATH=. $(BIN)/python tests/docs/blocks.py

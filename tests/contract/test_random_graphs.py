@@ -158,7 +158,7 @@ def drawn(seed: int) -> Sketch:
     return sketch
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(st.integers(0, 2**32))
 def test_the_integrated_gradient_is_exact(seed: int) -> None:
     sketch = drawn(seed)
