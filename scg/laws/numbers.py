@@ -15,12 +15,6 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALVES else tensor
 
 
-def safe_log(tensor: Tensor) -> Tensor:
-    """``log x``, and -inf with a zero gradient at 0."""
-    zero = tensor == 0
-    return torch.where(zero, -INFINITY, torch.log(torch.where(zero, 1.0, tensor)))
-
-
 def log_both(probs: Tensor) -> tuple[Tensor, Tensor]:
     """``(log p, log(1 - p))``, with zero gradients where p is exactly 0 or 1."""
     zero, one = probs == 0, probs == 1

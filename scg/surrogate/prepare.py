@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +118,21 @@ class Prepared:
             run.__globals__.update(unwrapped(run.__globals__))
             self.emitted[gradients] = Emitted(lowered, module, run, run.__code__.co_filename)
         return self.emitted[gradients]
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python's cycle collector from scanning, again and again, what the pipeline makes and keeps.
+
+    Its scans grow with the graph and would make the time of the pipeline grow faster than the graph.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def prepare(

@@ -24,7 +24,7 @@ from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.explain import explain
 from scg.surrogate.ops import Noise
 from scg.surrogate.policy import Policy, match
-from scg.surrogate.prepare import Prepared, prepare
+from scg.surrogate.prepare import Prepared, collector_paused, prepare
 
 INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
 FREED = re.compile(r";  \w+( = \w+)* = None$")
@@ -150,16 +150,17 @@ class Program(nn.Module):
         if key not in self._prepared:
             ir = replace(self._ir, store=self._live_store())
             options = self._options
-            prepared = prepare(
-                ir,
-                inputs,
-                options.policy,
-                samples=options.samples,
-                keep=options.keep,
-                allow_biased=options.allow_biased,
-                controls=self.controls,
-            )
-            prepared.surrogate(self)
+            with collector_paused():
+                prepared = prepare(
+                    ir,
+                    inputs,
+                    options.policy,
+                    samples=options.samples,
+                    keep=options.keep,
+                    allow_biased=options.allow_biased,
+                    controls=self.controls,
+                )
+                prepared.surrogate(self)
             self._prepared[key] = prepared
         return self._prepared[key]
 
