@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "scg.surrogate.estimators": ("scg.surrogate.estimators", "scg.laws", "scg.errors"),
     "scg.surrogate.lowering": (
         "scg.surrogate.lowering",
+        "scg.surrogate.controls",
         "scg.surrogate.estimators.base",
+        "scg.surrogate.estimators.site",
         "scg.surrogate.ops",
         "scg.surrogate.policy",
         "scg.surrogate.sites",
@@ -40,6 +42,7 @@ MAY_IMPORT = {
         "scg.laws",
         "scg.errors",
         "scg.noise",
+        "scg.vectorise",
         "scg.draw",
     ),
     "scg.graph": ("scg.nodes", "scg.errors", "scg.analysis.check", "scg.draw"),

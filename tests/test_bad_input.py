@@ -321,7 +321,7 @@ CHOOSING: dict[str, Case] = {
     "reparam of a discrete law": (
         lambda: scg.compile(bernoulli(), policy="reparam"),
         EstimatorError,
-        'reparam cannot estimate \'x\': a Bernoulli has no differentiable map.*Use "enumerate" or "score"',
+        'a Bernoulli has no differentiable map.*Use "enumerate" or "rebar" or "score" or "relax"',
     ),
     "reparam through a step": (
         lambda: scg.compile(costing(lambda x: (x > 0).float()), policy="reparam"),
@@ -356,7 +356,7 @@ CHOOSING: dict[str, Case] = {
     "a baseline that reads below": (
         reading_below,
         PolicyError,
-        "baseline of 'x' reads .*'x' influences: that biases the gradient.*does not reach",
+        "network of 'x' reads .*'x' influences: that biases the gradient.*does not reach",
     ),
     "a baseline of an unknown node": (
         lambda: scg.compile(bernoulli(), policy=scg.Score(nn.Linear(1, 1), context="q")),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -31,6 +33,12 @@ class Density:
     plated: Mapping[str, bool]
     missing: Mapping[str, int]
     short: Mapping[str, int]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The larger of float32 and the types of the parameters, in which noise is drawn."""
+        floats = [leaf.dtype for leaf in self.parameters.values() if leaf.is_floating_point()]
+        return reduce(torch.promote_types, floats, torch.float32)
 
 
 def make_density(ir: IR, values: Mapping[str, Any], record: Record, function: Function) -> Density:

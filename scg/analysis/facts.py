@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import run_modes
 from scg.analysis.paths import Break, breaks, describe
 from scg.analysis.probing import other_than, spread, undisturbed
+from scg.analysis.relaxation import Relaxation, relaxation
 from scg.analysis.sizes import plate_sizes
+from scg.analysis.smoothness import Verdict
 from scg.analysis.trace import Trace, evaluate
 from scg.errors import GraphError, PlateError
 from scg.nodes.ir import IR
@@ -59,6 +62,14 @@ class Facts:
         return describe(self.ir, self.breaks, name)
 
     @cached_property
+    def _relaxations(self) -> dict[str, Relaxation]:
+        return {}
+
+    @cached_property
+    def _relaxed_edges(self) -> dict[Any, Verdict]:
+        return {}
+
+    @cached_property
     def useful(self) -> frozenset[str]:
         """The names of the nodes that are costs or lead to one."""
         return useful(self.ir)
@@ -77,10 +88,7 @@ class Facts:
         shape = self.trace.values[name].shape
         batch = shape[: len(shape) - density.law.value_rank]
         full = density.law.noise_shape(density.parameters, batch)
-        dtype = torch.float32
-        for leaf in density.parameters.values():
-            dtype = torch.promote_types(dtype, leaf.dtype) if leaf.is_floating_point() else dtype
-        return NoiseSpec(name, density.law.noise, tuple(full[len(self.ir.layout[name]) :]), dtype)
+        return NoiseSpec(name, density.law.noise, tuple(full[len(self.ir.layout[name]) :]), density.dtype)
 
     def together(self, name: str) -> tuple[str, ...]:
         """Return the plates of a sample whose elements share no cost, so that they can be set at once."""
@@ -90,7 +98,31 @@ class Facts:
     def modes(self, names: Iterable[str], varying: frozenset[str]) -> dict[str, str]:
         """Return how each named node takes added dimensions in the parents that vary."""
         with undisturbed(self.ir.store.modules):
-            return run_modes(self.ir, self.worlds, names, varying)
+            return run_modes(self.ir, self.worlds, (self.ir[name] for name in names), varying)
+
+    def relaxation(self, name: str) -> Relaxation:
+        """Return what lies below a stochastic node at relaxed values of it."""
+        if name not in self._relaxations:
+            with undisturbed(self.ir.store.modules):
+                found = relaxation(self.ir, self.worlds, self.useful, name, self._relaxed_edges)
+            self._relaxations[name] = found
+        return self._relaxations[name]
+
+    def relaxed_modes(self, name: str) -> dict[str, str]:
+        """Return how each node of the relaxed part below a node takes added dimensions."""
+        found, stochastic = self.relaxation(name), self.influence.stochastic
+        widened = [r for r in found.records if not stochastic.isdisjoint(r.arguments.names)]
+        with undisturbed(self.ir.store.modules):
+            return run_modes(self.ir, found.worlds, widened, stochastic)
+
+    def is_short(self, name: str, limit: int) -> bool:
+        """Say whether at most ``limit`` nodes lie below a node."""
+        found, waiting = {name}, [name]
+        while waiting and len(found) <= limit + 1:
+            fresh = [child for child in self.ir.children(waiting.pop()) if child not in found]
+            found.update(fresh)
+            waiting += fresh
+        return len(found) <= limit + 1
 
     def faults(self) -> list[str]:
         """Return what is wrong with the graph on these inputs, all of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +37,10 @@ class Influence:
             low = bits & -bits
             yield self.costs[low.bit_length() - 1]
             bits ^= low
+
+    def bits_of(self, costs: Iterable[str]) -> int:
+        """Return the set of bits of some costs."""
+        return sum(1 << self.position[cost] for cost in costs)
 
     def kept(self, ir: IR, name: str, cost: str) -> tuple[str, ...]:
         """Return the plates that every path from ``name`` to ``cost`` keeps, in the graph's order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,16 +37,18 @@ def vectorised(
     return Vectorised(record.arguments, parents, axes, mode)
 
 
-def run_modes(ir: IR, worlds: list[Trace], names: Iterable[str], varying: frozenset[str]) -> dict[str, str]:
-    """Return the first mode in which each named node agrees, in shape and value, with a loop.
+def run_modes(
+    ir: IR, worlds: Sequence[Trace], records: Iterable[Record], varying: frozenset[str]
+) -> dict[str, str]:
+    """Return the first mode in which each node agrees, in shape and value, with a loop.
 
     Operations known to act element by element need no probe and are "elementwise"; black boxes are
     looped. ``worlds`` are evaluations of the graph that differ in what is random.
     """
     found: dict[str, str] = {}
     known: dict[Any, str] = {}
-    for name in names:
-        record = ir[name]
+    for record in records:
+        name = record.name
         if user_function(record) is None or is_elementwise(record):
             found[name] = "elementwise"
         elif isinstance(record, Det) and record.differentiable is False:
@@ -62,7 +64,7 @@ def run_modes(ir: IR, worlds: list[Trace], names: Iterable[str], varying: frozen
     return found
 
 
-def _probe(ir: IR, worlds: list[Trace], record: Record, varying: frozenset[str]) -> str:
+def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> str:
     """Try the modes on the values of several worlds, and on the same values moved about.
 
     Discrete values often agree by accident, say in their mean; moved values do not.

@@ -48,7 +48,7 @@ def breaks(ir: IR, trace: Trace) -> Mapping[str, Break]:
         for child in ir.children(name):
             if child not in reaching:
                 continue
-            verdict = _edge(ir, trace, name, ir[child], known)
+            verdict = edge(ir, trace, name, ir[child], known)
             if verdict.smoothness is not Smoothness.SMOOTH:
                 found[name] = Break(child, verdict, last=True)
             elif child in found and not isinstance(ir[child], Sample):
@@ -92,7 +92,8 @@ def _flows(ir: IR, trace: Trace) -> set[str]:
     return flows
 
 
-def _edge(ir: IR, trace: Trace, parent: str, record: Record, known: dict[Any, Verdict]) -> Verdict:
+def edge(ir: IR, trace: Trace, parent: str, record: Record, known: dict[Any, Verdict]) -> Verdict:
+    """Judge a node as a function of one parent, at the values of a trace."""
     if not any(leaf.is_floating_point() for leaf in _tensors(trace.values[parent])):
         return Verdict(Smoothness.BROKEN, f"'{parent}' is not floating point")
     if isinstance(record, Det) and record.differentiable is not None:

@@ -32,6 +32,11 @@ class Trace:
         shape: torch.Size = self.values[name].shape
         return shape[len(ir.layout[name]) :]
 
+    def event_batch(self, name: str) -> torch.Size:
+        """Return the shape of a stochastic node's value without the dimensions of an atomic event."""
+        shape: torch.Size = self.values[name].shape
+        return shape[: len(shape) - self.densities[name].law.value_rank]
+
 
 Draw = Callable[[Record, Density, torch.Size], Tensor]
 
@@ -54,7 +59,7 @@ def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor], d
     if isinstance(record, (Param, Constant)):
         return ir.store.tensors[record.name]
     if isinstance(record, Det):
-        return _deterministic(ir, trace, record)
+        return deterministic(ir, trace, record)
     if isinstance(record, Sample):
         density = trace.densities[record.name] = make_density(ir, trace.values, record, record.dist)
         lead = torch.Size(trace.sizes[plate] for plate in ir.layout[record.name])
@@ -64,7 +69,8 @@ def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor], d
     return _log_prob(ir, trace, record)
 
 
-def _deterministic(ir: IR, trace: Trace, record: Det) -> Any:
+def deterministic(ir: IR, trace: Trace, record: Det) -> Any:
+    """Return the value of a deterministic node, with the plates of the node."""
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, trace.values[name]))
     fn = callable_of(ir, record.fn)
     if record.differentiable is False:

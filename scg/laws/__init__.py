@@ -5,5 +5,17 @@ from scg.laws.build import bind, law_for, law_of
 from scg.laws.categorical import Categorical
 from scg.laws.law import Law, Parameters, sum_event
 from scg.laws.registry import LAWS
+from scg.laws.relaxable import Relaxable
 
-__all__ = ["LAWS", "Bernoulli", "Categorical", "Law", "Parameters", "bind", "law_for", "law_of", "sum_event"]
+__all__ = [
+    "LAWS",
+    "Bernoulli",
+    "Categorical",
+    "Law",
+    "Parameters",
+    "Relaxable",
+    "bind",
+    "law_for",
+    "law_of",
+    "sum_event",
+]

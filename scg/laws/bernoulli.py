@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.nn.functional import softplus, threshold
 
-from scg.laws.finite import Finite
 from scg.laws.law import Parameters, violation
-from scg.laws.numbers import INFINITY, log_both, logistic, weighted, wide
+from scg.laws.numbers import FAR, INFINITY, log1p_exp, log_both, log_odds, logistic, weighted, wide
+from scg.laws.relaxable import Relaxable
 
 
 @dataclass(frozen=True)
-class Bernoulli(Finite):
+class Bernoulli(Relaxable):
     """``b = 1[z > 0]`` with ``z = logits + log u - log(1 - u)``; ``given`` names the parameter."""
 
     @property
@@ -24,12 +24,9 @@ class Bernoulli(Finite):
         return "Bernoulli"
 
     def logits(self, parameters: Parameters) -> Tensor:
-        """``log p - log(1 - p)``: infinite, without a gradient, where p is exactly 0 or 1."""
+        """``log p - log(1 - p)``, kept finite: its derivative is 0 where a value is certain."""
         parameter = wide(parameters[self.given])
-        if self.given == "logits":
-            return parameter
-        log_p, log_q = log_both(parameter)
-        return log_p - log_q
+        return log_odds(parameter) if self.given == "probs" else parameter.clamp(-FAR, FAR)
 
     def probs(self, parameters: Parameters) -> Tensor:
         """Probability of a one."""
@@ -37,8 +34,23 @@ class Bernoulli(Finite):
         return parameter if self.given == "probs" else torch.sigmoid(parameter)
 
     def perturbed(self, parameters: Parameters, noise: Tensor) -> Tensor:
-        """The logistic variable ``z`` whose sign is the value, attached to the parameters."""
+        """The logistic variable ``z = logits + log u - log(1 - u)``."""
         return self.logits(parameters) + logistic(noise)
+
+    def conditional(self, parameters: Parameters, value: Tensor, noise: Tensor) -> Tensor:
+        """``s (log(1 + w exp(s logits)) - log(1 - w))`` with ``s = 2b - 1``."""
+        sign = 2 * wide(value) - 1
+        tilted = torch.addcmul(noise.log(), sign, self.logits(parameters))
+        return sign * (log1p_exp(tilted) - torch.log1p(-noise))
+
+    def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
+        """``sigmoid(z / temperature)``."""
+        return torch.sigmoid(z / temperature)
+
+    @property
+    def soft(self) -> Bernoulli:
+        """Itself: ``log_prob`` is linear in the value."""
+        return self
 
     def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
         """``1[z > 0]`` in the dtype of the parameter."""

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Size, Tensor
 from torch import distributions as td
 from torch.nn.functional import one_hot, threshold
 
-from scg.laws.finite import Finite
 from scg.laws.law import Parameters, violation
-from scg.laws.numbers import INFINITY, gumbel, wide
+from scg.laws.numbers import FAR, INFINITY, gumbel, log1p_exp, wide
+from scg.laws.relaxable import Relaxable
 
 
-def log_simplex(probs: Tensor) -> Tensor:
+def log_simplex(probs: Tensor, impossible: float = -INFINITY) -> Tensor:
     """``log(p / sum p)``: without a gradient where an outcome is impossible or certain."""
     total = probs.sum(-1, keepdim=True)
     zero, one = probs == 0, probs == total
     inner = torch.where(zero, 1.0, probs).log() - total.log()
-    return torch.where(zero, -INFINITY, torch.where(one, 0.0, inner))
+    return torch.where(zero, impossible, torch.where(one, 0.0, inner))
 
 
 @dataclass(frozen=True)
-class Categorical(Finite):
+class Categorical(Relaxable):
     """``argmax(log p + G)`` with Gumbel noise; ``given`` names the parameter, ``[batch..., n]``."""
 
     one_hot: bool = False
@@ -57,8 +57,35 @@ class Categorical(Finite):
         return given / given.sum(-1, keepdim=True) if self.given == "probs" else torch.softmax(given, -1)
 
     def perturbed(self, parameters: Parameters, noise: Tensor) -> Tensor:
-        """The Gumbel variables ``log p + G`` whose argmax is the value, attached to the parameters."""
-        return self.log_probabilities(parameters) + gumbel(noise)
+        """The Gumbel variables ``z = log p + G`` with ``G = -log(-log u)``, ``[batch..., n]``."""
+        return self._finite(parameters) + gumbel(noise)
+
+    def _finite(self, parameters: Parameters) -> Tensor:
+        given = wide(parameters[self.given])
+        if self.given == "probs":
+            return log_simplex(given, -FAR)
+        return torch.log_softmax(given, -1).clamp(min=-FAR)
+
+    def conditional(self, parameters: Parameters, value: Tensor, noise: Tensor) -> Tensor:
+        """``z_b = G_b``, the greatest, and below it ``z_i = G_b - log(1 + exp(G_b - G_i - log p_i))``."""
+        index = value.argmax(-1, keepdim=True) if self.one_hot else value.long().unsqueeze(-1)
+        index = index.expand(*noise.shape[:-1], 1)
+        free = gumbel(noise)
+        top = free.gather(-1, index)
+        # Minus infinity makes the drop of the top itself 0, in value and in derivatives.
+        gap = (top - free).scatter(-1, index, -INFINITY)
+        return top - log1p_exp(gap - self._finite(parameters))
+
+    def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
+        """``softmax(z / temperature)``, a point of the simplex."""
+        if isinstance(temperature, Tensor) and temperature.dim():
+            temperature = temperature.unsqueeze(-1)
+        return torch.softmax(z / temperature, -1)
+
+    @property
+    def soft(self) -> Categorical:
+        """Its one-hot law."""
+        return self if self.one_hot else replace(self, one_hot=True)
 
     def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
         """The argmax, as an index or as a one-hot vector in the dtype of the parameter."""

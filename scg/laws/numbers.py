@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.functional import softplus, threshold
 
 INFINITY = float("inf")
+# A log-odds or minus a log-probability beyond which nothing changes, yet small enough to compute with.
+FAR = 1e3
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -24,6 +26,14 @@ def log_both(probs: Tensor) -> tuple[Tensor, Tensor]:
     return log_p, log_q
 
 
+def log_odds(probs: Tensor) -> Tensor:
+    """``log p - log(1 - p)``, finite and without a gradient where p is exactly 0 or 1."""
+    bounds = torch.finfo(probs.dtype)
+    inner = probs.clamp(bounds.tiny, 1 - bounds.eps / 2)
+    # Without the constant, noise as small as 2^-53 would draw a 0 where p is 1.
+    return torch.where(probs == 1, FAR, inner.log() - torch.log1p(-inner))
+
+
 def log_both_of_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
     """``(log p, log(1 - p))`` where ``p = sigmoid(logits)``."""
     return -softplus(-logits), -softplus(logits)
@@ -33,6 +43,11 @@ def weighted(weight: Tensor, log: Tensor) -> Tensor:
     """``weight * log`` with ``0 * -inf = 0`` in value and in both gradients."""
     lowest = torch.finfo(log.dtype).min
     return threshold(weight * log.clamp(min=lowest), lowest, -INFINITY)
+
+
+def log1p_exp(tensor: Tensor) -> Tensor:
+    """``log(1 + exp x)``, exact also in float64, where torch's own threshold of 20 costs ``2e-9``."""
+    return softplus(tensor, threshold=40.0)
 
 
 def logistic(noise: Tensor) -> Tensor:

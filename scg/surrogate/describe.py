@@ -15,7 +15,7 @@ from scg.analysis.probing import undisturbed
 from scg.laws import bind
 from scg.nodes.arguments import Ref
 from scg.nodes.records import Constant, Sample
-from scg.surrogate.estimators.base import NodeFacts
+from scg.surrogate.estimators.base import NodeFacts, Slice
 
 
 def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
@@ -44,8 +44,25 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         obstacle=lambda: facts.obstacle(name),
         has_mode=_has_mode(facts, name),
         reaches_cost=bool(facts.influence.reached[name]),
-        dtype=value.dtype if value.is_floating_point() else torch.float32,
+        dtype=density.dtype,
+        slice=lambda: _slice(facts, name),
+        is_short=lambda limit: facts.is_short(name, limit),
+        parents=record.parents,
+        shape=lambda other: _shape(facts, other),
     )
+
+
+def _slice(facts: Facts, name: str) -> Slice:
+    found = facts.relaxation(name)
+    return Slice(found.smooth, found.obstacles)
+
+
+def _shape(facts: Facts, name: str) -> tuple[int, ...] | None:
+    """Return the shape of a node's value without plates, or None where a network cannot read it."""
+    value = facts.trace.values[name]
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return None
+    return tuple(value.shape[len(facts.ir.layout[name]) :])
 
 
 def _moving(facts: Facts, record: Sample) -> str | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from scg.analysis.captured import captured
 from scg.nodes.ir import IR
+from scg.nodes.records import Sample
 from scg.surrogate.describe import node_facts
 from scg.surrogate.estimators.base import Action
 from scg.surrogate.prepare import Prepared
+
+MANY = 8
 
 
 def explain(ir: IR, prepared: Prepared | None, samples: int | None) -> str:
@@ -52,12 +55,45 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
     if choice.estimator.action is Action.CUT:
         paid = _count(choice.estimator.evaluations(known), "evaluation")
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
+        if name in prepared.relaxing:
+            yield from _relaxed(prepared, name)
+        if name in prepared.controls and prepared.controls[name].caller is not None:
+            yield f"    its network reads {_read(prepared, name)}"
     elif choice.estimator.action is Action.BRANCHES:
         times = ", times those of other enumerated nodes that it meets" if _others(prepared, name) else ""
         paid = f"{_count(known.branches or 1, 'branch', 'branches')}{times}"
         yield f"    reaches {', '.join(shown)}{more}; {paid}, besides the sample"
     else:
         yield f"    reaches {', '.join(shown)}{more}; the value passes on with its gradient"
+
+
+def _relaxed(prepared: Prepared, name: str) -> Iterator[str]:
+    """Say what is evaluated at relaxed values, what cannot be, and when that is much."""
+    found = prepared.facts.relaxation(name)
+    draws = [record.name for record in found.records if isinstance(record, Sample)]
+    below = f", through {_listed(draws)}" if draws else ""
+    each = _count(len(found.records), "node")
+    yield f"    relaxed at z and z~: {_listed(found.smooth)}{below}; {each} each"
+    for cost, reason in list(found.obstacles.items())[:6]:
+        yield f"    {cost} keeps the plain score: {reason}"
+    if len(draws) >= MANY:
+        yield (
+            f"    {_count(len(draws), 'stochastic node')} below are evaluated twice more: in long chains "
+            "scg.RELAX(relaxed_cost=False) is cheaper"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more
+
+
+def _read(prepared: Prepared, name: str) -> str:
+    known, estimator = prepared.controls[name], prepared.choices[name].estimator
+    own = [f"'{name}'"] if estimator.reads_points else []
+    assert known.caller is not None
+    added = f"; added dimensions by {known.caller.mode}"
+    return ", ".join([*own, *known.context]) + added
 
 
 def _count(number: int, one: str, many: str = "") -> str:

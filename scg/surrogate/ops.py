@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
-from scg.laws import Law, sum_event
+from scg.laws import Law, Relaxable, sum_event
 from scg.noise import substream
 
 
@@ -27,6 +27,15 @@ class Noise(dict[str, Tensor]):
         self.seed = seed
 
 
+def fresh_key(name: str, index: int) -> str:
+    """Return the name, in the noise of a run, of what the estimator of a node draws for itself.
+
+    >>> fresh_key("b", 0)
+    'b.1'
+    """
+    return f"{name}.{index + 1}"
+
+
 def replay(
     noise: Noise, key: str, law: Law, parameters: Mapping[str, Tensor], lead: Sequence[int], inner: int
 ) -> Tensor:
@@ -38,6 +47,14 @@ def replay(
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(substream(noise.seed, key) & (2**63 - 1))
         return law.sample(parameters, torch.Size(batch))
+
+
+def relaxed_draw(
+    law: Relaxable, parameters: Mapping[str, Tensor], noise: Tensor, temperature: Tensor
+) -> Tensor:
+    """Return the relaxed value of a discrete variable, in the type of its parameters."""
+    soft = law.relax(law.perturbed(parameters, noise), temperature)
+    return soft.to(parameters[law.given].dtype)
 
 
 def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tensor) -> Tensor:
@@ -126,15 +143,14 @@ def to_go(value: Tensor, dim: int, rate: float) -> Tensor:
     return undiscounted(summed, dim, value.shape[dim], rate).to(value.dtype)
 
 
-def descend(objective: Tensor | None, controls: nn.Module) -> Tensor:
+def descend(objective: Tensor, controls: nn.Module) -> Tensor:
     """Return sum <sg(dV/dphi), phi>: its backward gives the controls the gradient of V, and nothing else."""
-    zero = torch.zeros(())
     trained = [parameter for parameter in controls.parameters() if parameter.requires_grad]
-    if objective is None or not trained or not objective.requires_grad:
-        return zero
-    gradients = torch.autograd.grad(objective, trained, allow_unused=True)
-    terms = [(g.detach() * p).sum() for g, p in zip(gradients, trained, strict=True) if g is not None]
-    return sum(terms, zero.to(objective))
+    if not trained or not objective.requires_grad:
+        return objective.new_zeros(())
+    gradients = torch.autograd.grad(objective, trained, materialize_grads=True)
+    terms = [(g.detach() * p).sum() for g, p in zip(gradients, trained, strict=True)]
+    return sum(terms[1:], terms[0])
 
 
 def first_order(surrogate: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def match(ir: IR, policy: Policy) -> dict[str, PolicyEntry]:
     """
     samples = ir.samples
     if not isinstance(policy, Mapping):
-        return dict.fromkeys(samples, _known(policy))
+        return {name: _known(policy) for name in samples}
     wanted: dict[str, PolicyEntry] = dict.fromkeys(samples, AUTO)
     for key in sorted(policy, key=lambda key: key in ir):
         matching = [name for name in samples if fnmatchcase(name, key)]
@@ -50,11 +50,12 @@ def match(ir: IR, policy: Policy) -> dict[str, PolicyEntry]:
             raise PolicyError(
                 f"policy key {kind}{hint}; the stochastic nodes are {', '.join(samples) or 'none'}"
             )
-        wanted.update(dict.fromkeys(matching, _known(policy[key])))
+        wanted.update({name: _known(policy[key]) for name in matching})
     return wanted
 
 
 def _known(entry: PolicyEntry) -> PolicyEntry:
+    """Return the instance that an entry asks for; a name asks for a new one at every node."""
     if isinstance(entry, Estimator):
         return entry
     if not isinstance(entry, str):
@@ -127,7 +128,7 @@ def _automatic(facts: NodeFacts, joint: int) -> Choice:
         estimator = kind.automatic(facts)
         if not estimator.unbiased:
             continue
-        reason = estimator.refuses(facts)
+        reason = estimator.passed_over(facts) or estimator.refuses(facts)
         if reason is None and facts.reaches_cost:
             paid = joint if estimator.action is Action.BRANCHES else estimator.evaluations(facts)
             if paid > AFFORDABLE:

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather
-from scg.analysis.influence import below
 from scg.analysis.sizes import plate_sizes
-from scg.errors import PolicyError
 from scg.nodes.ir import IR
 from scg.noise import NoiseLayout, NoiseSpec, noise_layout
+from scg.surrogate.controls import Controlled, controlled
 from scg.surrogate.describe import node_facts
 from scg.surrogate.lowering.lower import Lowered, lower
-from scg.surrogate.ops import unwrapped
+from scg.surrogate.ops import fresh_key, unwrapped
 from scg.surrogate.policy import Choice, Policy, check_branches, choose
 
 
@@ -43,10 +42,11 @@ class Prepared:
     choices: Mapping[str, Choice]
     samples: int | None
     keep: tuple[str, ...]
-    learned: Mapping[str, bool]
+    controls: Mapping[str, Controlled]
+    relaxing: frozenset[str]
     inputs: Mapping[str, Tensor]
     emitted: dict[bool, Emitted] = field(default_factory=dict)
-    _layouts: dict[tuple[int, ...], NoiseLayout] = field(default_factory=dict)
+    _layouts: dict[tuple[Any, ...], NoiseLayout] = field(default_factory=dict)
 
     def surrogate(self, program: nn.Module) -> Emitted:
         """Return the program with gradients."""
@@ -71,8 +71,8 @@ class Prepared:
 
     def noise_shapes(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         """Return the shape of the noise of each node, for a run on these inputs."""
-        layout = self.noise_layout(inputs)
-        shapes = {name: spec.shape for spec, names in layout.groups for name in names}
+        layouts = self.noise_layout(inputs), self.fresh_layout(inputs)
+        shapes = {n: spec.shape for layout in layouts for spec, names in layout.groups for n in names}
         sizes = plate_sizes(self.ir, inputs)
         lead = () if self.samples is None else (self.samples,)
         for name in self.ir.samples:
@@ -83,18 +83,32 @@ class Prepared:
 
     def noise_layout(self, inputs: Mapping[str, Tensor]) -> NoiseLayout:
         """Return the base noise that a run on these inputs needs."""
+        return self._laid_out(inputs, "values", self.facts.noise)
+
+    def fresh_layout(self, inputs: Mapping[str, Tensor]) -> NoiseLayout:
+        """Return the base noise that estimators need for themselves."""
+        fresh = {
+            fresh_key(name, index): self.facts.noise[name]
+            for name, choice in self.choices.items()
+            for index in range(choice.estimator.noises)
+        }
+        return self._laid_out(inputs, "fresh", fresh)
+
+    def _laid_out(
+        self, inputs: Mapping[str, Tensor], kind: str, needed: Mapping[str, NoiseSpec]
+    ) -> NoiseLayout:
         sizes = plate_sizes(self.ir, inputs)
-        key = tuple(sizes.values())
+        key = (kind, *sizes.values())
         if key not in self._layouts:
             lead = () if self.samples is None else (self.samples,)
             specs = [
                 NoiseSpec(
                     name,
                     spec.kind,
-                    (*lead, *(sizes[p] for p in self.ir.layout[name]), *spec.shape),
+                    (*lead, *(sizes[p] for p in self.ir.layout[spec.name]), *spec.shape),
                     spec.dtype,
                 )
-                for name, spec in self.facts.noise.items()
+                for name, spec in needed.items()
             ]
             self._layouts[key] = noise_layout(specs)
         return self._layouts[key]
@@ -106,7 +120,8 @@ class Prepared:
                 self.choices,
                 samples=self.samples,
                 keep=self.keep,
-                learned=self.learned,
+                controls=self.controls,
+                relaxing=self.relaxing,
                 gradients=gradients,
             )
             constants = program.get_submodule("constants")
@@ -149,42 +164,8 @@ def prepare(
     facts = checked(gather(ir, inputs))
     choices = choose(ir, policy, lambda name: node_facts(facts, name, samples), allow_biased=allow_biased)
     check_branches(facts, choices)
-    learned: dict[str, bool] = {}
-    for name, choice in choices.items():
-        _check_context(ir, name, choice)
-        made = choice.estimator.controls(node_facts(facts, name, samples))
-        if made is not None:
-            if name not in controls:
-                controls[name] = made
-            learned[name] = any(True for _ in controls[name].parameters())
-    _check_groups(ir, controls)
-    return Prepared(ir, facts, choices, samples, keep, learned, dict(inputs))
-
-
-def _check_context(ir: IR, name: str, choice: Choice) -> None:
-    """Refuse networks that read what the node influences, which would bias the estimate."""
-    names = choice.estimator.reads_context
-    if not names:
-        return
-    lower = {*below(ir, name), name}
-    unknown = [other for other in names if other not in ir]
-    if unknown:
-        raise PolicyError(f"context of '{name}' names nodes that are not there: {unknown}")
-    wrong = [other for other in names if other in lower]
-    if wrong:
-        raise PolicyError(
-            f"the baseline of '{name}' reads {wrong}, which '{name}' influences: that biases the gradient. "
-            f"Give context= nodes that '{name}' does not reach"
-        )
-
-
-def _check_groups(ir: IR, controls: nn.ModuleDict) -> None:
-    """Refuse a parameter that is both the model's and a control."""
-    model = {id(tensor) for tensor in ir.store.tensors.values()}
-    model |= {id(p) for module in ir.store.modules.values() for p in module.parameters()}
-    for key, parameter in controls.named_parameters():
-        if id(parameter) in model:
-            raise PolicyError(
-                f"control parameter '{key}' is a parameter of the graph as well: "
-                "give the estimator a network of its own"
-            )
+    known = controlled(facts, choices, samples, controls)
+    relaxing = frozenset(
+        name for name, choice in choices.items() if choice.estimator.relaxes(node_facts(facts, name, samples))
+    )
+    return Prepared(ir, facts, choices, samples, keep, known, relaxing, dict(inputs))

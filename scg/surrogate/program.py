@@ -17,7 +17,7 @@ from scg.analysis.check import accept
 from scg.errors import GraphError
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store
-from scg.noise import draw_noise, seed_of
+from scg.noise import draw_noise, seed_of, substream
 from scg.surrogate.checked import CheckedRun, located
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Estimator
@@ -27,6 +27,7 @@ from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Prepared, collector_paused, prepare
 
 INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
+FRESH = "fresh"
 FREED = re.compile(r";  \w+( = \w+)* = None$")
 
 
@@ -118,7 +119,11 @@ class Program(nn.Module):
             with torch.no_grad():
                 drawn = self(noise=seed, **inputs).samples
             noise.update({name: drawn[name] for name in values})
-        return Noise({name: noise[name] for name in self._ir.samples}, seed)
+        return Noise({name: noise[name] for name in sorted(noise, key=self._place)}, seed)
+
+    def _place(self, name: str) -> tuple[int, str]:
+        """Return what sorts entries of the noise: by node, its own first."""
+        return self._ir.samples.index(name.partition(".")[0]), name
 
     def _noise(
         self,
@@ -128,8 +133,9 @@ class Program(nn.Module):
     ) -> Noise:
         if not isinstance(noise, Mapping):
             seed = int(torch.randint(2**62, ())) if noise is None else _seed(noise)
-            return Noise(draw_noise(seed, prepared.noise_layout(inputs), prepared.device), seed)
-        unknown = [name for name in noise if name not in self._ir.samples]
+            drawn = draw_noise(seed, prepared.noise_layout(inputs), prepared.device)
+            return Noise({**drawn, **self._fresh(prepared, seed, inputs)}, seed)
+        unknown = [name for name in noise if name.partition(".")[0] not in self._ir.samples]
         missing = [name for name in prepared.facts.noise if name not in noise]
         if unknown or missing:
             raise GraphError(
@@ -142,7 +148,14 @@ class Program(nn.Module):
                     f"noise of '{name}' has shape {tuple(noise[name].shape)}, not {shape}: "
                     "give what program.draw_noise(seed, **inputs) returns for these inputs"
                 )
-        return Noise(noise, noise.seed if isinstance(noise, Noise) else seed_of(noise))
+        seed = noise.seed if isinstance(noise, Noise) else seed_of(noise)
+        return Noise({**self._fresh(prepared, seed, inputs), **noise}, seed)
+
+    def _fresh(self, prepared: Prepared, seed: int, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what estimators draw for themselves; the values of nodes do not depend on it."""
+        if not torch.is_grad_enabled():
+            return {}
+        return draw_noise(substream(seed, FRESH), prepared.fresh_layout(inputs), prepared.device)
 
     def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
         accept(self._ir, inputs)

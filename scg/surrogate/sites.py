@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scg.laws import Law
+from scg.laws import Law, sum_event
 from scg.nodes.plates import Index
-from scg.surrogate.estimators.base import Estimator, Site
+from scg.surrogate.estimators.base import Estimator
+from scg.surrogate.estimators.site import Relaxed, Site
+from scg.surrogate.networks import Caller
 from scg.surrogate.ops import descend, discount_weights
+
+Parameters = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +25,8 @@ class Frame:
 
     ``index`` gives values and parameters the leading dimensions that only the credit has. For each of
     the ``lead`` dimensions, ``mean`` tells whether the objective averages over it, ``rates`` its
-    discount, and ``together`` whether no cost joins two of its elements.
+    discount, and ``together`` whether no cost joins two of its elements. ``caller`` tells how the
+    network of the estimator is called, if it has one.
     """
 
     law: Law
@@ -29,42 +35,38 @@ class Frame:
     rates: tuple[float, ...]
     together: tuple[bool, ...]
     replicated: bool
+    caller: Caller | None = None
 
     def site(
         self,
-        parameters: dict[str, Tensor],
+        parameters: Parameters,
         noise: Tensor,
         value: Tensor,
         credit: Tensor,
         weight: Tensor | None,
-        context: tuple[Tensor, ...],
-        controls: nn.Module | None,
-        downstream: Callable[[Tensor], Tensor] | None,
+        **given: Any,
     ) -> Site:
         """Return the site of live tensors, every one of them detached and in full shape."""
         lead = len(self.mean)
-        value = value.detach() if self.index is None else value.detach()[self.index]
+        value = self._aligned(value)
         shape = torch.broadcast_shapes(credit.shape, value.shape[:lead])
         value = value.expand(shape + value.shape[lead:])
-        detached = {name: leaf.detach() for name, leaf in self.full(parameters, value).items()}
-        below = {} if downstream is None else {"downstream": self._downstream(downstream, shape)}
+        share = self._share(credit, shape)
         return Site(
             law=self.law,
-            parameters=detached,
-            noise=noise.detach() if self.index is None else noise.detach()[self.index],
+            parameters={name: leaf.detach() for name, leaf in self.full(parameters, value).items()},
+            noise=self._aligned(noise),
             value=value,
             credit=credit.detach().expand(shape),
             lead=lead,
-            weight=self._weight(credit, shape, weight),
+            weight=self._weight(credit, shape, weight, share),
             replicated=self.replicated,
             together=self.together,
-            context=tuple(item.detach() for item in context),
-            controls=controls,
-            training=controls is not None and controls.training,
-            **below,
+            share=share,
+            **self._providers(shape, **given),
         )
 
-    def full(self, parameters: dict[str, Tensor], value: Tensor) -> dict[str, Tensor]:
+    def full(self, parameters: Parameters, value: Tensor) -> Parameters:
         """Return parameters, attached as they are, with the leading and event dimensions of a value."""
         batch = value.shape[: value.dim() - self.law.value_rank]
         if self.index is None:
@@ -73,17 +75,63 @@ class Frame:
         inner = self.law.expand(parameters, torch.Size([*kept, *batch[len(self.index) :]]))
         return self.law.expand({name: leaf[self.index] for name, leaf in inner.items()}, batch)
 
-    def _weight(self, like: Tensor, shape: torch.Size, weight: Tensor | None) -> Tensor:
-        """Return the probability of the branches times the weight of the plates."""
-        share = 1.0
-        for size, is_mean in zip(shape, self.mean, strict=True):
-            share = share / size if is_mean else share
-        total = torch.full((), share, dtype=like.dtype, device=like.device)
+    def _aligned(self, value: Tensor) -> Tensor:
+        return value.detach() if self.index is None else value.detach()[self.index]
+
+    def _share(self, like: Tensor, shape: torch.Size) -> Tensor | None:
+        """Return the discount of each element, or None where none is discounted."""
+        total = None
         for dim, rate in enumerate(self.rates):
             if rate != 1.0:
-                tail = (1,) * (len(shape) - dim - 1)
-                total = total * discount_weights(like, shape[dim], rate).view(-1, *tail)
-        return total if weight is None else total * weight
+                weights = discount_weights(like, shape[dim], rate).view(-1, *(1,) * (len(shape) - dim - 1))
+                total = weights if total is None else total * weights
+        return total
+
+    def _weight(self, like: Tensor, shape: torch.Size, weight: Tensor | None, share: Tensor | None) -> Tensor:
+        """Return the probability of the branches times the weight of the plates."""
+        size = 1.0
+        for width, is_mean in zip(shape, self.mean, strict=True):
+            size = size / width if is_mean else size
+        total = torch.full((), size, dtype=like.dtype, device=like.device)
+        for factor in (weight, share):
+            total = total if factor is None else total * factor
+        return total
+
+    def _providers(
+        self,
+        shape: torch.Size,
+        context: tuple[Tensor, ...] = (),
+        controls: nn.Module | None = None,
+        downstream: Callable[[Tensor], Tensor] | None = None,
+        relaxed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        fresh: tuple[Tensor, ...] = (),
+    ) -> dict[str, Any]:
+        """Return what the estimator of the site can call."""
+        found: dict[str, Any] = {"fresh": tuple(self._aligned(noise) for noise in fresh)}
+        if controls is not None:
+            learning = any(parameter.requires_grad for parameter in controls.parameters())
+            found.update(controls=controls, training=controls.training, is_learning=learning)
+            if self.caller is not None:
+                found["predict"] = self._predict(controls, context, shape)
+        if downstream is not None:
+            found["downstream"] = self._downstream(downstream, shape)
+        if relaxed is not None:
+            found["slice"] = self._relaxed(relaxed, shape)
+        return found
+
+    def _predict(
+        self, controls: nn.Module, context: tuple[Tensor, ...], shape: torch.Size
+    ) -> Callable[..., Tensor]:
+        net: Any = controls.net
+        seen = [item.detach() for item in context]
+
+        def predict(*points: Tensor) -> Tensor:
+            assert self.caller is not None
+            lead = torch.Size([len(points[0]), *shape]) if points else shape
+            context = [item[None] if points else item for item in seen]
+            return self.caller(net, lead, [*points, *context])
+
+        return predict
 
     def _downstream(
         self, downstream: Callable[[Tensor], Tensor], shape: torch.Size
@@ -91,6 +139,15 @@ class Frame:
         def evaluate(points: Tensor) -> Tensor:
             with torch.no_grad():
                 return downstream(points).expand(torch.Size([len(points)]) + shape)
+
+        return evaluate
+
+    def _relaxed(
+        self, relaxed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], shape: torch.Size
+    ) -> Callable[[Tensor, Tensor], Relaxed]:
+        def evaluate(points: Tensor, temperature: Tensor) -> Relaxed:
+            credit, total = relaxed(points, temperature)
+            return Relaxed(credit.expand(torch.Size([len(points)]) + shape), total)
 
         return evaluate
 
@@ -103,29 +160,48 @@ class Inquiry:
     frame: Frame
 
     def factor(self, site: Site) -> Tensor:
-        """Return the detached factor of the score."""
-        factor = self.estimator.factor(site)
+        """Return the factor of the score, attached to the controls."""
+        with torch.enable_grad():
+            factor = self.estimator.factor(site)
         assert factor is not None
-        return factor.detach()
+        return factor
 
-    def inner(self, site: Site, parameters: dict[str, Tensor]) -> Tensor:
-        """Return sum weight <sg ghat, eta>, whose backward carries the estimate on."""
+    def surrogate(self, site: Site, parameters: Parameters) -> Tensor:
+        """Return sum weight <sg ghat, eta> + <sg dV/dphi, phi>: its backward carries both on.
+
+        V = sum weight |ghat|^2 is what the controls descend.
+        """
         attached = {name: leaf for name, leaf in parameters.items() if leaf.requires_grad}
         total = torch.zeros((), dtype=site.credit.dtype, device=site.credit.device)
         if not attached:
             return total
-        full = self.frame.full(parameters, site.value)
-        for name, estimate in self.estimator.gradient(site).items():
-            if name in attached:
-                weight = site.weight
-                if weight is not None and weight.dim():
-                    weight = weight[(..., *(None,) * (estimate.dim() - site.lead))]
-                product = estimate.detach() * full[name]
-                total = total + (product if weight is None else product * weight).sum()
-        return total
-
-    def descend(self, site: Site) -> Tensor:
-        """Return the term whose backward gives the controls the gradient of their objective."""
-        assert site.controls is not None
         with torch.enable_grad():
-            return descend(self.estimator.objective(site), site.controls)
+            estimates = self.estimator.gradient(site)
+            taught = self._taught(site, list(estimates.values())) if site.is_learning else total
+        full = self.frame.full(attached, site.value)
+        for name in attached.keys() & estimates.keys():
+            estimate = estimates[name].detach()
+            weight = site.spread(_weight(site), estimate)
+            total = total + (estimate * weight * full[name]).sum()
+        return total + taught
+
+    def taught(self, site: Site, factor: Tensor) -> Tensor:
+        """Return <sg dV/dphi, phi> where the estimate is a factor times the score."""
+        score = site.score(site.value, torch.ones_like(site.credit))
+        with torch.enable_grad():
+            size = sum(sum_event(part.square(), site.lead) for part in score.values())
+            return descend((factor.square() * size * _weight(site)).sum(), _controls(site))
+
+    def _taught(self, site: Site, estimates: list[Tensor]) -> Tensor:
+        sizes = (sum_event(estimate.square(), site.lead) for estimate in estimates)
+        return descend((sum(sizes) * _weight(site)).sum(), _controls(site))
+
+
+def _controls(site: Site) -> nn.Module:
+    assert site.controls is not None
+    return site.controls
+
+
+def _weight(site: Site) -> Tensor:
+    assert site.weight is not None
+    return site.weight

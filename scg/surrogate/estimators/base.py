@@ -1,18 +1,18 @@
-"""The contract between the compiler and an estimator: what an estimator is told, and what it owes."""
+"""The contract between the compiler and an estimator: what it is told when chosen, and what it owes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from scg.errors import EstimatorError
-from scg.laws import Law, sum_event
+from scg.laws import Law
+from scg.surrogate.estimators.site import Site
 
 
 class Action(Enum):
@@ -31,6 +31,17 @@ class Remedy(str):
     """A reason to refuse that says itself what to write instead."""
 
 
+@dataclass(frozen=True)
+class Slice:
+    """What lies below a node at relaxed values of it.
+
+    ``smooth`` names the costs that are smooth there, and ``obstacles`` says what stops each of the others.
+    """
+
+    smooth: tuple[str, ...]
+    obstacles: Mapping[str, str]
+
+
 @dataclass(frozen=True, eq=False)
 class NodeFacts:
     """What is known of a stochastic node at compile time; an estimator decides on nothing else.
@@ -39,8 +50,11 @@ class NodeFacts:
     set one by one (those of the event, times those of plates that some cost does not keep),
     ``outcomes`` the size of one atomic support or None, ``samples`` the replicates or None.
     ``moving`` names a parameter on which the support depends. ``obstacle()`` describes the first path
-    to a cost that is not known to be smooth, or is None; it is asked only when it matters.
-    ``has_mode`` tells whether the law knows its most likely value.
+    to a cost that is not known to be smooth, or is None; it is asked only when it matters, like
+    ``slice()``, what is smooth at relaxed values, which is asked for relaxable laws only, and
+    ``is_short(limit)``, whether at most that many nodes lie below.
+    ``has_mode`` tells whether the law knows its most likely value. ``dtype`` is that of the parameters,
+    and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those of the node.
     """
 
     name: str
@@ -54,60 +68,15 @@ class NodeFacts:
     reaches_cost: bool
     has_mode: bool = True
     dtype: torch.dtype = torch.float32
+    slice: Callable[[], Slice] = lambda: Slice((), {})
+    is_short: Callable[[int], bool] = lambda limit: True
+    parents: tuple[str, ...] = ()
+    shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
 
     @property
     def branches(self) -> int | None:
         """The number of joint outcomes, or None where the support is not finite."""
         return None if self.outcomes is None else self.outcomes**self.elements
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """What an estimator sees of a node at run time; it never sees the graph.
-
-    ``lead`` counts the leading dimensions of every tensor here: replicates, branches of enumerated
-    nodes above, plates. ``credit`` [*lead] is the detached downstream cost that the node is charged
-    with, over its own weight. ``weight`` is the probability of the branches it lives in, times the
-    weight of its plates, or None where that is 1. ``parameters`` are detached, in the full shape of
-    the node. ``together`` marks the leading dimensions whose elements no cost has in common. ``noise``
-    is what the value was drawn from. Where a value is about to be drawn, by ``Estimator.value``, the
-    parameters are attached, and value and credit are empty.
-    """
-
-    law: Law
-    parameters: dict[str, Tensor]
-    noise: Tensor
-    lead: int
-    value: Tensor = field(default_factory=lambda: torch.empty(0))
-    credit: Tensor = field(default_factory=lambda: torch.empty(0))
-    weight: Tensor | None = None
-    replicated: bool = False
-    together: tuple[bool, ...] = ()
-    context: tuple[Tensor, ...] = ()
-    controls: nn.Module | None = None
-    training: bool = False
-    downstream: Callable[[Tensor], Tensor] = field(default=lambda values: _undeclared())
-
-    def distribution(self, parameters: dict[str, Tensor]) -> torch.distributions.Distribution:
-        """Return the node's distribution with other parameters in place of its own."""
-        return self.law.distribution(parameters)
-
-    def log_prob(self, parameters: dict[str, Tensor], value: Tensor) -> Tensor:
-        """Return log p(value) [*lead], summed over the event."""
-        return sum_event(self.law.log_prob(parameters, value), self.lead)
-
-    def score(self, value: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Return weight * dlog p(value) / d(parameter) for each parameter, element by element."""
-        names = [name for name, leaf in self.parameters.items() if leaf.is_floating_point()]
-        with torch.enable_grad():
-            leaves = {
-                name: leaf.detach().requires_grad_()
-                for name, leaf in self.parameters.items()
-                if name in names
-            }
-            log_prob = self.log_prob({**self.parameters, **leaves}, value.detach())
-            gradients = torch.autograd.grad(log_prob, [leaves[name] for name in names], weight.detach())
-        return dict(zip(names, gradients, strict=True))
 
 
 def names_of(context: Any) -> tuple[str, ...]:
@@ -116,10 +85,6 @@ def names_of(context: Any) -> tuple[str, ...]:
         return ()
     several = context if isinstance(context, (list, tuple)) else (context,)
     return tuple(item if isinstance(item, str) else item.name for item in several)
-
-
-def _undeclared() -> Tensor:
-    raise EstimatorError("the graph below was asked for by an estimator whose needs_downstream is False")
 
 
 class Estimator(ABC):
@@ -135,11 +100,18 @@ class Estimator(ABC):
     """Where automatic choice tries this estimator: lower comes first, exact before low in variance."""
     limit: int = 4096
     """The most joint branches that a BRANCHES estimator allows."""
+    noises: ClassVar[int] = 0
+    """How many tensors of fresh base noise ``gradient`` asks the site for."""
 
     @classmethod
     def automatic(cls, facts: NodeFacts) -> Estimator:
         """Return the instance that automatic choice tries at a node."""
         return cls()
+
+    @classmethod
+    def passed_over(cls, facts: NodeFacts) -> str | None:
+        """Return why automatic choice would not try this estimator at a node, though it may be right."""
+        return None
 
     @property
     @abstractmethod
@@ -151,7 +123,11 @@ class Estimator(ABC):
         """Return why the estimator would be wrong at a node, or None; a ``Remedy`` if it says what to do."""
 
     def controls(self, facts: NodeFacts) -> nn.Module | None:
-        """Return a new module of what the estimator learns or remembers at a node, or None."""
+        """Return a new module of what the estimator learns or remembers at a node, or None.
+
+        Its attribute ``net``, where it has one, is the network that ``site.predict`` calls; the nodes to
+        which one instance was given share it.
+        """
         return None
 
     def evaluations(self, facts: NodeFacts) -> int:
@@ -168,9 +144,21 @@ class Estimator(ABC):
         """Whether the estimator evaluates the graph below the node at values of its own."""
         return False
 
+    def relaxes(self, facts: NodeFacts) -> bool:
+        """Whether the estimator evaluates the costs below the node at relaxed values."""
+        return False
+
+    @property
+    def reads_points(self) -> bool:
+        """Whether the estimator's network reads values of the node, before the hard step if there is one."""
+        return False
+
     @property
     def reads_context(self) -> tuple[str, ...] | None:
-        """What the estimator's network reads: None nothing, () the node's parents, or names of nodes."""
+        """What the estimator's network reads besides values of the node.
+
+        None is nothing, () the node's parents, else names of nodes.
+        """
         return None
 
     def value(self, site: Site) -> Tensor:
@@ -178,15 +166,14 @@ class Estimator(ABC):
         return site.law.draw(site.parameters, site.noise)
 
     def factor(self, site: Site) -> Tensor | None:
-        """Return the detached factor [*lead] of the score, if the estimate is one, else None."""
+        """Return the factor [*lead] of the score, attached to the controls, if the estimate is one."""
         return None
 
     def gradient(self, site: Site) -> dict[str, Tensor]:
-        """Return the estimate by distribution parameter, in the shape of ``site.parameters``."""
+        """Return the estimate by distribution parameter, in the shape of ``site.parameters``.
+
+        It stays attached to the controls, which descend sum weight |estimate|^2.
+        """
         factor = self.factor(site)
         assert factor is not None
         return site.score(site.value, factor)
-
-    def objective(self, site: Site) -> Tensor | None:
-        """Return the scalar that the controls descend, differentiable in them alone, or None."""
-        return None

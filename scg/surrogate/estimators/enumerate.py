@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy, Site
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy
+from scg.surrogate.estimators.site import Site
 
 
 @dataclass(frozen=True)

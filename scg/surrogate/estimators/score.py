@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
-from scg.laws import sum_event
-from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy, Site, names_of
+from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy, names_of
+from scg.surrogate.estimators.site import Site, left_out
 
 BASELINES = ("moving-average", "leave-one-out", "self-critical")
 
@@ -93,7 +93,7 @@ class Score(Estimator):
     def factor(self, site: Site) -> Tensor:
         """Return Q - b, over the past standard deviation where that is asked for."""
         memory = site.controls
-        factor = (site.credit - self._baseline(site)).detach()
+        factor = site.credit - self._baseline(site)
         if isinstance(memory, Memory):
             if self.normalise:
                 factor = factor / memory.deviation()
@@ -101,24 +101,10 @@ class Score(Estimator):
                 memory.update(site.credit, site.weight)
         return factor
 
-    def objective(self, site: Site) -> Tensor | None:
-        """Return the second moment of the estimate, sum weight (Q - b)^2 |dlog p|^2, for a module."""
-        if not isinstance(self.baseline, nn.Module):
-            return None
-        score = site.score(site.value, torch.ones_like(site.credit))
-        size = sum(sum_event(part.square(), site.lead) for part in score.values())
-        residual = site.credit - self._baseline(site)
-        if self.normalise:
-            assert isinstance(site.controls, Memory)
-            residual = residual / site.controls.deviation()
-        square = residual.square() * size
-        return (square if site.weight is None else square * site.weight).sum()
-
     def _baseline(self, site: Site) -> Tensor:
         credit = site.credit
         if self.baseline == "leave-one-out":
-            others = credit.shape[0] - 1
-            return (credit.sum(0, keepdim=True) - credit) / others
+            return left_out(credit)
         if self.baseline == "self-critical":
             greedy = site.law.mode(site.parameters).expand(site.value.shape)
             return site.downstream(greedy.to(site.value.dtype)[None])[0]
@@ -126,27 +112,9 @@ class Score(Estimator):
         if self.baseline == "moving-average":
             assert isinstance(memory, Memory)
             return memory.mean()
-        if memory is not None and isinstance(self.baseline, nn.Module):
-            assert isinstance(memory, Memory) and memory.net is not None
-            return predicted(memory.net, site.context, site.credit.shape)
+        if isinstance(self.baseline, nn.Module):
+            return site.predict()
         return torch.zeros((), dtype=credit.dtype, device=credit.device)
-
-
-def predicted(net: nn.Module, context: tuple[Tensor, ...], lead: torch.Size) -> Tensor:
-    """Apply a network to a batch of all leading elements at once, one value for each.
-
-    ``context`` tensors are [*lead, *event] with size-1 dimensions where they lack one.
-    """
-    rank = len(lead)
-    flat = [item.expand(lead + item.shape[rank:]).flatten(0, rank - 1) if rank else item for item in context]
-    value: Tensor = net(*flat)
-    count = lead.numel()
-    if value.numel() != count:
-        raise EstimatorError(
-            f"a baseline gives one value for each of {count} plate elements, "
-            f"this one gave shape {tuple(value.shape)}"
-        )
-    return value.reshape(lead)
 
 
 class Memory(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -32,17 +33,21 @@ class Credit:
     one is written as that one and the rest, so that a chain costs one addition a node.
     """
 
-    def __init__(self, plan: Plan, branching: Branching) -> None:
-        """Start with nothing written."""
+    def __init__(self, plan: Plan, branching: Branching, *, attached: bool = False) -> None:
+        """Start with nothing written; credit is detached from the costs unless ``attached``."""
         self.plan = plan
         self.branching = branching
+        self.attached = attached
         self._sums: dict[Labels, list[Sum]] = {}
         self._terms: dict[tuple[str, tuple[str, ...], Labels], fx.Node] = {}
 
-    def of(self, world: World, name: str) -> fx.Node:
-        """Return the detached credit of a node, aligned to its closed lead."""
+    def of(self, world: World, name: str, costs: Sequence[str] | None = None) -> fx.Node:
+        """Return the credit of a node from all the costs it reaches or some, aligned to its closed lead."""
         influence, lead = self.plan.facts.influence, self.branching.lead(world, name)
         reached, dropped = influence.reached[name], dict(influence.dropped[name])
+        if costs is not None:
+            reached = influence.bits_of(costs)
+            dropped = {plate: bits & reached for plate, bits in dropped.items()}
         sums = self._sums.setdefault(lead, [])
         base = max(
             (s for s in sums[-LOOK_BACK:] if _contains(reached, dropped, s)),
@@ -69,7 +74,8 @@ class Credit:
     def _write(self, world: World, cost: str, kept: tuple[str, ...], lead: Labels) -> fx.Node:
         emitter, plates = world.emitter, self.plan.ir.plates
         value, labels = world.value(cost), world.lead(cost)
-        value = emitter.method("detach", value, name=f"{cost}_credit")
+        if not self.attached:
+            value = emitter.method("detach", value, name=f"{cost}_credit")
         value, labels = self.branching.expected(world, value, labels, lead)
         for plate in [label for label in labels if label in plates]:
             spec, dim = plates[plate], labels.index(plate)

@@ -9,13 +9,14 @@ from typing import Any
 from torch import Tensor, fx
 
 from scg.analysis.calls import user_function
-from scg.laws import Law, bind
+from scg.laws import Law, Relaxable, bind
 from scg.nodes.arguments import Ref
 from scg.nodes.plates import positions, trimmed
 from scg.nodes.records import LogProb, Record, Sample
-from scg.surrogate.estimators.base import Action, Estimator, Site
+from scg.surrogate.estimators.base import Action, Estimator
+from scg.surrogate.estimators.site import Site
 from scg.surrogate.lowering.worlds import NOISE, REPLICATES, Labels, World
-from scg.surrogate.ops import joint_mass, joint_support, log_prob, replay
+from scg.surrogate.ops import joint_mass, joint_support, log_prob, relaxed_draw, replay
 
 
 def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
@@ -26,13 +27,16 @@ def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
 def sample(world: World, record: Sample) -> None:
     """Append the draw of a stochastic node from its noise, attached only where its estimator says so."""
     name, plan = record.name, world.plan
-    law = plan.facts.trace.densities[name].law
-    axes = own_axes(world, record)
+    density = world.trace.densities[name]
+    law, axes = density.law, own_axes(world, record)
     given = parameters(world, record, axes)
     noise = noise_of(world, record, axes)
+    if world.temperature is not None:
+        _relaxed(world, name, axes, given, noise)
+        return
     estimator = plan.choices[name].estimator
     attached = estimator.action is Action.THROUGH and world.is_program
-    draw = law_op(world, law, "draw", law.drawer(plan.facts.trace.densities[name].parameters))
+    draw = law_op(world, law, "draw", law.drawer(density.parameters))
     if attached and type(estimator).value is not Estimator.value:
         through = partial(drawn_by, estimator, law, len(axes) + len(plan.ir.layout[name]))
         draw = world.emitter.shown(f"{estimator.name}_value", name, through)
@@ -43,6 +47,19 @@ def sample(world: World, record: Sample) -> None:
     if not is_value:
         value = world.emitter.method("detach", value, name=world.called(name))
     world.values[name], world.axes[name] = value, axes
+
+
+def _relaxed(world: World, name: str, axes: Labels, given: dict[str, fx.Node], noise: fx.Node) -> None:
+    """Append a draw that is attached: relaxed where the node is discrete."""
+    law = world.trace.densities[name].law
+    if not isinstance(law, Relaxable):
+        draw = law_op(world, law, "draw", law.draw)
+        world.values[name] = world.emitter.call(draw, given, noise, name=world.called(name))
+    else:
+        soft = law_op(world, law, "relaxed", partial(relaxed_draw, law))
+        line = world.called(name)
+        world.values[name] = world.emitter.call(soft, given, noise, world.temperature, name=line)
+    world.axes[name] = axes
 
 
 def drawn_by(
@@ -63,8 +80,7 @@ def own_axes(world: World, record: Sample) -> Labels:
 def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
     """Return the noise of a node, aligned to leading ``axes``; it is drawn here where it is the value."""
     name, plan, emitter = record.name, world.plan, world.emitter
-    law, plates = plan.facts.trace.densities[name].law, plan.ir.layout[name]
-    label = f"{name}_noise"
+    law, plates = world.trace.densities[name].law, plan.ir.layout[name]
     if law.noise == "value":
         if name in world.values:
             return world.values[name]
@@ -72,16 +88,25 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
         sizes = [plan.samples if axis == REPLICATES else 1 for axis in axes]
         lead = [*sizes, *(world.size(plate) for plate in plates)]
         key = name if not world.suffix else f"{name}{world.suffix}"
-        inner = plan.facts.trace.densities[name].inner
+        inner = world.trace.densities[name].inner
         op = law_op(
             world,
             law,
             "replay",
             lambda noise, key, given, lead, inner: replay(noise, key, law, given, lead, inner),
         )
-        return emitter.call(op, world.value(NOISE), key, given, lead, inner, name=world.called(label))
-    if f"#{label}" not in world.values and world.outer is None:
-        world.values[f"#{label}"] = emitter.call(operator.getitem, world.value(NOISE), name, name=label)
+        return emitter.call(
+            op, world.value(NOISE), key, given, lead, inner, name=world.called(f"{name}_noise")
+        )
+    return base_noise(world, name, name, f"{name}_noise", axes)
+
+
+def base_noise(world: World, name: str, key: str, label: str, axes: Labels) -> fx.Node:
+    """Return one entry of the noise argument, in the shape of a node's noise, aligned to leading ``axes``."""
+    plan, root = world.plan, world.root
+    if f"#{label}" not in root.values:
+        root.values[f"#{label}"] = root.emitter.call(operator.getitem, root.value(NOISE), key, name=label)
+    plates = plan.ir.layout[name]
     have = ((REPLICATES,) if plan.samples is not None else ()) + plates
     return world.aligned(world.value(f"#{label}"), have, axes + plates)
 
@@ -98,7 +123,7 @@ def parameters(world: World, record: Sample | LogProb, axes: Labels) -> dict[str
 def _arguments(world: World, record: Sample | LogProb, axes: Labels) -> dict[str, fx.Node]:
     """Take the parameters of a distribution class from the node's arguments."""
     assert record.dist is not None
-    density = world.plan.facts.trace.densities[record.name]
+    density = world.trace.densities[record.name]
     arguments = bind(record.dist.call, record.arguments.args, record.arguments.kwargs)  # type: ignore[arg-type]
     found = {}
     for key in density.law.parameters:
@@ -114,7 +139,7 @@ def _arguments(world: World, record: Sample | LogProb, axes: Labels) -> dict[str
 def _manufactured(world: World, record: Sample | LogProb, axes: Labels) -> dict[str, fx.Node]:
     """Call a factory of distributions and take apart what it returns."""
     assert record.dist is not None
-    density = world.plan.facts.trace.densities[record.name]
+    density = world.trace.densities[record.name]
     carried = world.union(record.arguments.names)
     key = f"#made_{record.name}"
     if key not in world.values:
@@ -134,7 +159,7 @@ def _laid_out(
 ) -> fx.Node:
     """Give a parameter size-1 dimensions for the axes, plates and event dimensions that it lacks."""
     carried, have = lead
-    density = world.plan.facts.trace.densities[record.name]
+    density = world.trace.densities[record.name]
     if density.short[key]:
         value = world.emitter.index(value, (..., *(None,) * density.short[key]))
     if not carried and not have:
@@ -147,18 +172,18 @@ def _laid_out(
 
 def log_probability(world: World, record: LogProb) -> None:
     """Append a log-probability node; that of a sample node is shared with its estimator."""
-    name, plan, ir = record.name, world.plan, world.plan.ir
+    name, ir = record.name, world.plan.ir
     if record.of is not None:
         world.values[name] = own_log_prob(world, record.of)
         world.axes[name] = density_axes(world, record.of)
         return
-    density = plan.facts.trace.densities[name]
+    density = world.trace.densities[name]
     axes = world.union(record.parents)
     given = parameters(world, record, axes)
     have, carried = ir.layout[record.value], world.axes_of(record.value)
     value = world.value(record.value)
     if have or carried:
-        rank = plan.facts.trace.values[record.value].dim() - len(have) - density.law.value_rank
+        rank = world.trace.values[record.value].dim() - len(have) - density.law.value_rank
         missing = (None,) * max(density.inner - rank, 0)
         plates = positions(have, ir.layout[name])
         lead = (*positions(carried, axes), *plates) if carried else plates
@@ -175,7 +200,7 @@ def own_log_prob(world: World, name: str) -> fx.Node:
         return world.capture(own_log_prob(world.outer, name))
     record = world.plan.ir[name]
     assert isinstance(record, Sample)
-    law = world.plan.facts.trace.densities[name].law
+    law = world.trace.densities[name].law
     axes, plates = density_axes(world, name), world.plan.ir.layout[name]
     given = parameters(world, record, axes)
     value = world.aligned(world.value(name), world.lead(name), axes + plates)
@@ -207,12 +232,12 @@ def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node,
     Plates that every reached cost keeps are set together, the rest and the event one by one.
     """
     name, plan, emitter = record.name, world.plan, world.emitter
-    density, plates = plan.facts.trace.densities[name], plan.ir.layout[name]
+    density, plates = world.trace.densities[name], plan.ir.layout[name]
     law, inner = density.law, density.inner
     axes = world.union(record.arguments.names)
     given = parameters(world, record, axes)
     together, limit = plan.facts.together(name), plan.choices[name].estimator.limit
-    event = plan.facts.trace.event_shape(plan.ir, name)[:inner]
+    event = world.trace.event_shape(plan.ir, name)[:inner]
     apart = [1 if plate in together else world.size(plate) for plate in plates] + list(event)
     at_once = [world.size(plate) if plate in together else 1 for plate in plates] + [1] * inner
 

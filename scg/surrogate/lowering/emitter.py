@@ -32,7 +32,10 @@ class Emitter:
 
     def held(self, target: str) -> fx.Node:
         """Read a tensor or module that the program holds."""
-        return self.graph.create_node("get_attr", target, name=target.rpartition(".")[2])
+        owner, _, last = target.rpartition(".")
+        return self.graph.create_node(
+            "get_attr", target, name=f"{last}_controls" if owner == "controls" else last
+        )
 
     def module(self, target: str, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> fx.Node:
         """Call a module that the program holds."""

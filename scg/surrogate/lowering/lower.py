@@ -14,6 +14,7 @@ from scg.analysis.facts import Facts
 from scg.laws import Law
 from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Sample
+from scg.surrogate.controls import Controlled
 from scg.surrogate.estimators.base import Action
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.draws import branches
@@ -49,7 +50,8 @@ def lower(
     *,
     samples: int | None,
     keep: Sequence[str],
-    learned: Mapping[str, bool],
+    controls: Mapping[str, Controlled],
+    relaxing: frozenset[str],
     gradients: bool = True,
 ) -> Lowered:
     """Emit the program: the sampled objective, and with ``gradients`` a backward that is unbiased.
@@ -57,7 +59,7 @@ def lower(
     The loss is J + (s - sg s), where s holds the score terms; below enumerated nodes the derivative
     flows through the expectation over their branches instead of through J.
     """
-    plan = make_plan(facts, choices, samples, learned)
+    plan = make_plan(facts, choices, samples, controls, relaxing)
     emitter = Emitter()
     world = World(plan, emitter)
     _arguments(world)
@@ -84,7 +86,11 @@ def _lines(world: World) -> dict[str, str]:
 
 
 def make_plan(
-    facts: Facts, choices: Mapping[str, Choice], samples: int | None, learned: Mapping[str, bool]
+    facts: Facts,
+    choices: Mapping[str, Choice],
+    samples: int | None,
+    controls: Mapping[str, Controlled],
+    relaxing: frozenset[str],
 ) -> Plan:
     """Return what lowering reads, with a run mode for each function that meets an added dimension."""
     ir = facts.ir
@@ -104,7 +110,8 @@ def make_plan(
         modes=modes,
         varying=varying,
         useful=facts.useful,
-        learned=learned,
+        controls=controls,
+        relaxing=relaxing,
         learnable=learnable(ir, choices),
     )
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from typing import Any
 
 from torch import fx
 
-from scg.nodes.plates import insertion, positions
+from scg.nodes.plates import insertion, positions, trimmed
 from scg.nodes.records import Sample
 from scg.surrogate.estimators.base import Action, Estimator
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
-from scg.surrogate.lowering.draws import noise_of, own_log_prob, parameters
-from scg.surrogate.lowering.slices import downstream
+from scg.surrogate.lowering.draws import base_noise, noise_of, own_log_prob, parameters
+from scg.surrogate.lowering.slices import downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import REPLICATES, Labels, World
-from scg.surrogate.ops import first_order
+from scg.surrogate.ops import first_order, fresh_key
 from scg.surrogate.sites import Frame, Inquiry
 
 
@@ -51,22 +53,17 @@ class Terms:
         if not estimator.needs_site:
             self._score(world, name, credit, lead)
             return
-        inquiry = Inquiry(estimator, self._frame(world, name, lead, estimator))
+        inquiry = Inquiry(estimator, self._frame(world, name, lead))
         site = self._site(world, name, credit, lead, inquiry)
-        emitter = world.emitter
         if type(estimator).factor is Estimator.factor:
             given = parameters(world, self._record(name), world.axes_of(name))
-            shown = emitter.shown(f"{name}_surrogate", None, inquiry.inner)
-            line = emitter.call(shown, site, given, name=f"{name}_surrogate")
-            self._scalars.append(emitter.placed(name, line))
-        else:
-            shown = emitter.shown(f"{estimator.name}_factor", name, inquiry.factor)
-            factor = emitter.placed(name, emitter.call(shown, site, name=f"{name}_factor"))
-            self._score(world, name, factor, lead)
-        if self.plan.learned.get(name) and type(estimator).objective is not Estimator.objective:
-            shown = emitter.shown(f"{estimator.name}_controls", name, inquiry.descend)
-            line = emitter.call(shown, site, name=f"{name}_controls")
-            self._scalars.append(emitter.placed(name, line))
+            self._scalars.append(self._line(world, name, estimator.name, inquiry.surrogate, site, given))
+            return
+        factor = self._line(world, name, "factor", inquiry.factor, site)
+        if name in self.plan.controls and self.plan.controls[name].is_learned:
+            self._scalars.append(self._line(world, name, "controls", inquiry.taught, site, factor))
+            factor = world.emitter.method("detach", factor, name=f"{name}_factor")
+        self._score(world, name, factor, lead)
 
     def total(self) -> fx.Node | None:
         """Append the sum of all terms, or nothing if there are none."""
@@ -96,7 +93,14 @@ class Terms:
         self._scores.setdefault((factor, lead), []).append(log_prob)
         self._names.setdefault((factor, lead), name)
 
-    def _frame(self, world: World, name: str, lead: Labels, estimator: Estimator) -> Frame:
+    def _line(self, world: World, name: str, label: str, fn: Callable[..., Any], *arguments: Any) -> fx.Node:
+        """Append what the estimator of a node computes."""
+        emitter = world.emitter
+        shown = emitter.shown(f"{name}_{label}", None, fn)
+        line = emitter.call(shown, *arguments, name=f"{name}_{label}")
+        return emitter.placed(name, line)
+
+    def _frame(self, world: World, name: str, lead: Labels) -> Frame:
         plan, plates = self.plan, self.plan.ir.plates
         together = plan.facts.together(name)
         return Frame(
@@ -106,32 +110,45 @@ class Terms:
             rates=tuple(plates[x].discount if x in plates else 1.0 for x in lead),
             together=tuple(x in plan.axes or x in together for x in lead),
             replicated=plan.samples is not None,
+            caller=plan.controls[name].caller if name in plan.controls else None,
         )
 
     def _site(self, world: World, name: str, credit: fx.Node, lead: Labels, inquiry: Inquiry) -> fx.Node:
-        plan, emitter, estimator = self.plan, world.emitter, inquiry.estimator
-        given = parameters(world, self._record(name), world.axes_of(name))
+        emitter = world.emitter
+        record, axes = self._record(name), world.axes_of(name)
+        given, noise = parameters(world, record, axes), noise_of(world, record, axes)
         weights = self.branching.product(world, lead, attached=False)
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
-        context = self._context(world, name, estimator, lead)
-        controls = world.held(f"controls.{name}") if name in plan.learned else None
-        evaluate = None
-        if estimator.needs_downstream:
-            evaluate = downstream(self.inside, plan, self.branching, name, lead)
+        extra = self._provided(world, name, lead, inquiry.estimator)
         shown = emitter.shown(f"{name}_site", None, inquiry.frame.site)
-        noise = noise_of(world, self._record(name), world.axes_of(name))
-        arguments = (given, noise, world.value(name), credit, weight, context, controls, evaluate)
-        return emitter.placed(name, emitter.call(shown, *arguments, name=f"{name}_site"))
+        arguments = (given, noise, world.value(name), credit, weight)
+        return emitter.placed(name, emitter.call(shown, *arguments, name=f"{name}_site", **extra))
 
-    def _context(self, world: World, name: str, estimator: Estimator, lead: Labels) -> tuple[fx.Node, ...]:
+    def _provided(self, world: World, name: str, lead: Labels, estimator: Estimator) -> dict[str, Any]:
+        """Return what an estimator asks for besides what every site has."""
+        plan, found = self.plan, dict[str, Any]()
+        if name in plan.controls:
+            found["controls"] = world.held(f"controls.{name}")
+            if plan.controls[name].context:
+                found["context"] = self._context(world, name, lead)
+        if estimator.needs_downstream:
+            found["downstream"] = downstream(self.inside, plan, self.branching, name, lead)
+        if name in plan.relaxing:
+            found["relaxed"] = relaxed(self.inside, plan, self.branching, name, lead)
+        if estimator.noises:
+            axes = world.axes_of(name)
+            found["fresh"] = tuple(
+                base_noise(world, name, fresh_key(name, index), f"{name}_fresh", axes)
+                for index in range(estimator.noises)
+            )
+        return found
+
+    def _context(self, world: World, name: str, lead: Labels) -> tuple[fx.Node, ...]:
         """Return what the estimator's network reads, with size-1 dimensions where it lacks one."""
-        names = estimator.reads_context
-        if names is None:
-            return ()
         found = []
-        for other in names or self.plan.ir[name].parents:
+        for other in self.plan.controls[name].context:
             # A sibling that is enumerated, and is not above this node, is read at its sample.
             seen = world if world.outer is None or {*world.axes_of(other)} <= {*lead} else world.outer
             have, value = seen.lead(other), seen.value(other)
-            found.append(world.emitter.index(value, positions(have, lead) if have else (None,) * len(lead)))
+            found.append(world.emitter.index(value, trimmed(positions(have, lead))))
         return tuple(found)

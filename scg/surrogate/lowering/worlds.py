@@ -15,10 +15,12 @@ from torch import Tensor, fx
 from scg.analysis.calls import is_elementwise, transform_of
 from scg.analysis.facts import Facts
 from scg.analysis.modes import vectorised
+from scg.analysis.trace import Trace
 from scg.laws import Law
 from scg.nodes.ir import IR
 from scg.nodes.plates import Index, insertion, positions, trimmed
 from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
+from scg.surrogate.controls import Controlled
 from scg.surrogate.lowering.emitter import Emitter
 from scg.surrogate.ops import expand_lead, on_copied_buffers
 from scg.surrogate.policy import Choice
@@ -35,10 +37,11 @@ class Plan:
     """What every part of lowering reads.
 
     ``axes`` are the added dimensions in their one order, ``modes`` how each function takes them,
-    ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``learned`` says
-    of nodes whose estimators have controls whether these have parameters, ``learnable`` names the samples
-    whose parameters may need a gradient; ``constants`` collects the numbers that the program has to
-    hold, ``numbers`` their names.
+    ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``controls`` has what
+    is known of the controls of nodes that have some, ``relaxing`` names those whose estimators evaluate
+    costs at relaxed values; ``learnable`` names the samples whose parameters may
+    need a gradient; ``constants`` collects the numbers that the program has to hold, ``numbers`` their
+    names.
     """
 
     ir: IR
@@ -49,7 +52,8 @@ class Plan:
     modes: Mapping[str, str]
     varying: frozenset[str]
     useful: frozenset[str]
-    learned: Mapping[str, bool]
+    controls: Mapping[str, Controlled]
+    relaxing: frozenset[str]
     learnable: frozenset[str]
     constants: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[tuple[str, torch.dtype, float], str] = field(default_factory=dict)
@@ -72,15 +76,28 @@ class World:
     """Values by node name in one function; what it lacks is looked up in ``outer``.
 
     A world whose emitter is another than that of ``outer`` is a function of its own: ``captured``
-    pairs each value that it reads outside with the argument that stands for it.
+    pairs each value that it reads outside with the argument that stands for it. A world with a
+    ``temperature`` draws discrete nodes relaxed; ``trace`` has example values of its nodes, and ``modes``
+    how their functions take added dimensions.
     """
 
-    def __init__(self, plan: Plan, emitter: Emitter, outer: World | None = None, suffix: str = "") -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        emitter: Emitter,
+        outer: World | None = None,
+        suffix: str = "",
+        trace: Trace | None = None,
+        modes: Mapping[str, str] | None = None,
+    ) -> None:
         """Start without values; ``suffix`` ends the names of this world's lines."""
         self.plan = plan
         self.emitter = emitter
         self.outer = outer
         self.suffix = suffix
+        self.trace = plan.facts.trace if trace is None else trace
+        self.modes = plan.modes if modes is None else modes
+        self.temperature: fx.Node | None = None
         self.values: dict[str, fx.Node] = {}
         self.axes: dict[str, Labels] = {}
         self.parameters: dict[tuple[str, Labels], dict[str, fx.Node]] = {}
@@ -179,7 +196,7 @@ class World:
             args, kwargs = record.arguments.substitute(lambda parent: self._argument(record, parent, axes))
             return self._invoke(function, transform, record.name, name, args, kwargs)
         carried = {parent: self.axes_of(parent) for parent in record.arguments.names}
-        mode = self.plan.modes[record.name]
+        mode = self.modes[record.name]
         call = vectorised(self.plan.ir, record, axes, carried, self.plan.varying, mode)
 
         def several(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -220,13 +237,21 @@ class World:
         return emitter.call(emitter.shown(label, name, applied), module, *args, name=name, **kwargs)
 
     @property
+    def root(self) -> World:
+        """The world of the program itself."""
+        world = self
+        while world.outer is not None:
+            world = world.outer
+        return world
+
+    @property
     def is_program(self) -> bool:
         """Whether this world's lines are part of the program itself, which holds the modules."""
         return self.outer is None or (self.outer.emitter is self.emitter and self.outer.is_program)
 
     def _argument(self, record: Record, parent: str, axes: Labels) -> fx.Node:
         """Return a parent's value with size-1 dimensions for the plates and axes that it lacks."""
-        ir, values = self.plan.ir, self.plan.facts.trace.values
+        ir, values = self.plan.ir, self.trace.values
         have, want, carried = ir.layout[parent], ir.layout[record.name], self.axes_of(parent)
         plates: Index = ()
         if have and not set(want) <= set(have):

@@ -1,0 +1,244 @@
+"""Relaxation: what lies below a stochastic node at relaxed values of it, and which costs are smooth there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from scg.analysis.densities import Density, make_density, pad
+from scg.analysis.influence import below
+from scg.analysis.invoke import call, seen
+from scg.analysis.paths import SMOOTH, edge
+from scg.analysis.probing import sampled
+from scg.analysis.smoothness import Smoothness, Verdict
+from scg.analysis.trace import Trace, density_of, deterministic
+from scg.errors import ScgError
+from scg.laws import Law, Relaxable, sum_event
+from scg.nodes.ir import IR
+from scg.nodes.records import Cost, Det, Function, LogProb, Record, Sample
+
+TEMPERATURE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """The part of a graph below one stochastic node, at relaxed values of that node.
+
+    ``records`` are the nodes that lead to a cost in ``smooth``, in order, each with the function that it
+    calls there; ``obstacles`` says of every other cost that the node reaches what stops it. ``worlds``
+    are evaluations; in their densities relaxed nodes have the law that takes relaxed values.
+    """
+
+    smooth: tuple[str, ...]
+    obstacles: Mapping[str, str]
+    records: tuple[Record, ...]
+    worlds: tuple[Trace, ...]
+
+
+@dataclass(eq=False)
+class Search:
+    """One walk from a relaxed node to the costs below: what carries relaxed values, what failed, and why."""
+
+    ir: IR
+    owner: str
+    carrying: set[str]
+    failed: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+
+    def fail(self, name: str, reason: str) -> None:
+        """Note that a node cannot be evaluated smoothly, for a reason of its own."""
+        self.failed.setdefault(name, reason)
+        self.origin.setdefault(name, name)
+
+    def inherit(self, record: Record) -> bool:
+        """Say whether a parent failed, and note that the node fails with it."""
+        source = next((self.origin[parent] for parent in record.parents if parent in self.origin), None)
+        if source is not None:
+            self.origin[record.name] = source
+        return source is not None
+
+    def told(self, cost: str) -> str:
+        """Describe what stops a cost."""
+        culprit = self.origin[cost]
+        path = nx.shortest_path(self.ir.dag, self.owner, culprit)
+        path += nx.shortest_path(self.ir.dag, culprit, cost)[1:]
+        shown = " -> ".join(path if len(path) < 9 else [*path[:4], "...", *path[-4:]])
+        return f"the path {shown} is not smooth at relaxed values ({culprit}: {self.failed[culprit]})"
+
+
+def relaxation(
+    ir: IR, worlds: list[Trace], useful: frozenset[str], name: str, known: dict[Any, Verdict]
+) -> Relaxation:
+    """Return what can be evaluated smoothly below a node; ``worlds`` are evaluations at hard values.
+
+    Everything below that can be relaxed is; what is continuous is drawn with its derivative, which has to
+    be right twice, since control parameters are trained through it.
+    """
+    search = Search(ir, name, {name})
+    records = tuple(_relaxed_record(search, ir[other]) for other in below(ir, name) if other in useful)
+    soft = tuple(_evaluated(search, world, records) for world in worlds)
+    for record in records:
+        if not search.inherit(record) and record.name not in search.failed:
+            _judge(search, soft[0], record, known)
+    costs = [record.name for record in records if isinstance(record, Cost)]
+    smooth = tuple(cost for cost in costs if cost not in search.origin)
+    needed = set(smooth)
+    for record in reversed(records):
+        if record.name in needed:
+            needed.update(record.parents)
+    return Relaxation(
+        smooth,
+        {cost: search.told(cost) for cost in costs if cost in search.origin},
+        tuple(record for record in records if record.name in needed),
+        soft,
+    )
+
+
+def _relaxed_record(search: Search, record: Record) -> Record:
+    """Return the record with the function that it calls at relaxed values, and note what it hands on."""
+    carries = not search.carrying.isdisjoint(record.arguments.names)
+    if isinstance(record, Det) and carries:
+        search.carrying.add(record.name)
+        if record.relaxed is not None:
+            declared = record.differentiable or None
+            return replace(record, fn=Function(record.relaxed), differentiable=declared)
+    return record
+
+
+def _evaluated(search: Search, world: Trace, records: tuple[Record, ...]) -> Trace:
+    """Evaluate the nodes below the owner, whose value is relaxed; what raises is noted as failed."""
+    trace = Trace(dict(world.values), dict(world.densities), world.sizes)
+    owner, density = search.owner, world.densities[search.owner]
+    if isinstance(density.law, Relaxable):
+        trace.values[owner] = relaxed_value(density, world.event_batch(owner))
+        trace.densities[owner] = replace(density, law=density.law.soft)
+    for record in records:
+        if not search.inherit(record) and record.name not in search.failed:
+            try:
+                trace.values[record.name] = _value(search, trace, record)
+            except ScgError as error:
+                search.fail(record.name, _advice(error))
+    return trace
+
+
+def _value(search: Search, trace: Trace, record: Record) -> Any:
+    ir = search.ir
+    if isinstance(record, Det):
+        return _shaped(search, trace, record, deterministic(ir, trace, record))
+    if isinstance(record, LogProb):
+        return _log_prob(search, trace, record)
+    assert isinstance(record, Sample)
+    batch = trace.event_batch(record.name)
+    density = trace.densities[record.name] = make_density(ir, trace.values, record, record.dist)
+    if isinstance(density.law, Relaxable):
+        search.carrying.add(record.name)
+        trace.densities[record.name] = replace(density, law=density.law.soft)
+        return relaxed_value(density, batch)
+    if density.law.pathwise is None or not density.law.twice:
+        search.fail(record.name, f"a {density.law.family} can neither be relaxed nor differentiated twice")
+    return sampled(density.law, dict(density.parameters), batch)
+
+
+def perturbed_value(density: Density, batch: torch.Size) -> Tensor:
+    """Draw the value before the hard step from torch's global generator."""
+    law, parameters = density.law, dict(density.parameters)
+    assert isinstance(law, Relaxable)
+    given = next(iter(parameters.values())).detach()
+    dtype = torch.promote_types(given.dtype, torch.float32)
+    noise = torch.rand(law.noise_shape(parameters, batch), dtype=dtype, device=given.device)
+    eps = torch.finfo(dtype).eps
+    return law.perturbed(parameters, noise.clamp(eps, 1 - eps)).detach()
+
+
+def relaxed_value(density: Density, batch: torch.Size) -> Tensor:
+    """Draw a relaxed value, in the type of the parameters."""
+    law = density.law
+    assert isinstance(law, Relaxable)
+    soft = law.relax(perturbed_value(density, batch), TEMPERATURE)
+    return soft.to(density.parameters[law.given].dtype)
+
+
+def _shaped(search: Search, trace: Trace, record: Det, value: Any) -> Any:
+    """Refuse a value of another shape than at hard values, unless a relaxed function gave it."""
+    hard = trace.values[record.name]
+    original = search.ir[record.name]
+    if isinstance(original, Det) and original.fn.call is not record.fn.call:
+        return value
+    found, wanted = _shapes(value), _shapes(hard)
+    if found != wanted:
+        search.fail(
+            record.name, f"it gives {found} at a relaxed value, not {wanted}; declare it with relaxed="
+        )
+    return value
+
+
+def _shapes(value: Any) -> str:
+    leaves = [tuple(leaf.shape) for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+    return "shape " + ", ".join(map(str, leaves))
+
+
+def _log_prob(search: Search, trace: Trace, record: LogProb) -> Tensor:
+    """Return a log-probability, at a relaxed value by the law that takes those."""
+    ir, density = search.ir, density_of(search.ir, trace, record)
+    if record.of is None and record.value in search.carrying:
+        density = replace(density, law=soft_law(density.law))
+    trace.densities[record.name] = density
+    plates = len(ir.layout[record.name])
+    value = seen(ir, record, record.value, trace.values[record.value])
+    lead = plates if ir.layout[record.value] else 0
+    value = pad(value, lead, density.inner - (value.dim() - density.law.value_rank - lead))
+    result: Tensor = call(record, density.law.log_prob, (dict(density.parameters), value), {})
+    return sum_event(result, plates)
+
+
+def soft_law(law: Law) -> Law:
+    """Return the law that takes relaxed values, where there is one."""
+    return law.soft if isinstance(law, Relaxable) else law
+
+
+def _judge(search: Search, trace: Trace, record: Record, known: dict[Any, Verdict]) -> None:
+    """Fail a node that is not a smooth function of a parent that depends on the owner."""
+    reached = {search.owner, *nx.descendants(search.ir.dag, search.owner)}
+    for parent in record.parents:
+        if parent not in reached:
+            continue
+        verdict = _verdict(search, trace, parent, record, known)
+        if verdict.smoothness is not Smoothness.SMOOTH:
+            unknown = verdict.smoothness is Smoothness.UNKNOWN
+            remedy = "; declare it with differentiable=True if you know that it is smooth" if unknown else ""
+            search.fail(record.name, verdict.reason + remedy)
+            return
+
+
+def _verdict(search: Search, trace: Trace, parent: str, record: Record, known: dict[Any, Verdict]) -> Verdict:
+    if isinstance(record, LogProb) and record.value == parent and parent in search.carrying:
+        law = trace.densities[record.name].law
+        if isinstance(law, Relaxable):
+            return SMOOTH  # linear
+    return edge(search.ir, trace, parent, record, known)
+
+
+def _advice(error: ScgError) -> str:
+    """Say what raised at a relaxed value, and what to write instead."""
+    cause = error.__cause__
+    found = f"it raised {type(cause).__name__} at a relaxed value" if cause is not None else str(error)
+    if cause is not None and "torch/distributions" in _files(cause):
+        return f"{found}; write a log-probability as g.log_prob(...), which takes relaxed values"
+    return f"{found}; declare it with relaxed=, a function of relaxed values"
+
+
+def _files(error: BaseException) -> str:
+    return " ".join(_frames(error)).replace("\\", "/")
+
+
+def _frames(error: BaseException) -> Iterator[str]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame.f_code.co_filename
+        trace = trace.tb_next

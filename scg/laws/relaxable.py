@@ -1,0 +1,40 @@
+"""What relaxable laws have in common: a value is a hard step of a continuous, reparameterised variable."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from scg.laws.finite import Finite
+from scg.laws.law import Law, Parameters
+
+
+@dataclass(frozen=True)
+class Relaxable(Finite):
+    """A finite law whose value is ``H(z)``, for the control variates of REBAR and RELAX.
+
+    Laws of a law (Tucker et al. 2017; Grathwohl et al. 2018), for fresh noise ``u`` and ``v`` on (0, 1):
+
+    - ``draw(parameters, u) = H(perturbed(parameters, u))`` for a fixed step ``H``.
+    - ``conditional(parameters, b, v)`` has the law of ``z = perturbed(parameters, u)`` given ``H(z) = b``.
+    - Both are attached to the parameters and finite for every valid one, and so are two derivatives.
+    """
+
+    @abstractmethod
+    def perturbed(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """The variable ``z`` of noise of shape ``noise_shape``."""
+
+    @abstractmethod
+    def conditional(self, parameters: Parameters, value: Tensor, noise: Tensor) -> Tensor:
+        """Draw ``z`` given its hard value, from fresh noise of shape ``noise_shape``."""
+
+    @abstractmethod
+    def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
+        """A soft value, which tends to ``H(z)`` as the temperature, of batch shape, tends to 0."""
+
+    @property
+    @abstractmethod
+    def soft(self) -> Law:
+        """The law whose ``log_prob`` takes what ``relax`` returns."""

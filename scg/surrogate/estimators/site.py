@@ -1,0 +1,139 @@
+"""Sites: what an estimator sees of its node at run time, and what it can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from scg.errors import EstimatorError
+from scg.laws import Law, sum_event
+
+Aux = TypeVar("Aux")
+Parameters = dict[str, Tensor]
+UNDECLARED = "an estimator that does not declare {} asked for what it provides"
+
+
+class Relaxed(NamedTuple):
+    """The smooth costs of a node at relaxed points of it, differentiable in the points.
+
+    ``credit`` [n, *lead] is what the node is charged with at each point, in the units of ``Site.credit``.
+    ``total`` [n] counts every element of every cost once: it is what path derivatives are taken of.
+    """
+
+    credit: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """What an estimator sees of a node at run time; it never sees the graph.
+
+    ``lead`` counts the leading dimensions of every tensor here: replicates, branches of enumerated
+    nodes above, plates. ``credit`` [*lead] is the detached downstream cost that the node is charged
+    with, over its own weight. ``weight`` is the probability of the branches it lives in, times the
+    weight of its plates, or None where that is 1. ``parameters`` are detached, in the full shape of
+    the node. ``together`` marks the leading dimensions whose elements no cost has in common. ``noise``
+    is what the value was drawn from. ``share`` is what a step of an ordered plate counts, or None where
+    all count the same. ``is_learning`` tells whether the controls have parameters that are trained. Where a
+    value is about to be drawn, by ``Estimator.value``, the parameters are attached, and value and credit
+    are empty.
+    """
+
+    law: Law
+    parameters: Parameters
+    noise: Tensor
+    lead: int
+    value: Tensor = field(default_factory=lambda: torch.empty(0))
+    credit: Tensor = field(default_factory=lambda: torch.empty(0))
+    weight: Tensor | None = None
+    replicated: bool = False
+    together: tuple[bool, ...] = ()
+    controls: nn.Module | None = None
+    training: bool = False
+    is_learning: bool = False
+    share: Tensor | None = None
+    fresh: tuple[Tensor, ...] = ()
+    slice: Callable[[Tensor, Tensor], Relaxed] | None = None
+    downstream: Callable[[Tensor], Tensor] = field(default=lambda values: _undeclared("needs_downstream"))
+    predict: Callable[..., Tensor] = field(default=lambda *points: _undeclared("reads_context"))
+
+    def distribution(self, parameters: Parameters) -> torch.distributions.Distribution:
+        """Return the node's distribution with other parameters in place of its own."""
+        return self.law.distribution(parameters)
+
+    def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
+        """Return log p(value) [*lead], summed over the event."""
+        return sum_event(self.law.log_prob(parameters, value), self.lead)
+
+    def score(self, value: Tensor, weight: Tensor) -> Parameters:
+        """Return weight * dlog p(value) / d(parameter) for each parameter, element by element."""
+        value = value.detach()
+        unit, _ = self._gradient(lambda leaves: (self.log_prob(leaves, value).sum(), None), learning=False)
+        return {name: self.spread(weight, part) * part for name, part in unit.items()}
+
+    def derivative(self, fn: Callable[[Parameters], tuple[Tensor, Aux]]) -> tuple[Parameters, Aux]:
+        """Return d fn / d(parameter) over the weight of the node's elements, and what fn gives besides.
+
+        ``fn`` takes the parameters and returns a scalar and anything else; both stay attached to the
+        controls while these learn.
+        """
+        gradients, besides = self._gradient(fn, learning=self.is_learning)
+        if self.share is not None:
+            share = self.share
+            gradients = {name: part / self.spread(share, part) for name, part in gradients.items()}
+        return gradients, besides
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum over elements of what belongs to each, [n, *lead] -> [n], each by its share."""
+        return sum_event(values if self.share is None else values * self.share, 1)
+
+    def fresh_noise(self, index: int = 0) -> Tensor:
+        """Return base noise, in the shape of ``noise``, that nothing else was drawn from."""
+        if index >= len(self.fresh):
+            raise EstimatorError(f"fresh noise {index + 1} was asked for by an estimator that declares less")
+        return self.fresh[index]
+
+    def relaxed(self, points: Tensor, temperature: float | Tensor = 0.5) -> Tensor:
+        """Return the smooth costs charged to the node at relaxed points, [n, *lead, *event] -> [n, *lead]."""
+        return self.relaxation(points, temperature).credit
+
+    def relaxation(self, points: Tensor, temperature: float | Tensor = 0.5) -> Relaxed:
+        """Return the smooth costs below the node at relaxed points, in one batched evaluation.
+
+        Discrete nodes below are relaxed at the temperature, with the noise of the sample.
+        """
+        if self.slice is None:
+            raise EstimatorError(UNDECLARED.format("relaxes()"))
+        return self.slice(points, torch.as_tensor(temperature, dtype=self.credit.dtype))
+
+    def spread(self, value: Tensor, like: Tensor) -> Tensor:
+        """Give a tensor [*lead] size-1 dimensions for the event of another."""
+        return value[(..., *(None,) * (like.dim() - self.lead))] if value.dim() else value
+
+    def _gradient(
+        self, fn: Callable[[Parameters], tuple[Tensor, Aux]], *, learning: bool
+    ) -> tuple[Parameters, Aux]:
+        floats = [name for name, leaf in self.parameters.items() if leaf.is_floating_point()]
+        with torch.enable_grad():
+            leaves = {name: self.parameters[name].detach().requires_grad_() for name in floats}
+            scalar, besides = fn({**self.parameters, **leaves})
+            found = torch.autograd.grad(
+                scalar, [leaves[name] for name in floats], create_graph=learning, allow_unused=True
+            )
+        pairs = zip(floats, found, strict=True)
+        return {
+            name: torch.zeros_like(leaves[name]) if part is None else part for name, part in pairs
+        }, besides
+
+
+def left_out(values: Tensor) -> Tensor:
+    """Return, for each replicate, the mean over the others, so that no sample is its own baseline."""
+    return (values.sum(0, keepdim=True) - values) / (values.shape[0] - 1)
+
+
+def _undeclared(trait: str) -> Tensor:
+    raise EstimatorError(UNDECLARED.format(trait))

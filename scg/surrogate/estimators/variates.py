@@ -1,0 +1,171 @@
+"""Control variates: what REBAR, RELAX and LAX have in common, and the network that they learn by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scg.errors import EstimatorError
+from scg.laws import Relaxable
+from scg.surrogate.estimators.base import NodeFacts
+from scg.surrogate.estimators.site import Site, left_out
+
+NARROW, WIDE = 10, 200
+BASELINES = (None, "leave-one-out")
+
+
+class Variate(NamedTuple):
+    """A control variate at the points z and z~.
+
+    ``credit`` [2, *lead] is what is subtracted from the credit of each element; ``total`` [2] is what the
+    path derivatives are taken of.
+    """
+
+    credit: Tensor
+    total: Tensor
+
+
+def conditioned(
+    site: Site, variate: Callable[[Tensor], Variate], *, baseline: str | None, scale: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return (Q - c(z~)) dlog p(b) + dc(z) - dc(z~), z~ from p(z | b), c being ``scale`` times a variate.
+
+    The points are stacked, so that the variate is evaluated once.
+    """
+    law = relaxable(site)
+
+    def difference(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        free = law.perturbed(parameters, site.noise)
+        tied = law.conditional(parameters, site.value, site.fresh_noise())
+        credit, total = variate(torch.stack((free, tied)))
+        return total[0] - total[1], credit[1]
+
+    path, credit = site.derivative(difference)
+    residual = site.credit - (credit if scale is None else scale * credit)
+    score = site.score(site.value, centred(residual, baseline))
+    if scale is not None:
+        path = {name: site.spread(scale, part) * part for name, part in path.items()}
+    return {name: part + path[name] for name, part in score.items()}
+
+
+def centred(residual: Tensor, baseline: str | None) -> Tensor:
+    """Subtract the mean of the other replicates where that is asked for."""
+    return residual if baseline is None else residual - left_out(residual)
+
+
+def relaxed_costs(site: Site, points: Tensor, temperature: Tensor) -> Variate:
+    """Return the smooth costs at perturbed points relaxed at a temperature."""
+    law = relaxable(site)
+    inner = points.dim() - 1 - site.lead - law.soft.value_rank
+    heat = temperature[(..., *(None,) * inner)] if temperature.dim() else temperature
+    soft = law.relax(points, heat)
+    if site.value.is_floating_point():
+        soft = soft.to(site.value.dtype)
+    return Variate(*site.relaxation(soft, temperature))
+
+
+def relaxable(site: Site) -> Relaxable:
+    """Return the law of a site whose node is discrete."""
+    assert isinstance(site.law, Relaxable)
+    return site.law
+
+
+def check_baseline(baseline: str | None) -> None:
+    """Refuse what is no baseline of a control variate."""
+    if baseline not in BASELINES:
+        raise EstimatorError(f'baseline is None or "leave-one-out", not {baseline!r}')
+
+
+class Positive(nn.Module):
+    """A positive number, or one for each plate element: the exponential of a parameter."""
+
+    log: Tensor
+
+    def __init__(self, start: float | Tensor, dtype: torch.dtype, *, is_learned: bool) -> None:
+        """Start from a positive value, and keep it unless it is learned."""
+        super().__init__()
+        value = torch.as_tensor(start, dtype=dtype).log()
+        if is_learned:
+            self.log = nn.Parameter(value)
+        else:
+            self.register_buffer("log", value)
+
+    def forward(self) -> Tensor:
+        """Return the value."""
+        return self.log.exp()
+
+
+class Network(nn.Module):
+    """A network of a node's value and of context with one hidden layer, times a scale that starts at 0.
+
+    ``ranks`` are the numbers of event dimensions of what it reads; ``squash`` maps values of the node to
+    something bounded, or is None.
+    """
+
+    def __init__(
+        self, shapes: list[tuple[int, ...]], squash: Callable[[Tensor], Tensor] | None, dtype: torch.dtype
+    ) -> None:
+        """Make layers for events of the given shapes, the node's own first."""
+        super().__init__()
+        self.ranks = [len(shape) for shape in shapes]
+        self.squash = squash
+        width = sum(torch.Size(shape).numel() for shape in shapes)
+        hidden = min(max(width, NARROW), WIDE)
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden, dtype=dtype), nn.Tanh(), nn.Linear(hidden, 1, dtype=dtype)
+        )
+        self.scale = nn.Parameter(torch.zeros((), dtype=dtype))
+
+    def forward(self, value: Tensor, *context: Tensor) -> Tensor:
+        """Return one number for each leading element."""
+        first = value if self.squash is None else self.squash(value)
+        flat = [
+            item.flatten(item.dim() - rank) if rank else item.unsqueeze(-1)
+            for item, rank in zip((first, *context), self.ranks, strict=True)
+        ]
+        inside: Tensor = self.layers(torch.cat(flat, -1) if len(flat) > 1 else flat[0])
+        return inside.squeeze(-1) * self.scale
+
+
+class Squash:
+    """Twice the relaxed value minus one, at temperature one half: tanh(z) for a Bernoulli."""
+
+    def __init__(self, law: Relaxable) -> None:
+        """Squash as a law relaxes."""
+        self.law = law
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Return numbers between -1 and 1."""
+        return 2 * self.law.relax(value, 0.5) - 1
+
+
+def network(facts: NodeFacts, event: tuple[int, ...], context: tuple[str, ...]) -> Network:
+    """Return a new network for values of shape ``event``, and for the nodes that it reads besides."""
+    names = context or tuple(name for name in facts.parents if facts.shape(name) is not None)
+    shapes = [facts.shape(name) for name in names]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes):
+        raise EstimatorError(f"the network of '{facts.name}' reads {names}, not all of them floating point")
+    squash = Squash(facts.law) if isinstance(facts.law, Relaxable) else None
+    return Network([event, *known], squash, facts.dtype)
+
+
+class Controls(nn.Module):
+    """What a control variate learns: the temperature and the scale of the relaxed cost, and a network."""
+
+    def __init__(
+        self, temperature: Positive | None = None, eta: Positive | None = None, net: Any = None
+    ) -> None:
+        """Hold what is given."""
+        super().__init__()
+        self.temperature = temperature
+        self.eta = eta
+        self.net = net
+
+
+def first_rough(facts: NodeFacts) -> str:
+    """Return what stops the first cost that is not smooth at relaxed values."""
+    return next(iter(facts.slice().obstacles.values()), "it reaches no cost")

@@ -1,0 +1,121 @@
+"""Control networks: how the network of an estimator is called at many points at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from scg.analysis.probing import undisturbed
+from scg.errors import EstimatorError
+from scg.nodes.arguments import Arguments, Ref
+from scg.vectorise import Parent, Vectorised
+
+ADDED = "#added"
+Net = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """How the network of one node takes dimensions besides the ``plates`` that it was written for.
+
+    It sees values [*plates, *event] and gives one number for each plate element, a trailing 1 dropped.
+    """
+
+    mode: str
+    plates: int
+
+    def __call__(self, net: Net, lead: torch.Size, values: Sequence[Tensor]) -> Tensor:
+        """Return [*lead] from values [*lead, *event], whose leading dimensions may be 1."""
+        rank, added = len(lead), len(lead) - self.plates
+        dtype = _dtype(net)
+        full = [_cast(value.expand(lead + value.shape[rank:]), dtype) for value in values]
+        if not added:
+            return self._checked(net(*full), lead)
+        if added > 1:
+            full = [value.flatten(0, added - 1) for value in full]
+        found = _vectorised(self.mode, len(full), self.plates)(net, *full)
+        return self._checked(found, lead)
+
+    def _checked(self, found: Tensor, lead: torch.Size) -> Tensor:
+        if found.numel() != lead.numel():
+            raise EstimatorError(
+                f"a control network gives one value for each of {lead.numel()} plate elements, "
+                f"this one gave shape {tuple(found.shape)}"
+            )
+        return found.reshape(lead)
+
+
+def _vectorised(mode: str, count: int, plates: int) -> Vectorised:
+    names = [str(index) for index in range(count)]
+    parents = {name: Parent((ADDED,), None, plates > 0, True) for name in names}
+    return Vectorised(Arguments(tuple(map(Ref, names))), parents, (ADDED,), mode)
+
+
+def _dtype(net: Net) -> torch.dtype | None:
+    """Return the type of the numbers that a network computes with, if it has any of its own."""
+    parameter = next(net.parameters(), None) if isinstance(net, nn.Module) else None
+    return parameter.dtype if parameter is not None and parameter.is_floating_point() else None
+
+
+def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return value if dtype is None or not value.is_floating_point() else value.to(dtype)
+
+
+def caller(node: str, net: Net, examples: Sequence[tuple[Tensor, ...]], plates: int) -> Caller:
+    """Find how a network takes an added dimension: the first way that agrees with a loop over examples.
+
+    Each of ``examples`` has the values of one evaluation, [*plates, *event] with no size-1 dimensions.
+    """
+    values = [torch.stack(several) for several in zip(*examples, strict=True)]
+    lead = values[0].shape[: 1 + plates]
+    modules = {"net": net} if isinstance(net, nn.Module) else {}
+
+    def attempt(mode: str, values: Sequence[Tensor]) -> Tensor:
+        with undisturbed(modules), torch.no_grad():
+            return Caller(mode, plates)(net, lead, values)
+
+    try:
+        Caller("loop", plates)(net, lead[1:], examples[0])
+        expected = attempt("loop", values)
+    except EstimatorError as error:
+        raise EstimatorError(f"the network of '{node}': {error}") from None
+    except Exception as error:
+        seen = ", ".join(str(tuple(value.shape[1:])) for value in values)
+        raise EstimatorError(
+            f"the network of '{node}' raised {type(error).__name__} on values of shape {seen}: {error}"
+        ) from error
+    _refuse_crossing(node, lambda values: attempt("loop", values), values, plates, expected)
+    for mode in ("broadcast", "fold", "vmap") if plates else ("broadcast", "vmap"):
+        try:
+            found = attempt(mode, values)
+        except Exception:  # noqa: BLE001 - of an arbitrary network
+            continue
+        if torch.allclose(found, expected, rtol=1e-4, atol=1e-5):
+            return Caller(mode, plates)
+    return Caller("loop", plates)
+
+
+def _refuse_crossing(
+    node: str, evaluate: Callable[[list[Tensor]], Tensor], values: list[Tensor], plates: int, expected: Tensor
+) -> None:
+    """Refuse a network whose result for one plate element depends on another, which credit relies on."""
+    for dim in range(1, plates + 1):
+        size = expected.shape[dim]
+        moved = torch.arange(size, device=expected.device) % 2 == 0
+        other = [
+            torch.where(moved.view(-1, *(1,) * (value.dim() - dim - 1)), value + 0.7, value)
+            if value.is_floating_point()
+            else value
+            for value in values
+        ]
+        found = evaluate(other)
+        kept = found.index_select(dim, (~moved).nonzero().squeeze(-1))
+        wanted = expected.index_select(dim, (~moved).nonzero().squeeze(-1))
+        if not torch.allclose(kept, wanted, rtol=1e-4, atol=1e-5):
+            raise EstimatorError(
+                f"the network of '{node}' lets plate elements influence each other, as batch normalisation "
+                "does: that biases the gradient. Give one that treats each element alone"
+            )
