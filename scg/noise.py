@@ -101,11 +101,39 @@ def noise_layout(specs: Sequence[NoiseSpec]) -> NoiseLayout:
     )
 
 
-def draw_noise(seed: int, layout: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
-    """Draw the noise of every node in one call, each node's tensor a view of it."""
-    if not layout.total:
+def draw_noise(seed: int, *layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Draw the noise of every node from a seed in one call, each node's tensor a view of it.
+
+    What a layout draws does not depend on those that follow it.
+    """
+    count = sum(layout.total for layout in layouts)
+    if not count:
         return {}
-    flat = uniform(seed, layout.total, device)
+    flat = uniform(seed, count, device)
+    drawn: dict[str, Tensor] = {}
+    for layout in layouts:
+        drawn.update(_transformed(flat[: layout.total], layout))
+        flat = flat[layout.total :]
+    return drawn
+
+
+def global_noise(*layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Draw the noise of every node from torch's global generator."""
+    drawn: dict[str, Tensor] = {}
+    for layout in layouts:
+        for spec, names in layout.groups:
+            shape = (len(names), *spec.shape)
+            if spec.kind == "normal":
+                piece = torch.randn(shape, dtype=spec.dtype, device=device)
+            else:
+                piece = torch.rand(shape, dtype=spec.dtype, device=device)
+                piece.clamp_(min=torch.finfo(spec.dtype).eps / 4)
+            drawn.update(zip(names, piece.unbind(), strict=True))
+    return drawn
+
+
+def _transformed(flat: Tensor, layout: NoiseLayout) -> dict[str, Tensor]:
+    """Cut one flat draw into the noise of each node, in the order of the layout."""
     if layout.normals:
         normal = flat[: layout.normals]
         normal.mul_(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0))

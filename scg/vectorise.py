@@ -42,6 +42,14 @@ class Vectorised:
     axes: tuple[str, ...]
     mode: str
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether to call ``fn`` on the values as they are does the same."""
+        return self.mode == "broadcast" and all(
+            parent.index is None and (parent.axes == self.axes if parent.varies else not parent.plated)
+            for parent in self.parents.values()
+        )
+
     def __call__(self, fn: Callable[..., Any], *values: Any) -> Any:
         """Call ``fn`` with the values of the parents, in the order of ``arguments.names``."""
         given = dict(zip(self.parents, values, strict=True))

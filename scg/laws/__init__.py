@@ -3,7 +3,7 @@
 from scg.laws.bernoulli import Bernoulli
 from scg.laws.build import bind, law_for, law_of
 from scg.laws.categorical import Categorical
-from scg.laws.law import Law, Parameters, sum_event
+from scg.laws.law import Law, Parameters, broadcast, sum_event
 from scg.laws.registry import LAWS
 from scg.laws.relaxable import Relaxable
 
@@ -15,6 +15,7 @@ __all__ = [
     "Parameters",
     "Relaxable",
     "bind",
+    "broadcast",
     "law_for",
     "law_of",
     "sum_event",

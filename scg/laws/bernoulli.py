@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.nn.functional import softplus, threshold
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, threshold
 
-from scg.laws.law import Parameters, violation
-from scg.laws.numbers import FAR, INFINITY, log1p_exp, log_both, log_odds, logistic, weighted, wide
+from scg.laws.law import Parameters, sum_event, violation
+from scg.laws.numbers import (
+    FAR,
+    HALVES,
+    INFINITY,
+    is_seen_finite,
+    log1p_exp,
+    log_both,
+    log_odds,
+    logistic,
+    weighted,
+    wide,
+    within,
+)
 from scg.laws.relaxable import Relaxable
 
 
@@ -26,7 +39,7 @@ class Bernoulli(Relaxable):
     def logits(self, parameters: Parameters) -> Tensor:
         """``log p - log(1 - p)``, kept finite: its derivative is 0 where a value is certain."""
         parameter = wide(parameters[self.given])
-        return log_odds(parameter) if self.given == "probs" else parameter.clamp(-FAR, FAR)
+        return log_odds(parameter) if self.given == "probs" else within(parameter, FAR)
 
     def probs(self, parameters: Parameters) -> Tensor:
         """Probability of a one."""
@@ -43,9 +56,25 @@ class Bernoulli(Relaxable):
         tilted = torch.addcmul(noise.log(), sign, self.logits(parameters))
         return sign * (log1p_exp(tilted) - torch.log1p(-noise))
 
+    def points(
+        self, parameters: Parameters, noise: Tensor, value: Tensor, fresh: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+        """``z`` and ``z~``, whose derivatives in the logits are 1 and sigmoid(s logits + log w)."""
+        if self.given == "probs":
+            return super().points(parameters, noise, value, fresh)
+        logits = wide(parameters["logits"]).detach().clamp(-FAR, FAR)
+        sign = 2 * wide(value) - 1
+        tilted = torch.addcmul(fresh.log(), sign, logits)
+        tied = sign * (log1p_exp(tilted) - torch.log1p(-fresh))
+
+        def back(slopes: Tensor) -> dict[str, Tensor]:
+            return {"logits": torch.addcmul(slopes[0], slopes[1], torch.sigmoid(tilted))}
+
+        return torch.stack((logits + logistic(noise), tied)), back
+
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
         """``sigmoid(z / temperature)``."""
-        return torch.sigmoid(z / temperature)
+        return torch.sigmoid(z * (1 / temperature))
 
     @property
     def soft(self) -> Bernoulli:
@@ -65,7 +94,28 @@ class Bernoulli(Relaxable):
             return weighted(value, log_p) + weighted(1 - value, log_q)
         bounds = torch.finfo(parameter.dtype)
         logits = parameter.clamp(bounds.min, bounds.max)
-        return threshold(value * logits - softplus(logits), bounds.min, -INFINITY)
+        return threshold(value * logits + logsigmoid(-logits), bounds.min, -INFINITY)
+
+    def log_prob_over(self, parameters: Parameters, value: Tensor, lead: int) -> Tensor:
+        """The sum of ``b l - log(1 + exp l)`` in few operations, where no logit is infinite."""
+        logits = parameters[self.given]
+        simple = self.given == "logits" and logits.dtype == value.dtype and logits.dtype not in HALVES
+        if not simple or not is_seen_finite(logits):
+            return super().log_prob_over(parameters, value, lead)
+        if logits.shape[max(logits.dim() - value.dim(), 0) :] == value.shape:
+            full = value.expand_as(logits)
+            return -sum_event(binary_cross_entropy_with_logits(logits, full, reduction="none"), lead)
+        rank = value.dim() - lead
+        if rank and logits.shape[-rank:] == value.shape[-rank:]:
+            # What does not depend on the value is summed by itself.
+            return (value * logits).flatten(lead).sum(-1) + logsigmoid(-logits).flatten(-rank).sum(-1)
+        return sum_event(value * logits + logsigmoid(-logits), lead)
+
+    def score(self, parameters: Parameters, value: Tensor) -> dict[str, Tensor] | None:
+        """``b - p`` for logits."""
+        if self.given == "probs":
+            return None
+        return {"logits": value - torch.sigmoid(parameters["logits"])}
 
     def support(self, parameters: Parameters) -> Tensor:
         """``[0, 1]``."""

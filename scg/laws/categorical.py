@@ -9,7 +9,7 @@ from torch import Size, Tensor
 from torch import distributions as td
 from torch.nn.functional import one_hot, threshold
 
-from scg.laws.law import Parameters, violation
+from scg.laws.law import Parameters, broadcast, violation
 from scg.laws.numbers import FAR, INFINITY, gumbel, log1p_exp, wide
 from scg.laws.relaxable import Relaxable
 
@@ -80,7 +80,7 @@ class Categorical(Relaxable):
         """``softmax(z / temperature)``, a point of the simplex."""
         if isinstance(temperature, Tensor) and temperature.dim():
             temperature = temperature.unsqueeze(-1)
-        return torch.softmax(z / temperature, -1)
+        return torch.softmax(z * (1 / temperature), -1)
 
     @property
     def soft(self) -> Categorical:
@@ -103,8 +103,16 @@ class Categorical(Relaxable):
             lowest = torch.finfo(log_p.dtype).min
             return threshold((wide(value) * log_p.clamp(min=lowest)).sum(-1), lowest, -INFINITY)
         index = value.long().unsqueeze(-1)
-        batch = torch.broadcast_shapes(index.shape[:-1], log_p.shape[:-1])
+        batch = broadcast(index.shape[:-1], log_p.shape[:-1])
         return log_p.expand(*batch, -1).gather(-1, index.expand(*batch, 1)).squeeze(-1)
+
+    def score(self, parameters: Parameters, value: Tensor) -> dict[str, Tensor] | None:
+        """One-hot ``b`` minus ``p``, for logits."""
+        if self.given == "probs":
+            return None
+        probs = torch.softmax(parameters["logits"], -1)
+        chosen = value if self.one_hot else one_hot(value.long(), probs.shape[-1])
+        return {"logits": chosen.to(probs.dtype) - probs}
 
     def support(self, parameters: Parameters) -> Tensor:
         """``0 ... n - 1``, or the identity matrix."""

@@ -93,7 +93,7 @@ class Law(ABC):
     def batch_shape(self, parameters: Parameters) -> Size:
         """Broadcast of the batch dims of the parameters."""
         shapes = (self._batch(name, tensor) for name, tensor in parameters.items())
-        return Size(torch.broadcast_shapes(*shapes))
+        return broadcast(*shapes)
 
     def _batch(self, name: str, tensor: Tensor) -> Size:
         return tensor.shape[: max(tensor.dim() - self.event_rank(name), 0)]
@@ -128,6 +128,14 @@ class Law(ABC):
     def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
         """Log-density or log-mass of each event, with one number for each batch element."""
 
+    def log_prob_over(self, parameters: Parameters, value: Tensor, lead: int) -> Tensor:
+        """``log_prob`` summed over all but the ``lead`` leading dims."""
+        return sum_event(self.log_prob(parameters, value), lead)
+
+    def score(self, parameters: Parameters, value: Tensor) -> dict[str, Tensor] | None:
+        """Derivative of ``log_prob`` in the parameters, element by element; None leaves it to autograd."""
+        return None
+
     def support(self, parameters: Parameters) -> Tensor:
         """Every value of one event, ``[n, *value_event]``; for finite laws only."""
         raise NotImplementedError(f"{self.family} has no finite support to list.")
@@ -150,6 +158,18 @@ class Law(ABC):
     @abstractmethod
     def distribution(self, parameters: Parameters) -> Distribution:
         """The torch distribution with these parameters, without validation."""
+
+
+def broadcast(*shapes: Size) -> Size:
+    """``torch.broadcast_shapes``, which takes longer than the operations it is asked for.
+
+    >>> broadcast(torch.Size([3, 1]), torch.Size([4]))
+    torch.Size([3, 4])
+    """
+    first = shapes[0] if shapes else Size()
+    if all(shape == first for shape in shapes):
+        return first
+    return Size(torch.broadcast_shapes(*shapes))
 
 
 def sum_event(tensor: Tensor, lead: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus, threshold
@@ -10,6 +12,27 @@ INFINITY = float("inf")
 # A log-odds or minus a log-probability beyond which nothing changes, yet small enough to compute with.
 FAR = 1e3
 HALVES = (torch.bfloat16, torch.float16)
+
+
+def can_look(tensor: Tensor) -> bool:
+    """Whether reading a value costs no synchronisation, and is allowed: eager, on the CPU."""
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is None
+
+
+def within(tensor: Tensor, limit: float) -> Tensor:
+    """``tensor.clamp(-limit, limit)``, whose derivative is dear: skipped where a look says it can be."""
+    if tensor.requires_grad and can_look(tensor) and tensor.numel():
+        low, high = torch.aminmax(tensor.detach())
+        if -limit <= float(low) and float(high) <= limit:
+            return tensor
+    return tensor.clamp(-limit, limit)
+
+
+def is_seen_finite(tensor: Tensor) -> bool:
+    """Whether a look tells that every number is finite, as their sum is."""
+    return can_look(tensor) and math.isfinite(float(tensor.detach().sum()))
 
 
 def wide(tensor: Tensor) -> Tensor:

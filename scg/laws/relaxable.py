@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from scg.laws.finite import Finite
@@ -33,6 +35,25 @@ class Relaxable(Finite):
     @abstractmethod
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
         """A soft value, which tends to ``H(z)`` as the temperature, of batch shape, tends to 0."""
+
+    def points(
+        self, parameters: Parameters, noise: Tensor, value: Tensor, fresh: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+        """``z`` and ``z`` given its value, stacked and detached, and the way back to the parameters.
+
+        That turns derivatives in the points into derivatives in the parameters, attached to the former.
+        """
+        with torch.enable_grad():
+            leaves: dict[str, Tensor] = {self.given: parameters[self.given].detach().requires_grad_()}
+            free = self.perturbed(leaves, noise)
+            stacked = torch.stack((free, self.conditional(leaves, value, fresh)))
+
+        def back(slopes: Tensor) -> dict[str, Tensor]:
+            learning = slopes.requires_grad
+            (gradient,) = torch.autograd.grad(stacked, list(leaves.values()), slopes, create_graph=learning)
+            return {self.given: gradient}
+
+        return stacked.detach(), back
 
     @property
     @abstractmethod

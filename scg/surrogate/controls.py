@@ -121,7 +121,7 @@ def _probed(facts: Facts, name: str, choice: Choice, net: Any, context: tuple[st
             values.insert(0, value)
         lead = torch.Size(world.sizes[plate] for plate in plates)
         examples.append(tuple(value.expand(lead + value.shape[len(plates) :]) for value in values))
-    return caller(name, net, examples, len(plates))
+    return caller(name, net, examples, len(plates), reads_points=choice.estimator.reads_points)
 
 
 def _check_groups(ir: IR, controls: nn.ModuleDict) -> None:

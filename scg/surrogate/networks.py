@@ -22,6 +22,8 @@ class Caller:
     """How the network of one node takes dimensions besides the ``plates`` that it was written for.
 
     It sees values [*plates, *event] and gives one number for each plate element, a trailing 1 dropped.
+    "broadcast" hands it added dimensions of size 1 where a value lacks one, "expand" in full; "fold",
+    "vmap" and "loop" are those of ``Vectorised``.
     """
 
     mode: str
@@ -31,13 +33,23 @@ class Caller:
         """Return [*lead] from values [*lead, *event], whose leading dimensions may be 1."""
         rank, added = len(lead), len(lead) - self.plates
         dtype = _dtype(net)
-        full = [_cast(value.expand(lead + value.shape[rank:]), dtype) for value in values]
-        if not added:
+        given = [_cast(value, dtype) for value in values]
+        if self.mode == "broadcast":
+            return self._checked(net(*self._shared(lead, given)), lead)
+        full = [value.expand(lead + value.shape[rank:]) for value in given]
+        if not added or self.mode == "expand":
             return self._checked(net(*full), lead)
         if added > 1:
             full = [value.flatten(0, added - 1) for value in full]
         found = _vectorised(self.mode, len(full), self.plates)(net, *full)
         return self._checked(found, lead)
+
+    def _shared(self, lead: torch.Size, given: list[Tensor]) -> list[Tensor]:
+        """Expand the points in full, and context to the leading dimensions that some of it has."""
+        rank, (points, *context) = len(lead), given
+        plates = torch.Size((1,) * (rank - self.plates)) + lead[rank - self.plates :]
+        common = torch.broadcast_shapes(plates, *(value.shape[:rank] for value in context))
+        return [points, *(value.expand(common + value.shape[rank:]) for value in context)]
 
     def _checked(self, found: Tensor, lead: torch.Size) -> Tensor:
         if found.numel() != lead.numel():
@@ -64,10 +76,13 @@ def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return value if dtype is None or not value.is_floating_point() else value.to(dtype)
 
 
-def caller(node: str, net: Net, examples: Sequence[tuple[Tensor, ...]], plates: int) -> Caller:
+def caller(
+    node: str, net: Net, examples: Sequence[tuple[Tensor, ...]], plates: int, *, reads_points: bool
+) -> Caller:
     """Find how a network takes an added dimension: the first way that agrees with a loop over examples.
 
-    Each of ``examples`` has the values of one evaluation, [*plates, *event] with no size-1 dimensions.
+    Each of ``examples`` has the values of one evaluation, [*plates, *event] with no size-1 dimensions,
+    points first if it reads them.
     """
     values = [torch.stack(several) for several in zip(*examples, strict=True)]
     lead = values[0].shape[: 1 + plates]
@@ -88,12 +103,14 @@ def caller(node: str, net: Net, examples: Sequence[tuple[Tensor, ...]], plates: 
             f"the network of '{node}' raised {type(error).__name__} on values of shape {seen}: {error}"
         ) from error
     _refuse_crossing(node, lambda values: attempt("loop", values), values, plates, expected)
-    for mode in ("broadcast", "fold", "vmap") if plates else ("broadcast", "vmap"):
+    modes = (*(("broadcast",) if reads_points else ()), "expand", *(("fold",) if plates else ()), "vmap")
+    for mode in modes:
+        given = [values[0], *(value[:1] for value in values[1:])] if mode == "broadcast" else values
         try:
-            found = attempt(mode, values)
+            agree = torch.allclose(attempt(mode, given), attempt("loop", given), rtol=1e-4, atol=1e-5)
         except Exception:  # noqa: BLE001 - of an arbitrary network
             continue
-        if torch.allclose(found, expected, rtol=1e-4, atol=1e-5):
+        if agree:
             return Caller(mode, plates)
     return Caller("loop", plates)
 

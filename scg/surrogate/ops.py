@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -12,19 +12,24 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
-from scg.laws import Law, Relaxable, sum_event
+from scg.laws import Law, Relaxable
 from scg.noise import substream
 
 
 class Noise(dict[str, Tensor]):
     """Base noise by node, and the seed of whatever has to be drawn besides."""
 
-    seed: int
-
-    def __init__(self, given: Mapping[str, Tensor], seed: int) -> None:
-        """Hold ``given``; draw the rest from ``seed``."""
+    def __init__(self, given: Mapping[str, Tensor], seed: int | None = None) -> None:
+        """Hold ``given``; draw the rest from ``seed``, or from torch's global generator."""
         super().__init__(given)
-        self.seed = seed
+        self._seed = seed
+
+    @property
+    def seed(self) -> int:
+        """The seed, drawn when it is first asked for."""
+        if self._seed is None:
+            self._seed = int(torch.randint(2**62, ()))
+        return self._seed
 
 
 def fresh_key(name: str, index: int) -> str:
@@ -59,7 +64,7 @@ def relaxed_draw(
 
 def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tensor) -> Tensor:
     """Return log p(value), summed over all but the leading dimensions."""
-    return sum_event(law.log_prob(parameters, value), lead)
+    return law.log_prob_over(parameters, value, lead)
 
 
 def joint_support(
@@ -143,14 +148,30 @@ def to_go(value: Tensor, dim: int, rate: float) -> Tensor:
     return undiscounted(summed, dim, value.shape[dim], rate).to(value.dtype)
 
 
-def descend(objective: Tensor, controls: nn.Module) -> Tensor:
-    """Return sum <sg(dV/dphi), phi>: its backward gives the controls the gradient of V, and nothing else."""
-    trained = [parameter for parameter in controls.parameters() if parameter.requires_grad]
-    if not trained or not objective.requires_grad:
-        return objective.new_zeros(())
-    gradients = torch.autograd.grad(objective, trained, materialize_grads=True)
-    terms = [(g.detach() * p).sum() for g, p in zip(gradients, trained, strict=True)]
-    return sum(terms[1:], terms[0])
+def inner(detached: Tensor, attached: Tensor) -> Tensor:
+    """Return <sg a, b>, whose backward gives b the gradient a."""
+    if detached.dtype != attached.dtype or detached.shape != attached.shape:
+        return (detached * attached).sum()
+    return torch.dot(detached.reshape(-1), attached.reshape(-1))
+
+
+def descend(
+    estimates: Sequence[Tensor], weighed: Sequence[Tensor], trained: Sequence[nn.Parameter]
+) -> Tensor:
+    """Return <sg dV/dphi, phi> for V = sum weight |estimate|^2, from the estimates times their weights.
+
+    Its backward gives the control parameters phi the gradient of V, and nothing else.
+    """
+    pairs = [(e, w) for e, w in zip(estimates, weighed, strict=True) if e.requires_grad]
+    if not trained or not pairs:
+        return weighed[0].new_zeros(())
+    gradients = torch.autograd.grad(
+        [estimate for estimate, _ in pairs],
+        trained,
+        [2 * weight for _, weight in pairs],
+        materialize_grads=True,
+    )
+    return reduce(torch.add, map(inner, gradients, trained))
 
 
 def first_order(surrogate: Tensor) -> Tensor:

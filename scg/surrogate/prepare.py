@@ -46,7 +46,7 @@ class Prepared:
     relaxing: frozenset[str]
     inputs: Mapping[str, Tensor]
     emitted: dict[bool, Emitted] = field(default_factory=dict)
-    _layouts: dict[tuple[Any, ...], NoiseLayout] = field(default_factory=dict)
+    _layouts: dict[tuple[Any, ...], tuple[NoiseLayout, ...]] = field(default_factory=dict)
 
     def surrogate(self, program: nn.Module) -> Emitted:
         """Return the program with gradients."""
@@ -71,7 +71,7 @@ class Prepared:
 
     def noise_shapes(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         """Return the shape of the noise of each node, for a run on these inputs."""
-        layouts = self.noise_layout(inputs), self.fresh_layout(inputs)
+        layouts = self.layouts(inputs, fresh=True)
         shapes = {n: spec.shape for layout in layouts for spec, names in layout.groups for n in names}
         sizes = plate_sizes(self.ir, inputs)
         lead = () if self.samples is None else (self.samples,)
@@ -81,27 +81,26 @@ class Prepared:
                 shapes[name] = (*lead, *(sizes[plate] for plate in self.ir.layout[name]), *event)
         return shapes
 
-    def noise_layout(self, inputs: Mapping[str, Tensor]) -> NoiseLayout:
-        """Return the base noise that a run on these inputs needs."""
-        return self._laid_out(inputs, "values", self.facts.noise)
-
-    def fresh_layout(self, inputs: Mapping[str, Tensor]) -> NoiseLayout:
-        """Return the base noise that estimators need for themselves."""
-        fresh = {
-            fresh_key(name, index): self.facts.noise[name]
-            for name, choice in self.choices.items()
-            for index in range(choice.estimator.noises)
-        }
-        return self._laid_out(inputs, "fresh", fresh)
-
-    def _laid_out(
-        self, inputs: Mapping[str, Tensor], kind: str, needed: Mapping[str, NoiseSpec]
-    ) -> NoiseLayout:
-        sizes = plate_sizes(self.ir, inputs)
-        key = (kind, *sizes.values())
+    def layouts(self, inputs: Mapping[str, Tensor], *, fresh: bool) -> tuple[NoiseLayout, ...]:
+        """Return the base noise that a run on these inputs needs, and what estimators need for themselves."""
+        key = (fresh, *(value.shape for value in inputs.values()))
         if key not in self._layouts:
-            lead = () if self.samples is None else (self.samples,)
-            specs = [
+            found = [self._laid_out(inputs, self.facts.noise)]
+            if fresh:
+                own = {
+                    fresh_key(name, index): self.facts.noise[name]
+                    for name, choice in self.choices.items()
+                    for index in range(choice.estimator.noises)
+                }
+                found.append(self._laid_out(inputs, own))
+            self._layouts[key] = tuple(found)
+        return self._layouts[key]
+
+    def _laid_out(self, inputs: Mapping[str, Tensor], needed: Mapping[str, NoiseSpec]) -> NoiseLayout:
+        sizes = plate_sizes(self.ir, inputs)
+        lead = () if self.samples is None else (self.samples,)
+        return noise_layout(
+            [
                 NoiseSpec(
                     name,
                     spec.kind,
@@ -110,8 +109,7 @@ class Prepared:
                 )
                 for name, spec in needed.items()
             ]
-            self._layouts[key] = noise_layout(specs)
-        return self._layouts[key]
+        )
 
     def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
         if gradients not in self.emitted:

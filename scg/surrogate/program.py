@@ -17,7 +17,7 @@ from scg.analysis.check import accept
 from scg.errors import GraphError
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store
-from scg.noise import draw_noise, seed_of, substream
+from scg.noise import draw_noise, global_noise, seed_of, substream
 from scg.surrogate.checked import CheckedRun, located
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Estimator
@@ -59,6 +59,7 @@ class Program(nn.Module):
         self._ir = ir
         self._options = options
         self._prepared: dict[Any, Prepared] = {}
+        self._accepted: dict[Any, Prepared] = {}
         for name, tensor in ir.store.tensors.items():
             if isinstance(tensor, nn.Parameter):
                 self.register_parameter(name, tensor)
@@ -132,9 +133,11 @@ class Program(nn.Module):
         inputs: Mapping[str, Tensor],
     ) -> Noise:
         if not isinstance(noise, Mapping):
-            seed = int(torch.randint(2**62, ())) if noise is None else _seed(noise)
-            drawn = draw_noise(seed, prepared.noise_layout(inputs), prepared.device)
-            return Noise({**drawn, **self._fresh(prepared, seed, inputs)}, seed)
+            layouts = prepared.layouts(inputs, fresh=torch.is_grad_enabled())
+            if noise is None:
+                return Noise(global_noise(*layouts, device=prepared.device))
+            seed = _seed(noise)
+            return Noise(draw_noise(seed, *layouts, device=prepared.device), seed)
         unknown = [name for name in noise if name.partition(".")[0] not in self._ir.samples]
         missing = [name for name in prepared.facts.noise if name not in noise]
         if unknown or missing:
@@ -149,18 +152,26 @@ class Program(nn.Module):
                     "give what program.draw_noise(seed, **inputs) returns for these inputs"
                 )
         seed = noise.seed if isinstance(noise, Noise) else seed_of(noise)
-        return Noise({**self._fresh(prepared, seed, inputs), **noise}, seed)
-
-    def _fresh(self, prepared: Prepared, seed: int, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what estimators draw for themselves; the values of nodes do not depend on it."""
-        if not torch.is_grad_enabled():
-            return {}
-        return draw_noise(substream(seed, FRESH), prepared.fresh_layout(inputs), prepared.device)
+        _, layout = prepared.layouts(inputs, fresh=True)
+        fresh = draw_noise(substream(seed, FRESH), layout, device=prepared.device)
+        return Noise({**fresh, **noise}, seed)
 
     def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
-        accept(self._ir, inputs)
         key = self._signature(inputs)
-        if key not in self._prepared:
+        if key not in self._accepted:
+            accept(self._ir, inputs)
+            self._accepted[key] = self._prepared_by(key, inputs)
+        return self._accepted[key]
+
+    def _prepared_by(self, key: Any, inputs: Mapping[str, Tensor]) -> Prepared:
+        """Return what inputs of one kind determine, whatever the sizes of plates."""
+        given, *rest = key
+        layout = self._ir.layout
+        kind = (
+            tuple((name, shape[len(layout[name]) :], *others) for name, shape, *others in sorted(given)),
+            *rest,
+        )
+        if kind not in self._prepared:
             ir = replace(self._ir, store=self._live_store())
             options = self._options
             with collector_paused():
@@ -174,21 +185,22 @@ class Program(nn.Module):
                     controls=self.controls,
                 )
                 prepared.surrogate(self)
-            self._prepared[key] = prepared
-        return self._prepared[key]
+            self._prepared[kind] = prepared
+        return self._prepared[kind]
 
     def _signature(self, inputs: Mapping[str, Tensor]) -> Any:
-        """Return what an emitted program depends on besides the graph: kinds of inputs, not batch sizes."""
-        layout = self._ir.layout
-        shapes = tuple(
-            (value.shape[len(layout[name]) :], value.dtype, value.device)
-            for name, value in sorted(inputs.items())
+        """Return what a run depends on besides values: kinds of inputs and parameters, modes of modules."""
+        given = tuple(
+            (name, value.shape, value.dtype, value.device)
+            if isinstance(value, Tensor)
+            else (name, type(value))
+            for name, value in inputs.items()
         )
         held = next(self.parameters(), None)
         modes = tuple(
             module.training for name in self._ir.store.modules for module in getattr(self, name).modules()
         )
-        return shapes, None if held is None else (held.dtype, held.device), modes
+        return given, None if held is None else (held.dtype, held.device), modes
 
     def _live_store(self) -> Store:
         store = self._ir.store

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scg.laws import Law, sum_event
+from scg.laws import Law, broadcast, sum_event
 from scg.nodes.plates import Index
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.estimators.site import Relaxed, Site
 from scg.surrogate.networks import Caller
-from scg.surrogate.ops import descend, discount_weights
+from scg.surrogate.ops import descend, discount_weights, inner
 
 Parameters = dict[str, Tensor]
 
@@ -49,7 +51,7 @@ class Frame:
         """Return the site of live tensors, every one of them detached and in full shape."""
         lead = len(self.mean)
         value = self._aligned(value)
-        shape = torch.broadcast_shapes(credit.shape, value.shape[:lead])
+        shape = broadcast(credit.shape, value.shape[:lead])
         value = value.expand(shape + value.shape[lead:])
         share = self._share(credit, shape)
         return Site(
@@ -109,8 +111,8 @@ class Frame:
         """Return what the estimator of the site can call."""
         found: dict[str, Any] = {"fresh": tuple(self._aligned(noise) for noise in fresh)}
         if controls is not None:
-            learning = any(parameter.requires_grad for parameter in controls.parameters())
-            found.update(controls=controls, training=controls.training, is_learning=learning)
+            trained = tuple(parameter for parameter in controls.parameters() if parameter.requires_grad)
+            found.update(controls=controls, training=controls.training, trained=trained)
             if self.caller is not None:
                 found["predict"] = self._predict(controls, context, shape)
         if downstream is not None:
@@ -172,36 +174,25 @@ class Inquiry:
         V = sum weight |ghat|^2 is what the controls descend.
         """
         attached = {name: leaf for name, leaf in parameters.items() if leaf.requires_grad}
-        total = torch.zeros((), dtype=site.credit.dtype, device=site.credit.device)
         if not attached:
-            return total
+            return site.credit.new_zeros(())
         with torch.enable_grad():
             estimates = self.estimator.gradient(site)
-            taught = self._taught(site, list(estimates.values())) if site.is_learning else total
+        weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
         full = self.frame.full(attached, site.value)
-        for name in attached.keys() & estimates.keys():
-            estimate = estimates[name].detach()
-            weight = site.spread(_weight(site), estimate)
-            total = total + (estimate * weight * full[name]).sum()
-        return total + taught
+        terms = [inner(weighed[name], full[name]) for name in full if name in weighed]
+        if site.trained:
+            terms.append(descend(list(estimates.values()), list(weighed.values()), site.trained))
+        return reduce(operator.add, terms)
 
     def taught(self, site: Site, factor: Tensor) -> Tensor:
         """Return <sg dV/dphi, phi> where the estimate is a factor times the score."""
         score = site.score(site.value, torch.ones_like(site.credit))
-        with torch.enable_grad():
-            size = sum(sum_event(part.square(), site.lead) for part in score.values())
-            return descend((factor.square() * size * _weight(site)).sum(), _controls(site))
-
-    def _taught(self, site: Site, estimates: list[Tensor]) -> Tensor:
-        sizes = (sum_event(estimate.square(), site.lead) for estimate in estimates)
-        return descend((sum(sizes) * _weight(site)).sum(), _controls(site))
+        size = sum(sum_event(part.square(), site.lead) for part in score.values())
+        return descend([factor], [_weighed(site, factor) * size], site.trained)
 
 
-def _controls(site: Site) -> nn.Module:
-    assert site.controls is not None
-    return site.controls
-
-
-def _weight(site: Site) -> Tensor:
+def _weighed(site: Site, estimate: Tensor) -> Tensor:
+    """Return a detached estimate times the weight of its node's elements."""
     assert site.weight is not None
-    return site.weight
+    return estimate.detach() * site.spread(site.weight, estimate)

@@ -38,7 +38,7 @@ class Site:
     weight of its plates, or None where that is 1. ``parameters`` are detached, in the full shape of
     the node. ``together`` marks the leading dimensions whose elements no cost has in common. ``noise``
     is what the value was drawn from. ``share`` is what a step of an ordered plate counts, or None where
-    all count the same. ``is_learning`` tells whether the controls have parameters that are trained. Where a
+    all count the same. ``trained`` are the parameters of the controls that require a gradient. Where a
     value is about to be drawn, by ``Estimator.value``, the parameters are attached, and value and credit
     are empty.
     """
@@ -54,7 +54,7 @@ class Site:
     together: tuple[bool, ...] = ()
     controls: nn.Module | None = None
     training: bool = False
-    is_learning: bool = False
+    trained: tuple[nn.Parameter, ...] = ()
     share: Tensor | None = None
     fresh: tuple[Tensor, ...] = ()
     slice: Callable[[Tensor, Tensor], Relaxed] | None = None
@@ -67,25 +67,32 @@ class Site:
 
     def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
         """Return log p(value) [*lead], summed over the event."""
-        return sum_event(self.law.log_prob(parameters, value), self.lead)
+        return self.law.log_prob_over(parameters, value, self.lead)
 
     def score(self, value: Tensor, weight: Tensor) -> Parameters:
         """Return weight * dlog p(value) / d(parameter) for each parameter, element by element."""
         value = value.detach()
-        unit, _ = self._gradient(lambda leaves: (self.log_prob(leaves, value).sum(), None), learning=False)
+        unit = self.law.score(self.parameters, value)
+        if unit is None:
+            unit, _ = derivative(
+                lambda leaves: (self.log_prob(leaves, value).sum(), None), self.parameters, attached=False
+            )
         return {name: self.spread(weight, part) * part for name, part in unit.items()}
 
     def derivative(self, fn: Callable[[Parameters], tuple[Tensor, Aux]]) -> tuple[Parameters, Aux]:
-        """Return d fn / d(parameter) over the weight of the node's elements, and what fn gives besides.
+        """Return d fn / d(parameter) over the share of the node's elements, and what fn gives besides.
 
         ``fn`` takes the parameters and returns a scalar and anything else; both stay attached to the
         controls while these learn.
         """
-        gradients, besides = self._gradient(fn, learning=self.is_learning)
-        if self.share is not None:
-            share = self.share
-            gradients = {name: part / self.spread(share, part) for name, part in gradients.items()}
-        return gradients, besides
+        gradients, besides = derivative(fn, self.parameters, attached=bool(self.trained))
+        return self.shared(gradients), besides
+
+    def shared(self, gradients: Parameters) -> Parameters:
+        """Divide derivatives of a total by the share of the node's elements."""
+        if self.share is None:
+            return gradients
+        return {name: part / self.spread(self.share, part) for name, part in gradients.items()}
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over elements of what belongs to each, [n, *lead] -> [n], each by its share."""
@@ -114,20 +121,22 @@ class Site:
         """Give a tensor [*lead] size-1 dimensions for the event of another."""
         return value[(..., *(None,) * (like.dim() - self.lead))] if value.dim() else value
 
-    def _gradient(
-        self, fn: Callable[[Parameters], tuple[Tensor, Aux]], *, learning: bool
-    ) -> tuple[Parameters, Aux]:
-        floats = [name for name, leaf in self.parameters.items() if leaf.is_floating_point()]
-        with torch.enable_grad():
-            leaves = {name: self.parameters[name].detach().requires_grad_() for name in floats}
-            scalar, besides = fn({**self.parameters, **leaves})
-            found = torch.autograd.grad(
-                scalar, [leaves[name] for name in floats], create_graph=learning, allow_unused=True
-            )
-        pairs = zip(floats, found, strict=True)
-        return {
-            name: torch.zeros_like(leaves[name]) if part is None else part for name, part in pairs
-        }, besides
+
+def derivative(
+    fn: Callable[[Parameters], tuple[Tensor, Aux]], at: Parameters, *, attached: bool
+) -> tuple[Parameters, Aux]:
+    """Return the derivative of the scalar that ``fn`` gives in every floating point entry, and the rest.
+
+    Both are attached to what ``fn`` reads besides if ``attached``.
+    """
+    floats = [name for name, leaf in at.items() if leaf.is_floating_point()]
+    with torch.enable_grad():
+        leaves = {name: at[name].detach().requires_grad_() for name in floats}
+        scalar, besides = fn({**at, **leaves})
+        found = torch.autograd.grad(
+            scalar, list(leaves.values()), create_graph=attached, materialize_grads=True
+        )
+    return dict(zip(floats, found, strict=True)), besides
 
 
 def left_out(values: Tensor) -> Tensor:

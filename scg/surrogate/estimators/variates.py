@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from scg.errors import EstimatorError
 from scg.laws import Relaxable
 from scg.surrogate.estimators.base import NodeFacts
-from scg.surrogate.estimators.site import Site, left_out
+from scg.surrogate.estimators.site import Site, derivative, left_out
 
 NARROW, WIDE = 10, 200
 BASELINES = (None, "leave-one-out")
@@ -35,15 +36,14 @@ def conditioned(
 
     The points are stacked, so that the variate is evaluated once.
     """
-    law = relaxable(site)
+    points, back = relaxable(site).points(site.parameters, site.noise, site.value, site.fresh_noise())
 
-    def difference(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        free = law.perturbed(parameters, site.noise)
-        tied = law.conditional(parameters, site.value, site.fresh_noise())
-        credit, total = variate(torch.stack((free, tied)))
+    def difference(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        credit, total = variate(leaves["points"])
         return total[0] - total[1], credit[1]
 
-    path, credit = site.derivative(difference)
+    slopes, credit = derivative(difference, {"points": points}, attached=bool(site.trained))
+    path = site.shared(back(slopes["points"]))
     residual = site.credit - (credit if scale is None else scale * credit)
     score = site.score(site.value, centred(residual, baseline))
     if scale is not None:
@@ -101,8 +101,8 @@ class Positive(nn.Module):
 class Network(nn.Module):
     """A network of a node's value and of context with one hidden layer, times a scale that starts at 0.
 
-    ``ranks`` are the numbers of event dimensions of what it reads; ``squash`` maps values of the node to
-    something bounded, or is None.
+    What the layer makes of context is added to what it makes of the value, so that it is computed once for
+    all values. ``squash`` maps values of the node to something bounded, or is None.
     """
 
     def __init__(
@@ -112,22 +112,23 @@ class Network(nn.Module):
         super().__init__()
         self.ranks = [len(shape) for shape in shapes]
         self.squash = squash
-        width = sum(torch.Size(shape).numel() for shape in shapes)
-        hidden = min(max(width, NARROW), WIDE)
-        self.layers = nn.Sequential(
-            nn.Linear(width, hidden, dtype=dtype), nn.Tanh(), nn.Linear(hidden, 1, dtype=dtype)
+        widths = [torch.Size(shape).numel() for shape in shapes]
+        hidden = min(max(sum(widths), NARROW), WIDE)
+        self.inputs = nn.ModuleList(
+            nn.Linear(width, hidden, bias=index == 0, dtype=dtype) for index, width in enumerate(widths)
         )
+        self.output = nn.Linear(hidden, 1, dtype=dtype)
         self.scale = nn.Parameter(torch.zeros((), dtype=dtype))
 
     def forward(self, value: Tensor, *context: Tensor) -> Tensor:
         """Return one number for each leading element."""
-        first = value if self.squash is None else self.squash(value)
-        flat = [
-            item.flatten(item.dim() - rank) if rank else item.unsqueeze(-1)
-            for item, rank in zip((first, *context), self.ranks, strict=True)
+        given = (value if self.squash is None else self.squash(value), *context)
+        parts = [
+            layer(item.flatten(item.dim() - rank) if rank else item.unsqueeze(-1))
+            for layer, item, rank in zip(self.inputs, given, self.ranks, strict=True)
         ]
-        inside: Tensor = self.layers(torch.cat(flat, -1) if len(flat) > 1 else flat[0])
-        return inside.squeeze(-1) * self.scale
+        found: Tensor = self.output(torch.tanh(reduce(torch.add, parts)))
+        return found.squeeze(-1) * self.scale
 
 
 class Squash:

@@ -198,6 +198,9 @@ class World:
         carried = {parent: self.axes_of(parent) for parent in record.arguments.names}
         mode = self.modes[record.name]
         call = vectorised(self.plan.ir, record, axes, carried, self.plan.varying, mode)
+        if call.is_plain:
+            args, kwargs = record.arguments.substitute(self.value)
+            return self._invoke(function, transform, record.name, name, args, kwargs)
 
         def several(fn: Callable[..., Any]) -> Callable[..., Any]:
             one = fn if transform is None else transform(fn)
