@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -118,18 +119,27 @@ def draw_noise(seed: int, *layouts: NoiseLayout, device: torch.device | None = N
 
 
 def global_noise(*layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
-    """Draw the noise of every node from torch's global generator."""
+    """Draw the noise of every node from torch's global generator, all that is alike in one call."""
     drawn: dict[str, Tensor] = {}
+    for spec, several in _alike(layouts):
+        shape = (len(several), *spec.shape)
+        if spec.kind == "normal":
+            piece = torch.randn(shape, dtype=spec.dtype, device=device)
+        else:
+            piece = torch.rand(shape, dtype=spec.dtype, device=device)
+            piece.clamp_(min=torch.finfo(spec.dtype).eps / 4)
+        drawn.update(zip(several, piece.unbind(), strict=True))
+    return drawn
+
+
+@lru_cache(maxsize=64)
+def _alike(layouts: tuple[NoiseLayout, ...]) -> list[tuple[NoiseSpec, list[str]]]:
+    """Join the groups of several layouts that are of one kind, type and shape."""
+    found: dict[NoiseSpec, list[str]] = {}
     for layout in layouts:
         for spec, names in layout.groups:
-            shape = (len(names), *spec.shape)
-            if spec.kind == "normal":
-                piece = torch.randn(shape, dtype=spec.dtype, device=device)
-            else:
-                piece = torch.rand(shape, dtype=spec.dtype, device=device)
-                piece.clamp_(min=torch.finfo(spec.dtype).eps / 4)
-            drawn.update(zip(names, piece.unbind(), strict=True))
-    return drawn
+            found.setdefault(replace(spec, name=""), []).extend(names)
+    return list(found.items())
 
 
 def _transformed(flat: Tensor, layout: NoiseLayout) -> dict[str, Tensor]:

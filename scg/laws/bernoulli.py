@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, threshold
+from torch.nn.functional import logsigmoid, threshold
 
 from scg.laws.law import Parameters, sum_event, violation
 from scg.laws.numbers import (
@@ -97,19 +97,13 @@ class Bernoulli(Relaxable):
         return threshold(value * logits + logsigmoid(-logits), bounds.min, -INFINITY)
 
     def log_prob_over(self, parameters: Parameters, value: Tensor, lead: int) -> Tensor:
-        """The sum of ``b l - log(1 + exp l)`` in few operations, where no logit is infinite."""
+        """The sum of ``b l - log(1 + exp l)`` in few operations, right where it is seen to be finite."""
         logits = parameters[self.given]
-        simple = self.given == "logits" and logits.dtype == value.dtype and logits.dtype not in HALVES
-        if not simple or not is_seen_finite(logits):
-            return super().log_prob_over(parameters, value, lead)
-        if logits.shape[max(logits.dim() - value.dim(), 0) :] == value.shape:
-            full = value.expand_as(logits)
-            return -sum_event(binary_cross_entropy_with_logits(logits, full, reduction="none"), lead)
-        rank = value.dim() - lead
-        if rank and logits.shape[-rank:] == value.shape[-rank:]:
-            # What does not depend on the value is summed by itself.
-            return (value * logits).flatten(lead).sum(-1) + logsigmoid(-logits).flatten(-rank).sum(-1)
-        return sum_event(value * logits + logsigmoid(-logits), lead)
+        if self.given == "logits" and logits.dtype == value.dtype and logits.dtype not in HALVES:
+            log = _cross_entropy(logits, value, lead)
+            if is_seen_finite(log):
+                return log
+        return super().log_prob_over(parameters, value, lead)
 
     def score(self, parameters: Parameters, value: Tensor) -> dict[str, Tensor] | None:
         """``b - p`` for logits."""
@@ -141,3 +135,15 @@ class Bernoulli(Relaxable):
     def distribution(self, parameters: Parameters) -> TorchBernoulli:
         """``torch.distributions.Bernoulli``."""
         return TorchBernoulli(**{self.given: parameters[self.given]}, validate_args=False)
+
+
+def _cross_entropy(logits: Tensor, value: Tensor, lead: int) -> Tensor:
+    """``b l - log(1 + exp l)`` summed over all but the leading dims; not a number at some infinite logits."""
+    if logits.shape[max(logits.dim() - value.dim(), 0) :] == value.shape:
+        full = value.expand_as(logits)
+        return -sum_event(torch.binary_cross_entropy_with_logits(logits, full), lead)
+    rank = value.dim() - lead
+    if rank and logits.shape[-rank:] == value.shape[-rank:]:
+        # What does not depend on the value is summed by itself.
+        return (value * logits).flatten(lead).sum(-1) + logsigmoid(-logits).flatten(-rank).sum(-1)
+    return sum_event(value * logits + logsigmoid(-logits), lead)

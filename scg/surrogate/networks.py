@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scg.analysis.probing import undisturbed
 from scg.errors import EstimatorError
+from scg.laws import broadcast
 from scg.nodes.arguments import Arguments, Ref
 from scg.vectorise import Parent, Vectorised
 
@@ -23,17 +24,17 @@ class Caller:
 
     It sees values [*plates, *event] and gives one number for each plate element, a trailing 1 dropped.
     "broadcast" hands it added dimensions of size 1 where a value lacks one, "expand" in full; "fold",
-    "vmap" and "loop" are those of ``Vectorised``.
+    "vmap" and "loop" are those of ``Vectorised``. ``dtype`` is the type that the network computes in.
     """
 
     mode: str
     plates: int
+    dtype: torch.dtype | None = None
 
     def __call__(self, net: Net, lead: torch.Size, values: Sequence[Tensor]) -> Tensor:
         """Return [*lead] from values [*lead, *event], whose leading dimensions may be 1."""
         rank, added = len(lead), len(lead) - self.plates
-        dtype = _dtype(net)
-        given = [_cast(value, dtype) for value in values]
+        given = [_cast(value, self.dtype) for value in values]
         if self.mode == "broadcast":
             return self._checked(net(*self._shared(lead, given)), lead)
         full = [value.expand(lead + value.shape[rank:]) for value in given]
@@ -48,7 +49,7 @@ class Caller:
         """Expand the points in full, and context to the leading dimensions that some of it has."""
         rank, (points, *context) = len(lead), given
         plates = torch.Size((1,) * (rank - self.plates)) + lead[rank - self.plates :]
-        common = torch.broadcast_shapes(plates, *(value.shape[:rank] for value in context))
+        common = broadcast(plates, *(value.shape[:rank] for value in context))
         return [points, *(value.expand(common + value.shape[rank:]) for value in context)]
 
     def _checked(self, found: Tensor, lead: torch.Size) -> Tensor:
@@ -73,7 +74,9 @@ def _dtype(net: Net) -> torch.dtype | None:
 
 
 def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return value if dtype is None or not value.is_floating_point() else value.to(dtype)
+    if dtype is None or value.dtype == dtype or not value.is_floating_point():
+        return value
+    return value.to(dtype)
 
 
 def caller(
@@ -87,13 +90,14 @@ def caller(
     values = [torch.stack(several) for several in zip(*examples, strict=True)]
     lead = values[0].shape[: 1 + plates]
     modules = {"net": net} if isinstance(net, nn.Module) else {}
+    dtype = _dtype(net)
 
     def attempt(mode: str, values: Sequence[Tensor]) -> Tensor:
         with undisturbed(modules), torch.no_grad():
-            return Caller(mode, plates)(net, lead, values)
+            return Caller(mode, plates, dtype)(net, lead, values)
 
     try:
-        Caller("loop", plates)(net, lead[1:], examples[0])
+        Caller("loop", plates, dtype)(net, lead[1:], examples[0])
         expected = attempt("loop", values)
     except EstimatorError as error:
         raise EstimatorError(f"the network of '{node}': {error}") from None
@@ -111,8 +115,8 @@ def caller(
         except Exception:  # noqa: BLE001 - of an arbitrary network
             continue
         if agree:
-            return Caller(mode, plates)
-    return Caller("loop", plates)
+            return Caller(mode, plates, dtype)
+    return Caller("loop", plates, dtype)
 
 
 def _refuse_crossing(

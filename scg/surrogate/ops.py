@@ -171,7 +171,7 @@ def descend(
         [2 * weight for _, weight in pairs],
         materialize_grads=True,
     )
-    return reduce(torch.add, map(inner, gradients, trained))
+    return add_all([*map(inner, gradients, trained)])
 
 
 def first_order(surrogate: Tensor) -> Tensor:
@@ -194,8 +194,8 @@ def _refuse_second_order(gradient: Tensor) -> None:
 
 
 def add_all(terms: Sequence[Tensor]) -> Tensor:
-    """Return the sum of many tensors of one shape, in one operation."""
-    return torch.stack(list(terms)).sum(0)
+    """Return the sum of tensors of one shape, in one operation where there are many."""
+    return reduce(torch.add, terms) if len(terms) < 4 else torch.stack(list(terms)).sum(0)
 
 
 def expand_lead(value: Any, lead: Sequence[int | None]) -> Any:

@@ -196,11 +196,16 @@ class Program(nn.Module):
             else (name, type(value))
             for name, value in inputs.items()
         )
-        held = next(self.parameters(), None)
+        held = self._held()
         modes = tuple(
             module.training for name in self._ir.store.modules for module in getattr(self, name).modules()
         )
         return given, None if held is None else (held.dtype, held.device), modes
+
+    def _held(self) -> Tensor | None:
+        """Return a parameter that tells where the program is, and of what type."""
+        own = next((name for name, p in self._ir.store.tensors.items() if isinstance(p, nn.Parameter)), None)
+        return next(self.parameters(), None) if own is None else self._parameters[own]
 
     def _live_store(self) -> Store:
         store = self._ir.store

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from scg.nodes.plates import Index
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.estimators.site import Relaxed, Site
 from scg.surrogate.networks import Caller
-from scg.surrogate.ops import descend, discount_weights, inner
+from scg.surrogate.ops import add_all, descend, discount_weights, inner
 
 Parameters = dict[str, Tensor]
 
@@ -50,16 +49,18 @@ class Frame:
     ) -> Site:
         """Return the site of live tensors, every one of them detached and in full shape."""
         lead = len(self.mean)
-        value = self._aligned(value)
-        shape = broadcast(credit.shape, value.shape[:lead])
-        value = value.expand(shape + value.shape[lead:])
-        share = self._share(credit, shape)
+        value, credit = self._aligned(value), credit.detach()
+        if credit.shape != value.shape[:lead]:
+            shape = broadcast(credit.shape, value.shape[:lead])
+            value, credit = value.expand(shape + value.shape[lead:]), credit.expand(shape)
+        shape = credit.shape
+        share = self._share(credit, shape) if self.is_discounted else None
         return Site(
             law=self.law,
             parameters={name: leaf.detach() for name, leaf in self.full(parameters, value).items()},
             noise=self._aligned(noise),
             value=value,
-            credit=credit.detach().expand(shape),
+            credit=credit,
             lead=lead,
             weight=self._weight(credit, shape, weight, share),
             replicated=self.replicated,
@@ -68,11 +69,17 @@ class Frame:
             **self._providers(shape, **given),
         )
 
+    @cached_property
+    def is_discounted(self) -> bool:
+        """Whether the elements of the node count differently."""
+        return any(rate != 1.0 for rate in self.rates)
+
     def full(self, parameters: Parameters, value: Tensor) -> Parameters:
         """Return parameters, attached as they are, with the leading and event dimensions of a value."""
         batch = value.shape[: value.dim() - self.law.value_rank]
         if self.index is None:
-            return self.law.expand(parameters, batch)
+            alike = all(leaf.shape == value.shape for leaf in parameters.values())
+            return parameters if alike and not self.law.value_rank else self.law.expand(parameters, batch)
         kept = [size for size, item in zip(batch, self.index, strict=False) if item is not None]
         inner = self.law.expand(parameters, torch.Size([*kept, *batch[len(self.index) :]]))
         return self.law.expand({name: leaf[self.index] for name, leaf in inner.items()}, batch)
@@ -81,7 +88,7 @@ class Frame:
         return value.detach() if self.index is None else value.detach()[self.index]
 
     def _share(self, like: Tensor, shape: torch.Size) -> Tensor | None:
-        """Return the discount of each element, or None where none is discounted."""
+        """Return the discount of each element."""
         total = None
         for dim, rate in enumerate(self.rates):
             if rate != 1.0:
@@ -183,7 +190,7 @@ class Inquiry:
         terms = [inner(weighed[name], full[name]) for name in full if name in weighed]
         if site.trained:
             terms.append(descend(list(estimates.values()), list(weighed.values()), site.trained))
-        return reduce(operator.add, terms)
+        return add_all(terms)
 
     def taught(self, site: Site, factor: Tensor) -> Tensor:
         """Return <sg dV/dphi, phi> where the estimate is a factor times the score."""

@@ -95,7 +95,7 @@ class REBAR(Estimator):
         """Return the estimate, differentiable in temperature and eta."""
         assert isinstance(site.controls, Controls)
         assert site.controls.temperature is not None and site.controls.eta is not None
-        temperature, eta = site.controls.temperature(), site.controls.eta()
+        temperature, eta = site.controls.temperature.value, site.controls.eta.value
 
         def variate(points: Tensor) -> Variate:
             return relaxed_costs(site, points, temperature)

@@ -102,11 +102,11 @@ class RELAX(Estimator):
         assert isinstance(controls, Controls)
 
         def variate(points: Tensor) -> Variate:
-            predicted = site.predict(points)
-            own = Variate(predicted, site.total(predicted))
+            credit = site.predict(points)
+            total = site.total(credit)
             if controls.temperature is None or controls.eta is None:
-                return own
-            cost = relaxed_costs(site, points, controls.temperature())
-            return Variate(*(a + controls.eta() * b for a, b in zip(own, cost, strict=True)))
+                return Variate(credit, total)
+            eta, cost = controls.eta.value, relaxed_costs(site, points, controls.temperature.value)
+            return Variate(credit + eta * cost.credit, total + eta * cost.total)
 
         return conditioned(site, variate, baseline=self.baseline)

@@ -123,18 +123,23 @@ class Site:
 
 
 def derivative(
-    fn: Callable[[Parameters], tuple[Tensor, Aux]], at: Parameters, *, attached: bool
+    fn: Callable[[Parameters], tuple[Tensor, Aux]],
+    at: Parameters,
+    *,
+    attached: bool,
+    weights: Tensor | None = None,
 ) -> tuple[Parameters, Aux]:
-    """Return the derivative of the scalar that ``fn`` gives in every floating point entry, and the rest.
+    """Return the derivative of what ``fn`` gives first in every floating point entry, and the rest.
 
-    Both are attached to what ``fn`` reads besides if ``attached``.
+    That is a scalar, or a vector of which the sum with ``weights`` is meant. Both stay attached to what
+    ``fn`` reads besides if ``attached``.
     """
     floats = [name for name, leaf in at.items() if leaf.is_floating_point()]
     with torch.enable_grad():
         leaves = {name: at[name].detach().requires_grad_() for name in floats}
-        scalar, besides = fn({**at, **leaves})
+        value, besides = fn({**at, **leaves})
         found = torch.autograd.grad(
-            scalar, list(leaves.values()), create_graph=attached, materialize_grads=True
+            value, list(leaves.values()), weights, create_graph=attached, materialize_grads=True
         )
     return dict(zip(floats, found, strict=True)), besides
 

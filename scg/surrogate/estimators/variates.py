@@ -38,17 +38,22 @@ def conditioned(
     """
     points, back = relaxable(site).points(site.parameters, site.noise, site.value, site.fresh_noise())
 
-    def difference(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def both(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         credit, total = variate(leaves["points"])
-        return total[0] - total[1], credit[1]
+        return total, credit[1]
 
-    slopes, credit = derivative(difference, {"points": points}, attached=bool(site.trained))
+    slopes, credit = derivative(both, {"points": points}, attached=bool(site.trained), weights=signs(points))
     path = site.shared(back(slopes["points"]))
     residual = site.credit - (credit if scale is None else scale * credit)
     score = site.score(site.value, centred(residual, baseline))
     if scale is not None:
         path = {name: site.spread(scale, part) * part for name, part in path.items()}
     return {name: part + path[name] for name, part in score.items()}
+
+
+def signs(points: Tensor) -> Tensor:
+    """Return [1, -1]: the path derivative at z counts, that at z~ is taken away."""
+    return torch.linspace(1, -1, 2, dtype=points.dtype, device=points.device)
 
 
 def centred(residual: Tensor, baseline: str | None) -> Tensor:
@@ -93,8 +98,9 @@ class Positive(nn.Module):
         else:
             self.register_buffer("log", value)
 
-    def forward(self) -> Tensor:
-        """Return the value."""
+    @property
+    def value(self) -> Tensor:
+        """The number."""
         return self.log.exp()
 
 
