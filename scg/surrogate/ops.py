@@ -156,19 +156,19 @@ def inner(detached: Tensor, attached: Tensor) -> Tensor:
 
 
 def descend(
-    estimates: Sequence[Tensor], weighed: Sequence[Tensor], trained: Sequence[nn.Parameter]
+    estimates: Mapping[str, Tensor], weighed: Mapping[str, Tensor], trained: Sequence[nn.Parameter]
 ) -> Tensor:
     """Return <sg dV/dphi, phi> for V = sum weight |estimate|^2, from the estimates times their weights.
 
     Its backward gives the control parameters phi the gradient of V, and nothing else.
     """
-    pairs = [(e, w) for e, w in zip(estimates, weighed, strict=True) if e.requires_grad]
-    if not trained or not pairs:
-        return weighed[0].new_zeros(())
+    learning = {name: estimate for name, estimate in estimates.items() if estimate.requires_grad}
+    if not learning:
+        return next(iter(weighed.values())).new_zeros(())
     gradients = torch.autograd.grad(
-        [estimate for estimate, _ in pairs],
+        list(learning.values()),
         trained,
-        [2 * weight for _, weight in pairs],
+        [2 * weighed[name] for name in learning],
         materialize_grads=True,
     )
     return add_all([*map(inner, gradients, trained)])

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module as holding
 
 from scg.laws import Law, broadcast, sum_event
 from scg.nodes.plates import Index
 from scg.surrogate.estimators.base import Estimator
-from scg.surrogate.estimators.site import Relaxed, Site
+from scg.surrogate.estimators.site import Relaxed, Site, is_transformed
 from scg.surrogate.networks import Caller
 from scg.surrogate.ops import add_all, descend, discount_weights, inner
 
@@ -183,20 +184,37 @@ class Inquiry:
         attached = {name: leaf for name, leaf in parameters.items() if leaf.requires_grad}
         if not attached:
             return site.credit.new_zeros(())
-        with torch.enable_grad():
-            estimates = self.estimator.gradient(site)
-        weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
+        if site.trained and is_transformed():
+            weighed, taught = self._transformed(site)
+        else:
+            with torch.enable_grad():
+                estimates = self.estimator.gradient(site)
+            weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
+            taught = [descend(estimates, weighed, site.trained)] if site.trained else []
         full = self.frame.full(attached, site.value)
-        terms = [inner(weighed[name], full[name]) for name in full if name in weighed]
-        if site.trained:
-            terms.append(descend(list(estimates.values()), list(weighed.values()), site.trained))
-        return add_all(terms)
+        return add_all([inner(weighed[name], full[name]) for name in full if name in weighed] + taught)
+
+    def _transformed(self, site: Site) -> tuple[Parameters, list[Tensor]]:
+        """Return weighed estimates and <sg dV/dphi, phi>, by transforms that torch.compile can trace."""
+        assert site.controls is not None
+        controls = site.controls
+        trained = {name: p for name, p in controls.named_parameters() if p.requires_grad}
+
+        def objective(given: Parameters) -> tuple[Tensor, Parameters]:
+            with holding(controls, given):
+                estimates = self.estimator.gradient(site)
+            weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
+            return add_all([2 * (w * estimates[name]).sum() for name, w in weighed.items()]), weighed
+
+        start = {name: p.detach() for name, p in trained.items()}
+        gradients, weighed = torch.func.grad(objective, has_aux=True)(start)
+        return weighed, [inner(gradients[name].detach(), p) for name, p in trained.items()]
 
     def taught(self, site: Site, factor: Tensor) -> Tensor:
         """Return <sg dV/dphi, phi> where the estimate is a factor times the score."""
         score = site.score(site.value, torch.ones_like(site.credit))
         size = sum(sum_event(part.square(), site.lead) for part in score.values())
-        return descend([factor], [_weighed(site, factor) * size], site.trained)
+        return descend({"factor": factor}, {"factor": _weighed(site, factor) * size}, site.trained)
 
 
 def _weighed(site: Site, estimate: Tensor) -> Tensor:

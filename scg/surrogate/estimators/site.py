@@ -134,14 +134,26 @@ def derivative(
     That is a scalar, or a vector of which the sum with ``weights`` is meant. Both stay attached to what
     ``fn`` reads besides if ``attached``.
     """
-    floats = [name for name, leaf in at.items() if leaf.is_floating_point()]
+    floats = {name: leaf.detach() for name, leaf in at.items() if leaf.is_floating_point()}
+    if is_transformed():
+
+        def summed(leaves: Parameters) -> tuple[Tensor, Aux]:
+            value, besides = fn({**at, **leaves})
+            return (value if weights is None else (value * weights).sum()), besides
+
+        return torch.func.grad(summed, has_aux=True)(floats)  # type: ignore[no-any-return]
     with torch.enable_grad():
-        leaves = {name: at[name].detach().requires_grad_() for name in floats}
+        leaves = {name: leaf.requires_grad_() for name, leaf in floats.items()}
         value, besides = fn({**at, **leaves})
         found = torch.autograd.grad(
             value, list(leaves.values()), weights, create_graph=attached, materialize_grads=True
         )
     return dict(zip(floats, found, strict=True)), besides
+
+
+def is_transformed() -> bool:
+    """Whether torch.compile traces this, or a functorch transform runs it: no place for ``autograd.grad``."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def left_out(values: Tensor) -> Tensor:
