@@ -36,7 +36,7 @@ class Bernoulli(Relaxable):
         """Readable name."""
         return "Bernoulli"
 
-    def logits(self, parameters: Parameters) -> Tensor:
+    def location(self, parameters: Parameters) -> Tensor:
         """``log p - log(1 - p)``, kept finite: its derivative is 0 where a value is certain."""
         parameter = wide(parameters[self.given])
         return log_odds(parameter) if self.given == "probs" else within(parameter, FAR)
@@ -46,22 +46,26 @@ class Bernoulli(Relaxable):
         parameter = wide(parameters[self.given])
         return parameter if self.given == "probs" else torch.sigmoid(parameter)
 
-    def perturbed(self, parameters: Parameters, noise: Tensor) -> Tensor:
-        """The logistic variable ``z = logits + log u - log(1 - u)``."""
-        return self.logits(parameters) + logistic(noise)
+    def standard(self, noise: Tensor) -> Tensor:
+        """``log u - log(1 - u)``."""
+        return logistic(noise)
+
+    def hardened(self, z: Tensor, parameters: Parameters) -> Tensor:
+        """``1[z > 0]`` in the dtype of the parameter."""
+        return (z > 0).to(parameters[self.given].dtype)
 
     def conditional(self, parameters: Parameters, value: Tensor, noise: Tensor) -> Tensor:
         """``s (log(1 + w exp(s logits)) - log(1 - w))`` with ``s = 2b - 1``."""
         sign = 2 * wide(value) - 1
-        tilted = torch.addcmul(noise.log(), sign, self.logits(parameters))
+        tilted = torch.addcmul(noise.log(), sign, self.location(parameters))
         return sign * (log1p_exp(tilted) - torch.log1p(-noise))
 
     def points(
-        self, parameters: Parameters, noise: Tensor, value: Tensor, fresh: Tensor
+        self, parameters: Parameters, standard: Tensor, value: Tensor, fresh: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
         """``z`` and ``z~``, whose derivatives in the logits are 1 and sigmoid(s logits + log w)."""
         if self.given == "probs":
-            return super().points(parameters, noise, value, fresh)
+            return super().points(parameters, standard, value, fresh)
         logits = wide(parameters["logits"]).detach().clamp(-FAR, FAR)
         sign = 2 * wide(value) - 1
         tilted = torch.addcmul(fresh.log(), sign, logits)
@@ -70,7 +74,7 @@ class Bernoulli(Relaxable):
         def back(slopes: Tensor) -> dict[str, Tensor]:
             return {"logits": torch.addcmul(slopes[0], slopes[1], torch.sigmoid(tilted))}
 
-        return torch.stack((logits + logistic(noise), tied)), back
+        return torch.stack((logits + standard, tied)), back
 
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
         """``sigmoid(z / temperature)``."""
@@ -80,11 +84,6 @@ class Bernoulli(Relaxable):
     def soft(self) -> Bernoulli:
         """Itself: ``log_prob`` is linear in the value."""
         return self
-
-    def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
-        """``1[z > 0]`` in the dtype of the parameter."""
-        given = parameters[self.given].detach()
-        return (self.perturbed({self.given: given}, noise) > 0).to(given.dtype)
 
     def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
         """``b log p + (1 - b) log(1 - p)``, linear in ``b``."""

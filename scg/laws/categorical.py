@@ -56,11 +56,12 @@ class Categorical(Relaxable):
         given = wide(parameters[self.given])
         return given / given.sum(-1, keepdim=True) if self.given == "probs" else torch.softmax(given, -1)
 
-    def perturbed(self, parameters: Parameters, noise: Tensor) -> Tensor:
-        """The Gumbel variables ``z = log p + G`` with ``G = -log(-log u)``, ``[batch..., n]``."""
-        return self._finite(parameters) + gumbel(noise)
+    def standard(self, noise: Tensor) -> Tensor:
+        """The Gumbel variables ``G = -log(-log u)``, ``[batch..., n]``."""
+        return gumbel(noise)
 
-    def _finite(self, parameters: Parameters) -> Tensor:
+    def location(self, parameters: Parameters) -> Tensor:
+        """``log p``, kept finite."""
         given = wide(parameters[self.given])
         if self.given == "probs":
             return log_simplex(given, -FAR)
@@ -74,7 +75,7 @@ class Categorical(Relaxable):
         top = free.gather(-1, index)
         # Minus infinity makes the drop of the top itself 0, in value and in derivatives.
         gap = (top - free).scatter(-1, index, -INFINITY)
-        return top - log1p_exp(gap - self._finite(parameters))
+        return top - log1p_exp(gap - self.location(parameters))
 
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
         """``softmax(z / temperature)``, a point of the simplex."""
@@ -87,10 +88,9 @@ class Categorical(Relaxable):
         """Its one-hot law."""
         return self if self.one_hot else replace(self, one_hot=True)
 
-    def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
+    def hardened(self, z: Tensor, parameters: Parameters) -> Tensor:
         """The argmax, as an index or as a one-hot vector in the dtype of the parameter."""
-        given = parameters[self.given].detach()
-        return self._value(self.perturbed({self.given: given}, noise), given)
+        return self._value(z, parameters[self.given])
 
     def _value(self, scores: Tensor, given: Tensor) -> Tensor:
         index = scores.argmax(-1)

@@ -19,14 +19,36 @@ class Relaxable(Finite):
 
     Laws of a law (Tucker et al. 2017; Grathwohl et al. 2018), for fresh noise ``u`` and ``v`` on (0, 1):
 
+    - ``perturbed(parameters, u) = location(parameters) + standard(u)``.
     - ``draw(parameters, u) = H(perturbed(parameters, u))`` for a fixed step ``H``.
     - ``conditional(parameters, b, v)`` has the law of ``z = perturbed(parameters, u)`` given ``H(z) = b``.
     - Both are attached to the parameters and finite for every valid one, and so are two derivatives.
     """
 
     @abstractmethod
+    def standard(self, noise: Tensor) -> Tensor:
+        """The variable ``z`` at location 0, of uniform noise of shape ``noise_shape``."""
+
+    @abstractmethod
+    def location(self, parameters: Parameters) -> Tensor:
+        """What ``z`` is moved by."""
+
+    @abstractmethod
+    def hardened(self, z: Tensor, parameters: Parameters) -> Tensor:
+        """The step ``H(z)``, in the type of a value."""
+
     def perturbed(self, parameters: Parameters, noise: Tensor) -> Tensor:
         """The variable ``z`` of noise of shape ``noise_shape``."""
+        return self.location(parameters) + self.standard(noise)
+
+    def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
+        """``H(z)``."""
+        return self.draw_standard(parameters, self.standard(noise))
+
+    def draw_standard(self, parameters: Parameters, standard: Tensor) -> Tensor:
+        """``H(z)`` from ``z`` at location 0."""
+        given: Parameters = {self.given: parameters[self.given].detach()}
+        return self.hardened(self.location(given) + standard, given)
 
     @abstractmethod
     def conditional(self, parameters: Parameters, value: Tensor, noise: Tensor) -> Tensor:
@@ -37,7 +59,7 @@ class Relaxable(Finite):
         """A soft value, which tends to ``H(z)`` as the temperature, of batch shape, tends to 0."""
 
     def points(
-        self, parameters: Parameters, noise: Tensor, value: Tensor, fresh: Tensor
+        self, parameters: Parameters, standard: Tensor, value: Tensor, fresh: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
         """``z`` and ``z`` given its value, stacked and detached, and the way back to the parameters.
 
@@ -45,7 +67,7 @@ class Relaxable(Finite):
         """
         with torch.enable_grad():
             leaves: dict[str, Tensor] = {self.given: parameters[self.given].detach().requires_grad_()}
-            free = self.perturbed(leaves, noise)
+            free = self.location(leaves) + standard
             stacked = torch.stack((free, self.conditional(leaves, value, fresh)))
 
         def back(slopes: Tensor) -> dict[str, Tensor]:

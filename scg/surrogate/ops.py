@@ -55,10 +55,10 @@ def replay(
 
 
 def relaxed_draw(
-    law: Relaxable, parameters: Mapping[str, Tensor], noise: Tensor, temperature: Tensor
+    law: Relaxable, parameters: Mapping[str, Tensor], standard: Tensor, temperature: Tensor
 ) -> Tensor:
     """Return the relaxed value of a discrete variable, in the type of its parameters."""
-    soft = law.relax(law.perturbed(parameters, noise), temperature)
+    soft = law.relax(law.location(parameters) + standard, temperature)
     return soft.to(parameters[law.given].dtype)
 
 

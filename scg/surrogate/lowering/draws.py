@@ -30,13 +30,17 @@ def sample(world: World, record: Sample) -> None:
     density = world.trace.densities[name]
     law, axes = density.law, own_axes(world, record)
     given = parameters(world, record, axes)
-    noise = noise_of(world, record, axes)
     if world.temperature is not None:
-        _relaxed(world, name, axes, given, noise)
+        _relaxed(world, record, axes, given)
         return
     estimator = plan.choices[name].estimator
     attached = estimator.action is Action.THROUGH and world.is_program
-    draw = law_op(world, law, "draw", law.drawer(density.parameters))
+    if isinstance(law, Relaxable) and estimator.noises:
+        noise = standard_noise(world, name, axes)
+        draw = law_op(world, law, "draw_standard", law.draw_standard)
+    else:
+        noise = noise_of(world, record, axes)
+        draw = law_op(world, law, "draw", law.drawer(density.parameters))
     if attached and type(estimator).value is not Estimator.value:
         through = partial(drawn_by, estimator, law, len(axes) + len(plan.ir.layout[name]))
         draw = world.emitter.shown(f"{estimator.name}_value", name, through)
@@ -49,16 +53,29 @@ def sample(world: World, record: Sample) -> None:
     world.values[name], world.axes[name] = value, axes
 
 
-def _relaxed(world: World, name: str, axes: Labels, given: dict[str, fx.Node], noise: fx.Node) -> None:
+def standard_noise(world: World, name: str, axes: Labels) -> fx.Node:
+    """Return what is added to the location of a discrete node, aligned to leading ``axes``."""
+    root, label = world.root, f"{name}_standard"
+    if f"#{label}" not in root.values:
+        law = world.plan.facts.trace.densities[name].law
+        assert isinstance(law, Relaxable)
+        made = law_op(root, law, "standard", law.standard)
+        root.values[f"#{label}"] = root.emitter.call(made, _entry(root, name, f"{name}_noise"), name=label)
+    return _aligned_noise(world, name, label, axes)
+
+
+def _relaxed(world: World, record: Sample, axes: Labels, given: dict[str, fx.Node]) -> None:
     """Append a draw that is attached: relaxed where the node is discrete."""
-    law = world.trace.densities[name].law
-    if not isinstance(law, Relaxable):
-        draw = law_op(world, law, "draw", law.draw)
-        world.values[name] = world.emitter.call(draw, given, noise, name=world.called(name))
-    else:
+    name = record.name
+    law, line = world.trace.densities[name].law, world.called(name)
+    if isinstance(law, Relaxable):
+        noise = standard_noise(world, name, axes)
         soft = law_op(world, law, "relaxed", partial(relaxed_draw, law))
-        line = world.called(name)
         world.values[name] = world.emitter.call(soft, given, noise, world.temperature, name=line)
+    else:
+        noise = noise_of(world, record, axes)
+        draw = law_op(world, law, "draw", law.draw)
+        world.values[name] = world.emitter.call(draw, given, noise, name=line)
     world.axes[name] = axes
 
 
@@ -103,9 +120,19 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
 
 def base_noise(world: World, name: str, key: str, label: str, axes: Labels) -> fx.Node:
     """Return one entry of the noise argument, in the shape of a node's noise, aligned to leading ``axes``."""
-    plan, root = world.plan, world.root
+    _entry(world.root, key, label)
+    return _aligned_noise(world, name, label, axes)
+
+
+def _entry(root: World, key: str, label: str) -> fx.Node:
+    """Return one entry of the noise argument as it is, read once."""
     if f"#{label}" not in root.values:
         root.values[f"#{label}"] = root.emitter.call(operator.getitem, root.value(NOISE), key, name=label)
+    return root.values[f"#{label}"]
+
+
+def _aligned_noise(world: World, name: str, label: str, axes: Labels) -> fx.Node:
+    plan = world.plan
     plates = plan.ir.layout[name]
     have = ((REPLICATES,) if plan.samples is not None else ()) + plates
     return world.aligned(world.value(f"#{label}"), have, axes + plates)
