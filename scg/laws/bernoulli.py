@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.nn.functional import logsigmoid, threshold
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, threshold
 
 from scg.laws.law import Parameters, sum_event, violation
 from scg.laws.numbers import (
@@ -92,8 +92,9 @@ class Bernoulli(Relaxable):
             log_p, log_q = log_both(parameter)
             return weighted(value, log_p) + weighted(1 - value, log_q)
         bounds = torch.finfo(parameter.dtype)
-        logits = parameter.clamp(bounds.min, bounds.max)
-        return threshold(value * logits + logsigmoid(-logits), bounds.min, -INFINITY)
+        logits, value = torch.broadcast_tensors(parameter.clamp(bounds.min, bounds.max), value)
+        log = -binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return threshold(log, bounds.min, -INFINITY)
 
     def log_prob_over(self, parameters: Parameters, value: Tensor, lead: int) -> Tensor:
         """The sum of ``b l - log(1 + exp l)`` in few operations, right where it is seen to be finite."""
