@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -120,26 +119,19 @@ def draw_noise(seed: int, *layouts: NoiseLayout, device: torch.device | None = N
 
 def global_noise(*layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
     """Draw the noise of every node from torch's global generator, all that is alike in one call."""
-    drawn: dict[str, Tensor] = {}
-    for spec, several in _alike(layouts):
-        shape = (len(several), *spec.shape)
-        if spec.kind == "normal":
-            piece = torch.randn(shape, dtype=spec.dtype, device=device)
-        else:
-            piece = torch.rand(shape, dtype=spec.dtype, device=device)
-            piece.clamp_(min=torch.finfo(spec.dtype).eps / 4)
-        drawn.update(zip(several, piece.unbind(), strict=True))
-    return drawn
-
-
-@lru_cache(maxsize=64)
-def _alike(layouts: tuple[NoiseLayout, ...]) -> list[tuple[NoiseSpec, list[str]]]:
-    """Join the groups of several layouts that are of one kind, type and shape."""
-    found: dict[NoiseSpec, list[str]] = {}
+    alike: dict[tuple[str, torch.dtype, tuple[int, ...]], list[str]] = {}
     for layout in layouts:
         for spec, names in layout.groups:
-            found.setdefault(replace(spec, name=""), []).extend(names)
-    return list(found.items())
+            alike.setdefault((spec.kind, spec.dtype, spec.shape), []).extend(names)
+    drawn: dict[str, Tensor] = {}
+    for (kind, dtype, shape), several in alike.items():
+        if kind == "normal":
+            piece = torch.randn((len(several), *shape), dtype=dtype, device=device)
+        else:
+            piece = torch.rand((len(several), *shape), dtype=dtype, device=device)
+            piece.clamp_(min=torch.finfo(dtype).eps / 4)
+        drawn.update(zip(several, piece.unbind(), strict=True))
+    return drawn
 
 
 def _transformed(flat: Tensor, layout: NoiseLayout) -> dict[str, Tensor]:
