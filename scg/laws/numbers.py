@@ -14,11 +14,14 @@ FAR = 1e3
 HALVES = (torch.bfloat16, torch.float16)
 
 
+def is_transformed() -> bool:
+    """Whether torch.compile traces this, or a functorch transform runs it: no place for ``autograd.grad``."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def can_look(tensor: Tensor) -> bool:
     """Whether reading a value costs no synchronisation, and is allowed: eager, on the CPU."""
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is None
+    return tensor.device.type == "cpu" and not is_transformed()
 
 
 def within(tensor: Tensor, limit: float) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scg.laws.finite import Finite
 from scg.laws.law import Law, Parameters
+from scg.laws.numbers import is_transformed
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,20 @@ class Relaxable(Finite):
 
         That turns derivatives in the points into derivatives in the parameters, attached to the former.
         """
+
+        def both(leaf: Tensor) -> Tensor:
+            leaves = {**parameters, self.given: leaf}
+            return torch.stack((self.location(leaves) + standard, self.conditional(leaves, value, fresh)))
+
+        given = parameters[self.given].detach()
+        if is_transformed():
+            return both(given), lambda slopes: {self.given: _pulled(both, given, slopes)}
         with torch.enable_grad():
-            leaves: dict[str, Tensor] = {self.given: parameters[self.given].detach().requires_grad_()}
-            free = self.location(leaves) + standard
-            stacked = torch.stack((free, self.conditional(leaves, value, fresh)))
+            leaf = given.requires_grad_()
+            stacked = both(leaf)
 
         def back(slopes: Tensor) -> dict[str, Tensor]:
-            learning = slopes.requires_grad
-            (gradient,) = torch.autograd.grad(stacked, list(leaves.values()), slopes, create_graph=learning)
+            (gradient,) = torch.autograd.grad(stacked, leaf, slopes, create_graph=slopes.requires_grad)
             return {self.given: gradient}
 
         return stacked.detach(), back
@@ -81,3 +88,8 @@ class Relaxable(Finite):
     @abstractmethod
     def soft(self) -> Law:
         """The law whose ``log_prob`` takes what ``relax`` returns."""
+
+
+def _pulled(fn: Callable[[Tensor], Tensor], at: Tensor, slopes: Tensor) -> Tensor:
+    """Return the derivative of ``<slopes, fn>``, attached to the slopes."""
+    return torch.func.grad(lambda leaf: (slopes * fn(leaf)).sum())(at)  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
-from scg.laws import Law, Relaxable
+from scg.laws import Law, Relaxable, is_transformed
 from scg.noise import substream
 
 
@@ -179,8 +179,7 @@ def first_order(surrogate: Tensor) -> Tensor:
 
     Their factors are detached, so a second derivative would silently lack terms.
     """
-    transformed = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-    if surrogate.requires_grad and not transformed:
+    if surrogate.requires_grad and not is_transformed():
         surrogate.register_hook(_refuse_second_order)
     return surrogate
 

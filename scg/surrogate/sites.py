@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module as holding
 
-from scg.laws import Law, broadcast, sum_event
+from scg.laws import Law, broadcast, is_transformed, sum_event
 from scg.nodes.plates import Index
 from scg.surrogate.estimators.base import Estimator
-from scg.surrogate.estimators.site import Relaxed, Site, is_transformed
+from scg.surrogate.estimators.site import Relaxed, Site
 from scg.surrogate.networks import Caller
 from scg.surrogate.ops import add_all, descend, discount_weights, inner
 

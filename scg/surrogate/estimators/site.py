@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
-from scg.laws import Law, sum_event
+from scg.laws import Law, is_transformed, sum_event
 
 Aux = TypeVar("Aux")
 Parameters = dict[str, Tensor]
@@ -75,7 +75,7 @@ class Site:
         unit = self.law.score(self.parameters, value)
         if unit is None:
             unit, _ = derivative(
-                lambda leaves: (self.log_prob(leaves, value).sum(), None), self.parameters, attached=False
+                lambda leaves: (self.log_prob(leaves, value).sum(), ()), self.parameters, attached=False
             )
         return {name: self.spread(weight, part) * part for name, part in unit.items()}
 
@@ -149,11 +149,6 @@ def derivative(
             value, list(leaves.values()), weights, create_graph=attached, materialize_grads=True
         )
     return dict(zip(floats, found, strict=True)), besides
-
-
-def is_transformed() -> bool:
-    """Whether torch.compile traces this, or a functorch transform runs it: no place for ``autograd.grad``."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def left_out(values: Tensor) -> Tensor:
