@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from torch.distributions import (
     Bernoulli,
     Beta,
+    Binomial,
     Categorical,
+    Dirichlet,
     Distribution,
     Gamma,
     MultivariateNormal,
     Normal,
+    Poisson,
+    StudentT,
     Uniform,
 )
 
@@ -504,7 +508,290 @@ CALLING: dict[str, Case] = {
     ),
     "a name of emitted code": (lambda: Graph().input("torch"), GraphError, "'torch' is reserved"),
 }
-CASES = DECLARING | COMPILING | CHOOSING | RUNNING | CALLING
+
+
+def bits(fn: Callable[..., Any], **options: Any) -> Graph:
+    """theta -> (x) -> [h] -> [c], with two bits."""
+    g = sampling(Bernoulli, logits=nn.Parameter(torch.zeros(2)))
+    g.cost("c", g.det("h", fn, g["x"], **options))
+    return g
+
+
+def outcome(fn: Callable[..., Any], **options: Any) -> Graph:
+    """theta -> (x) -> [h] -> [c], with one of three outcomes."""
+    g = sampling(Categorical, logits=nn.Parameter(torch.zeros(3)))
+    g.cost("c", g.det("h", fn, g["x"], **options))
+    return g
+
+
+def of(dist: Any, **parameters: float) -> Graph:
+    g = Graph()
+    given: dict[str, Any] = {key: g.param(key, value) for key, value in parameters.items()}
+    g.cost("c", g.sample("x", dist, **given).sum(-1))
+    return g
+
+
+def rows(*, aside: bool = False) -> Graph:
+    """Two bits for each of four elements, and an input in one plate more."""
+    g = plated(x=torch.zeros(4, 2))
+    b = g.sample("s", Bernoulli, logits=g["x"])
+    if aside:
+        g.input("y", plates=("b", "k"), example=torch.zeros(4, 3))
+    g.cost("c", b.sum(-1))
+    return g
+
+
+def total(x: Tensor) -> Tensor:
+    return x.sum(-1)
+
+
+def compiling(g: Graph, policy: Any, **options: Any) -> Callable[[], scg.Program]:
+    return lambda: scg.compile(g, policy, **options)
+
+
+def two_shapes() -> None:
+    g = Graph()
+    x = g.sample("x", Bernoulli, logits=g.param("t", torch.zeros(2)))
+    y = g.sample("y", Bernoulli, logits=g.param("u", torch.zeros(3)))
+    g.cost("c", x.sum(-1) + y.sum(-1))
+    scg.compile(g, scg.RELAX())
+
+
+def own_network() -> None:
+    net = nn.Linear(2, 1)
+    g = sampling(Bernoulli, logits=nn.Parameter(torch.zeros(2)))
+    g.cost("c", g.det("h", net, g["x"])[..., 0])
+    scg.compile(g, scg.RELAX(net))
+
+
+def differentiated_twice() -> None:
+    program = scg.compile(bits(total), "relax")
+    torch.autograd.grad(program(seed=0).loss, next(program.control_parameters()), create_graph=True)
+
+
+def normalising() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+
+ROUGH = (
+    r"rebar cannot estimate 'x': it needs a cost at relaxed values, and the path x -> h -> c is not smooth"
+)
+INSTEAD = r'Use "enumerate" or "score" or "relax"$'
+RELAXING: dict[str, Case] = {
+    "rebar through a step": (
+        compiling(bits(lambda x: (x > 0.5).float().sum()), "rebar"),
+        EstimatorError,
+        rf"{ROUGH} at relaxed values \(h: jumps by .*{INSTEAD}",
+    ),
+    "rebar through a black box": (
+        compiling(bits(total, differentiable=False), "rebar"),
+        EstimatorError,
+        rf"{ROUGH}.*\(h: declared differentiable=False\).*{INSTEAD}",
+    ),
+    "rebar through a number": (
+        compiling(bits(lambda x: torch.tensor(x.sum().item())), "rebar"),
+        EstimatorError,
+        rf"{ROUGH}.*\(h: autograd disagrees with finite differences.*{INSTEAD}",
+    ),
+    "rebar through an argmax": (
+        compiling(bits(lambda x: x.argmax(-1).float()), "rebar"),
+        EstimatorError,
+        rf"{ROUGH}.*{INSTEAD}",
+    ),
+    "rebar through torch's log_prob of a bit": (
+        compiling(bits(lambda x: Bernoulli(0.3).log_prob(x).sum()), "rebar"),
+        EstimatorError,
+        rf"{ROUGH}.*\(h: it raised ValueError at a relaxed value; write a log-probability as g\.log_prob\(",
+    ),
+    "rebar through torch's log_prob of an outcome": (
+        compiling(outcome(lambda x: Categorical(probs=torch.ones(3)).log_prob(x)), "rebar"),
+        EstimatorError,
+        rf"{ROUGH}.*write a log-probability as g\.log_prob\(\.\.\.\), which takes relaxed values",
+    ),
+    "rebar through an index": (
+        compiling(outcome(lambda x: torch.arange(3.0)[x]), "rebar"),
+        EstimatorError,
+        rf"{ROUGH}.*it raised IndexError .*; declare it with relaxed=, a function of relaxed values",
+    ),
+    "rebar through an embedding": (
+        compiling(outcome(lambda x: nn.functional.embedding(x, torch.ones(3, 2)).sum(-1)), "rebar"),
+        EstimatorError,
+        rf"{ROUGH}.*declare it with relaxed=, a function of relaxed values",
+    ),
+    "relaxed_cost=True above a black box": (
+        compiling(bits(total, differentiable=False), scg.RELAX(relaxed_cost=True)),
+        EstimatorError,
+        rf"relax cannot estimate 'x': relaxed_cost=True needs a cost at relaxed values.*{INSTEAD}",
+    ),
+    "a temperature of 0": (
+        lambda: scg.REBAR(temperature=0.0),
+        EstimatorError,
+        "temperature is positive, not 0",
+    ),
+    "a negative temperature": (
+        lambda: scg.REBAR(temperature=-1.0),
+        EstimatorError,
+        "temperature is positive, not -1",
+    ),
+    "a temperature that is NaN": (
+        lambda: scg.REBAR(temperature=NAN),
+        EstimatorError,
+        "temperature is positive",
+    ),
+    "an eta of 0": (lambda: scg.REBAR(eta=0.0), EstimatorError, "eta is positive, not 0"),
+    "a negative eta among several": (
+        lambda: scg.REBAR(eta=torch.tensor([1.0, -1.0])),
+        EstimatorError,
+        "eta is positive",
+    ),
+    "a network of another shape": (
+        compiling(rows(), scg.RELAX(nn.Linear(2, 3))),
+        EstimatorError,
+        r"network of 's': .*one value for each of 4 plate elements, this one gave shape \(4, 3\)",
+    ),
+    "a network of lax of another shape": (
+        compiling(costing(total, normal(torch.zeros(2))), scg.LAX(nn.Linear(2, 3))),
+        EstimatorError,
+        r"network of 'x': .*one value for each of 1 plate elements, this one gave shape \(3,\)",
+    ),
+    "a network of one number": (
+        compiling(rows(), scg.RELAX(torch.mean)),
+        EstimatorError,
+        r"network of 's': .*one value for each of 4 plate elements, this one gave shape \(\)",
+    ),
+    "a network of other widths": (
+        compiling(rows(), scg.RELAX(nn.Linear(3, 1))),
+        EstimatorError,
+        r"network of 's' raised RuntimeError on values of shape \(4, 2\): mat1 and mat2",
+    ),
+    "a network that raises": (
+        compiling(rows(), scg.RELAX(boom)),
+        EstimatorError,
+        r"network of 's' raised ValueError on values of shape \(4, 2\): boom",
+    ),
+    "a network that joins elements": (
+        compiling(rows(), scg.RELAX(normalising())),
+        EstimatorError,
+        "network of 's' lets plate elements influence each other, as batch normalisation .*element alone",
+    ),
+    "a network that reads below": (
+        compiling(bits(total), scg.RELAX(context="h")),
+        PolicyError,
+        r"network of 'x' reads \['h'\], which 'x' influences: that biases .*nodes that 'x' does not reach",
+    ),
+    "a network that reads its node": (
+        compiling(bits(total), scg.RELAX(context="x")),
+        PolicyError,
+        r"network of 'x' reads \['x'\], which 'x' influences",
+    ),
+    "a network of lax that reads below": (
+        compiling(costing(total, normal(torch.zeros(2))), scg.LAX(context="c")),
+        PolicyError,
+        r"network of 'x' reads \['c'\], which 'x' influences",
+    ),
+    "a network that reads nothing": (
+        compiling(bits(total), scg.RELAX(context="q")),
+        PolicyError,
+        r"context of 'x' names nodes that are not there: \['q'\]",
+    ),
+    "a network that reads another plate": (
+        compiling(rows(aside=True), scg.RELAX(context="y")),
+        PolicyError,
+        r"reads \['y'\], which have plates that 's' lacks: give an aggregate",
+    ),
+    "one network of two shapes": (
+        two_shapes,
+        EstimatorError,
+        "one instance of relax was given to 'x' and 'y'.*differ in shape: give each an instance",
+    ),
+    "a network of the model as control variate": (
+        own_network,
+        PolicyError,
+        "parameter of the graph as well: give the estimator a network of its own",
+    ),
+    "an unknown baseline of rebar": (
+        lambda: scg.REBAR(baseline="moving-average"),
+        EstimatorError,
+        "baseline is None or \"leave-one-out\", not 'moving-average'",
+    ),
+    "an unknown baseline of relax": (lambda: scg.RELAX(baseline="x"), EstimatorError, "not 'x'"),
+    "an unknown baseline of lax": (lambda: scg.LAX(baseline="x"), EstimatorError, "not 'x'"),
+    "noise of another node's estimator": (
+        lambda: scg.compile(bits(total), "rebar")(noise={"x": torch.ones(2) / 2, "q.1": torch.ones(2) / 2}),
+        GraphError,
+        r"unknown names \['q\.1'\].*give what program\.draw_noise",
+    ),
+    "noise of the estimator in another shape": (
+        lambda: scg.compile(bits(total), "rebar")(noise={"x": torch.ones(2) / 2, "x.1": torch.ones(3) / 2}),
+        GraphError,
+        r"noise of 'x\.1' has shape \(3,\), not \(2,\): give what program\.draw_noise",
+    ),
+    "a control differentiated twice": (
+        differentiated_twice,
+        EstimatorError,
+        "order=1 was differentiated with create_graph=True.*Differentiate it once",
+    ),
+    **{
+        f"second order of {name}": (
+            compiling(g, name, order=2),
+            GraphError,
+            "order=2 is not supported: a program's loss is differentiated once, order=1",
+        )
+        for name, g in (("rebar", bits(total)), ("relax", bits(total)), ("lax", costing(total, normal(0.0))))
+    },
+    **{
+        f"{name} cannot relax {dist.__name__}": (
+            compiling(of(dist, **parameters), name),
+            EstimatorError,
+            f"{name} cannot estimate 'x': a {dist.__name__} cannot be relaxed. Use .*\"score\"",
+        )
+        for name in ("rebar", "relax")
+        for dist, parameters in (
+            (Normal, {"loc": 0.0, "scale": 1.0}),
+            (Poisson, {"rate": 2.0}),
+            (Binomial, {"total_count": 3, "probs": 0.4}),
+        )
+    },
+    **{
+        f"lax of {dist.__name__}": (
+            compiling(of(dist, **parameters), "lax"),
+            EstimatorError,
+            rf'torch has no second derivative of a draw from a {dist.__name__}, .*Use "reparam" or "score"$',
+        )
+        for dist, parameters in (
+            (Gamma, {"concentration": 2.0, "rate": 1.0}),
+            (Beta, {"concentration1": 2.0, "concentration0": 1.0}),
+            (Dirichlet, {"concentration": torch.ones(3)}),
+            (StudentT, {"df": 4.0}),
+        )
+    },
+    **{
+        f"lax of {dist.__name__}": (
+            compiling(of(dist, **parameters), "lax"),
+            EstimatorError,
+            f"lax cannot estimate 'x': a {dist.__name__} has no differentiable map from noise to value. Use ",
+        )
+        for dist, parameters in ((Poisson, {"rate": 2.0}), (Bernoulli, {"probs": 0.4}))
+    },
+    "lax of a moving support": (
+        compiling(moving_support(), "lax"),
+        EstimatorError,
+        "lax cannot estimate 'x': the support of its Uniform moves with parameter 'high'.*Use \"reparam\"",
+    ),
+    **{
+        f"leave-one-out of one with {name}": (
+            compiling(g, estimator),
+            EstimatorError,
+            f"{name} cannot estimate 'x': leave-one-out compares replicates: compile with samples=2",
+        )
+        for name, g, estimator in (
+            ("rebar", bits(total), scg.REBAR(baseline="leave-one-out")),
+            ("relax", bits(total), scg.RELAX(baseline="leave-one-out")),
+            ("lax", costing(total, normal(torch.zeros(2))), scg.LAX(baseline="leave-one-out")),
+        )
+    },
+}
+CASES = DECLARING | COMPILING | CHOOSING | RUNNING | CALLING | RELAXING
 
 
 @pytest.fixture
@@ -615,3 +902,31 @@ def test_every_error_is_one_of_scg_s() -> None:
     assert issubclass(EstimatorError, PolicyError) and issubclass(PlateError, GraphError)
     for kind in (GraphError, PolicyError, NonFiniteError, scg.BiasedEstimatorError):
         assert issubclass(kind, scg.ScgError)
+
+
+@pytest.mark.parametrize("name", RELAXING)
+def test_refusals_of_control_variates_fit_one_line(name: str) -> None:
+    act, kind, _ = RELAXING[name]
+    with pytest.raises(kind) as error:
+        act()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_log_prob_of_an_outcome_is_refused_without_torch_s_validation_too() -> None:
+    act, kind, _ = RELAXING["rebar through torch's log_prob of an outcome"]
+    assert_raises(
+        act, kind, rf"{ROUGH}.*shape \(3,\) at a relaxed value, not shape \(\); declare it with relaxed="
+    )
+
+
+def test_an_index_is_accepted_once_it_says_what_it_is_at_relaxed_values() -> None:
+    table = torch.arange(3.0)
+    g = outcome(lambda x: table[x], relaxed=lambda soft: soft @ table)
+    scg.compile(g, "rebar")(seed=0).loss.backward()
+
+
+def test_a_log_probability_is_accepted_as_a_node() -> None:
+    g = sampling(Bernoulli, logits=nn.Parameter(torch.zeros(2)))
+    g.cost("c", g.log_prob(Bernoulli, g["x"], probs=torch.full((2,), 0.3)))
+    scg.compile(g, "rebar")(seed=0).loss.backward()
