@@ -1,4 +1,4 @@
-# make demo: draw the example graphs and hold estimates against exact gradients, into out/
+# make demo: the toy experiment, small, and the example graphs with estimates against exact gradients, into out/
 # make test: lint, check types and run the tests
 # make fuzz: hold many more random graphs against exact gradients
 # make bench: print how compiling grows, and a step against the same loop by hand

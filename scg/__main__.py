@@ -1,36 +1,34 @@
-"""The command ``scg``: one subcommand a row of ``COMMANDS``."""
+"""The command ``scg``: a subcommand is a row of ``COMMANDS``, an experiment a row of ``EXPERIMENTS``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
+from scg.commands import Command, add_out, offer
 from scg.demo import demo
 from scg.errors import ScgError
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: what it does, what it takes, and how it is run."""
-
-    summary: str
-    declare: Callable[[argparse.ArgumentParser], object]
-    run: Callable[[argparse.Namespace], None]
+from scg.experiments.toy.command import TOY
 
 
 def _declare_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (out)")
-    parser.add_argument("--seed", type=int, default=1, help="of the noise of every estimate (1)")
+    add_out(parser)
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all noise (1)")
 
+
+EXPERIMENTS: dict[str, Command] = {"toy": TOY}
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        "draw the five graphs of Schulman et al. (2015) and hold estimates against exact gradients",
+        "the five graphs of Schulman et al. (2015), their estimates against exact gradients, and a small "
+        "run of the toy experiment",
         _declare_demo,
         lambda options: demo(options.out, seed=options.seed),
+    ),
+    "run": Command(
+        "run an experiment of the papers behind the estimators",
+        lambda parser: offer(parser, EXPERIMENTS, "EXPERIMENT"),
     ),
 }
 
@@ -38,15 +36,16 @@ COMMANDS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
     parser = argparse.ArgumentParser(prog="scg", description="A compiler for stochastic computation graphs.")
-    rows = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        command.declare(rows.add_parser(name, help=command.summary, description=command.summary))
+    offer(parser, COMMANDS, "COMMAND")
     options = parser.parse_args(arguments)
     try:
-        COMMANDS[options.command].run(options)
+        print(options.run(options))
     except (ScgError, OSError) as error:
-        print(f"scg {options.command}: {error}", file=sys.stderr)
+        print(f"{options.prog}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{options.prog}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

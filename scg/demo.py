@@ -1,10 +1,9 @@
-"""The demonstration: the graphs of ``scg.examples`` drawn, and their estimates against exact gradients."""
+"""The demonstration: the toy experiment, small, and the graphs of ``scg.examples`` with their gradients."""
 
 from __future__ import annotations
 
 import io
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,18 @@ from torch import Tensor
 
 from scg.errors import EstimatorError
 from scg.examples import SCHULMAN
+from scg.experiments.progress import Progress
+from scg.experiments.toy.command import toy
 from scg.graph import Graph
+from scg.markdown import table
 from scg.oracle import exact_gradient
 from scg.surrogate.program import Program
 from scg.surrogate.program import compile as compiled
 
 POLICIES = ("score", "auto", "reparam", "enumerate")
 RUNS, REPLICATES = 64, 1024
+T, STEPS = 0.45, 3000
+"""The size of the toy experiment here: what tells the policies apart soonest."""
 SHOWN = "score"
 """The policy whose program is drawn: it is the estimator that Schulman et al. derive."""
 DPI, SIZE, LEADING, GAP = 200, 7.5, 1.25, 0.25
@@ -50,26 +54,27 @@ class Row:
         return distance / self.error if self.error else math.copysign(math.inf, distance)
 
 
-def demo(out: Path, *, seed: int = 1) -> None:
-    """Write drawings, programs and the table of gradients into ``out``, and print the table."""
-    out.mkdir(parents=True, exist_ok=True)
+def demo(out: Path, *, seed: int = 1) -> str:
+    """Write drawings, programs and tables into ``out``, and return the tables."""
+    experiment = toy(out, ts=(T,), steps=STEPS, seed=seed)
     rows: list[Row] = []
     for index, build in enumerate(SCHULMAN):
         start = time.perf_counter()
         graph = build()
-        rows += table(graph, seed=seed)
+        rows += compared(graph, seed=seed)
         graph.draw(out / f"{graph.name}.svg")
         picture = out / f"{graph.name}.png"
         graph.draw(picture)
         picture.write_bytes(beside(picture, compiled(graph, policy=SHOWN).code))
         took = time.perf_counter() - start
-        print(f"[{index + 1}/{len(SCHULMAN)}] {graph.name}: {took:.1f} s", file=sys.stderr)
+        Progress().finish(f"[{index + 1}/{len(SCHULMAN)}] {graph.name}: {took:.1f} s")
     text = formatted(rows)
     (out / "gradients.md").write_text(text + "\n", encoding="utf-8")
-    print(f"{text}\n\n{RUNS * REPLICATES} draws for each estimate. Pictures and this table are in {out}.")
+    draws = f"{RUNS * REPLICATES} draws for each estimate. Pictures and this table are in {out}."
+    return f"{experiment}\n\n{text}\n\n{draws}"
 
 
-def table(graph: Graph, *, seed: int = 1) -> Iterator[Row]:
+def compared(graph: Graph, *, seed: int = 1) -> Iterator[Row]:
     """Yield a row for each parameter of a graph under each policy that does not refuse it."""
     exact = exact_gradient(graph)
     for policy in POLICIES:
@@ -102,16 +107,7 @@ def formatted(rows: Sequence[Row]) -> str:
         (r.graph, r.parameter, r.policy, r.estimators, *map(six, (r.exact, r.mean, r.error)), f"{r.z:+.2f}")
         for r in rows
     ]
-    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
-    sides = "<<<<>>>>"
-    rule = [
-        "-" * (width - 1) + ("-" if side == "<" else ":") for side, width in zip(sides, widths, strict=True)
-    ]
-    lines = (
-        " | ".join(f"{word:{side}{width}}" for word, side, width in zip(line, sides, widths, strict=True))
-        for line in (titles, rule, *cells)
-    )
-    return "\n".join(f"| {line} |" for line in lines)
+    return table(titles, "<<<<>>>>", cells)
 
 
 def beside(picture: Path, code: str) -> bytes:

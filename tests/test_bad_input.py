@@ -626,19 +626,19 @@ RELAXING: dict[str, Case] = {
     "a temperature of 0": (
         lambda: scg.REBAR(temperature=0.0),
         EstimatorError,
-        "temperature is positive, not 0",
+        "temperature is positive and finite, not 0",
     ),
     "a negative temperature": (
         lambda: scg.REBAR(temperature=-1.0),
         EstimatorError,
-        "temperature is positive, not -1",
+        "temperature is positive and finite, not -1",
     ),
     "a temperature that is NaN": (
         lambda: scg.REBAR(temperature=NAN),
         EstimatorError,
         "temperature is positive",
     ),
-    "an eta of 0": (lambda: scg.REBAR(eta=0.0), EstimatorError, "eta is positive, not 0"),
+    "an eta of 0": (lambda: scg.REBAR(eta=0.0), EstimatorError, "eta is positive and finite, not 0"),
     "a negative eta among several": (
         lambda: scg.REBAR(eta=torch.tensor([1.0, -1.0])),
         EstimatorError,
@@ -930,3 +930,60 @@ def test_a_log_probability_is_accepted_as_a_node() -> None:
     g = sampling(Bernoulli, logits=nn.Parameter(torch.zeros(2)))
     g.cost("c", g.log_prob(Bernoulli, g["x"], probs=torch.full((2,), 0.3)))
     scg.compile(g, "rebar")(seed=0).loss.backward()
+
+
+JUMPING: dict[str, Callable[[Tensor], Tensor]] = {
+    "step": lambda z: (z > 0).float(),
+    "round": lambda z: z.clamp(-3, 3).round(),
+    "detached": lambda z: torch.tanh(z).detach(),
+}
+
+
+class Weighing(nn.Module):
+    """A network with a parameter, as smooth as its function."""
+
+    def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.fn = nn.Parameter(torch.tensor(2.0)), fn
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.weight * self.fn(z)
+
+
+@pytest.mark.parametrize("dist", [Bernoulli, Normal])
+@pytest.mark.parametrize("name", JUMPING)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_network_that_is_not_smooth_is_refused(dist: Any, name: str, wrapped: bool) -> None:
+    net = Weighing(JUMPING[name]) if wrapped else JUMPING[name]
+    g = scg.Graph()
+    t = g.param("t", torch.tensor(0.4))
+    b = g.sample("b", Bernoulli, logits=t) if dist is Bernoulli else g.sample("b", Normal, t, 1.0)
+    g.cost("c", (b - 0.3) ** 2)
+    with pytest.raises(scg.EstimatorError, match="the network of 'b' is not smooth in the value of 'b'"):
+        scg.compile(g, scg.RELAX(net) if dist is Bernoulli else scg.LAX(net))
+
+
+def test_a_constant_network_is_smooth() -> None:
+    g = scg.Graph()
+    t = g.param("t", torch.tensor(0.4))
+    g.cost("c", (g.sample("b", Bernoulli, logits=t) - 0.3) ** 2)
+    program = scg.compile(g, scg.RELAX(lambda z: 0.0 * z.detach(), relaxed_cost=False))
+    program(noise=0).loss.backward()
+    assert t.value.grad is not None
+
+
+@pytest.mark.parametrize("name", ["temperature", "eta"])
+def test_numbers_of_another_shape_than_the_plates_are_refused(name: str) -> None:
+    g = scg.Graph()
+    t = g.input("t", plates="p", example=torch.zeros(5))
+    g.cost("c", (g.sample("b", Bernoulli, logits=t) - 0.3) ** 2)
+    with pytest.raises(
+        scg.EstimatorError, match=rf"{name} has shape \(3,\) and the plates of the node \(5,\)"
+    ):
+        scg.compile(g, scg.REBAR(**{name: torch.ones(3)}))
+
+
+@pytest.mark.parametrize("value", [None, "cold", float("inf"), 0.0])
+def test_a_temperature_is_a_positive_number(value: Any) -> None:
+    with pytest.raises(scg.EstimatorError, match="temperature is"):
+        scg.REBAR(temperature=value)

@@ -11,7 +11,7 @@ import torch
 import scg
 from scg import demo
 from scg.__main__ import main
-from scg.demo import POLICIES, beside, formatted, table
+from scg.demo import POLICIES, beside, compared, formatted
 from scg.examples import SCHULMAN
 from scg.graph import Graph
 
@@ -25,7 +25,7 @@ def graph(request: pytest.FixtureRequest) -> Graph:
 
 
 def test_estimates_agree_with_exact_gradients(graph: Graph) -> None:
-    rows = list(table(graph))
+    rows = list(compared(graph))
     assert {"score", "auto"} <= {row.policy for row in rows}
     for row in rows:
         assert abs(row.z) < 4.5, row
@@ -49,7 +49,7 @@ def test_values_do_not_depend_on_the_policy(graph: Graph) -> None:
 
 
 def test_rows_line_up(graph: Graph) -> None:
-    lines = formatted(list(table(graph))).splitlines()
+    lines = formatted(list(compared(graph))).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert len(lines) >= 4
 
@@ -65,12 +65,16 @@ def test_the_command_leaves_pictures_and_a_table(
 ) -> None:
     monkeypatch.setattr(demo, "RUNS", 4)
     monkeypatch.setattr(demo, "SCHULMAN", SCHULMAN[:2])
+    monkeypatch.setattr(demo, "STEPS", 3)
     assert main(["demo", "--out", str(tmp_path / "a path")]) == 0
     found = sorted(path.name for path in (tmp_path / "a path").iterdir())
-    assert found == ["gradients.md", *(f"schulman_{n}.{kind}" for n in (1, 2) for kind in ("png", "svg"))]
+    drawings = [f"schulman_{n}.{kind}" for n in (1, 2) for kind in ("png", "svg")]
+    panels = [f"toy_0.45_{name}.png" for name in ("log_variance", "loss", "relaxation")]
+    assert found == ["gradients.md", *drawings, "toy.md", "toy.png", *panels]
     printed = capsys.readouterr()
-    assert (tmp_path / "a path" / "gradients.md").read_text() in printed.out
-    assert [line.split()[1] for line in printed.err.splitlines()] == ["schulman_1:", "schulman_2:"]
+    for table in ("toy.md", "gradients.md"):
+        assert (tmp_path / "a path" / table).read_text() in printed.out
+    assert [line.split()[1] for line in printed.err.splitlines()[-2:]] == ["schulman_1:", "schulman_2:"]
 
 
 def test_a_failure_is_one_line_and_a_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,6 +108,10 @@ class Facts:
             self._relaxations[name] = found
         return self._relaxations[name]
 
+    def known_relaxation(self, name: str) -> Relaxation | None:
+        """Return what was found to lie below a stochastic node at relaxed values, if that was asked."""
+        return self._relaxations.get(name)
+
     def relaxed_modes(self, name: str) -> dict[str, str]:
         """Return how each node of the relaxed part below a node takes added dimensions."""
         found, stochastic = self.relaxation(name), self.influence.stochastic

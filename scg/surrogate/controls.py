@@ -82,7 +82,10 @@ def _context(facts: Facts, name: str, choice: Choice) -> tuple[str, ...]:
         return tuple(other for other in ir[name].parents if is_readable(facts, other))
     unknown = [other for other in names if other not in ir]
     if unknown:
-        raise PolicyError(f"context of '{name}' names nodes that are not there: {unknown}")
+        there = [other for other in ir if other != name and is_readable(facts, other)]
+        raise PolicyError(
+            f"context of '{name}' names nodes that are not there: {unknown}; there are {there[:8]}"
+        )
     lower = {*below(ir, name), name}
     wrong = [other for other in names if other in lower]
     if wrong:

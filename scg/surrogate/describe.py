@@ -48,6 +48,7 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         slice=lambda: _slice(facts, name),
         is_short=lambda limit: facts.is_short(name, limit),
         parents=record.parents,
+        plates=tuple(facts.trace.sizes[plate] for plate in facts.ir.layout[name]),
         shape=lambda other: _shape(facts, other),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from scg.analysis.captured import captured
+from scg.analysis.relaxation import Relaxation
 from scg.nodes.ir import IR
 from scg.nodes.records import Sample
 from scg.surrogate.describe import node_facts
@@ -57,6 +58,8 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
         if name in prepared.relaxing:
             yield from _relaxed(prepared, name)
+        elif choice.estimator.noises and (found := facts.known_relaxation(name)) is not None:
+            yield from _obstacles(found, "is left to the network")
         if name in prepared.controls and prepared.controls[name].caller is not None:
             yield f"    its network reads {_read(prepared, name)}"
     elif choice.estimator.action is Action.BRANCHES:
@@ -74,13 +77,17 @@ def _relaxed(prepared: Prepared, name: str) -> Iterator[str]:
     below = f", through {_listed(draws)}" if draws else ""
     each = _count(len(found.records), "node")
     yield f"    relaxed at z and z~: {_listed(found.smooth)}{below}; {each} each"
-    for cost, reason in list(found.obstacles.items())[:6]:
-        yield f"    {cost} keeps the plain score: {reason}"
+    yield from _obstacles(found, "keeps the plain score")
     if len(draws) >= MANY:
         yield (
             f"    {_count(len(draws), 'stochastic node')} below are evaluated twice more: in long chains "
             "scg.RELAX(relaxed_cost=False) is cheaper"
         )
+
+
+def _obstacles(found: Relaxation, fate: str) -> Iterator[str]:
+    for cost, reason in list(found.obstacles.items())[:6]:
+        yield f"    {cost} {fate}: {reason}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.analysis.probing import undisturbed
+from scg.analysis.smoothness import Smoothness, probe
 from scg.errors import EstimatorError
 from scg.laws import broadcast
 from scg.nodes.arguments import Arguments, Ref
@@ -53,10 +54,12 @@ class Caller:
         return [points, *(value.expand(common + value.shape[rank:]) for value in context)]
 
     def _checked(self, found: Tensor, lead: torch.Size) -> Tensor:
+        if not isinstance(found, Tensor):
+            raise EstimatorError(f"a control network gives a tensor, this one gave a {type(found).__name__}")
         if found.numel() != lead.numel():
             raise EstimatorError(
-                f"a control network gives one value for each of {lead.numel()} plate elements, "
-                f"this one gave shape {tuple(found.shape)}"
+                f"a control network gives one value for each of {lead.numel()} plate elements, this one gave "
+                f"shape {tuple(found.shape)}: let it end in one output, summed over the event"
             )
         return found.reshape(lead)
 
@@ -106,6 +109,10 @@ def caller(
         raise EstimatorError(
             f"the network of '{node}' raised {type(error).__name__} on values of shape {seen}: {error}"
         ) from error
+    if not bool(expected.isfinite().all()):
+        raise EstimatorError(f"the network of '{node}' gives numbers that are not finite")
+    if reads_points:
+        _refuse_rough(node, lambda points: Caller("loop", plates, dtype)(net, lead[1:], points), examples[0])
     _refuse_crossing(node, lambda values: attempt("loop", values), values, plates, expected)
     modes = (*(("broadcast",) if reads_points else ()), "expand", *(("fold",) if plates else ()), "vmap")
     for mode in modes:
@@ -117,6 +124,19 @@ def caller(
         if agree:
             return Caller(mode, plates, dtype)
     return Caller("loop", plates, dtype)
+
+
+def _refuse_rough(
+    node: str, evaluate: Callable[[Sequence[Tensor]], Tensor], example: tuple[Tensor, ...]
+) -> None:
+    """Refuse a network that jumps in the node's value, or hides its derivative from autograd."""
+    point = {str(index): value for index, value in enumerate(example)}
+    verdict = probe(lambda values: evaluate([values[name] for name in point]), point, "0")
+    if verdict.smoothness is Smoothness.BROKEN:
+        raise EstimatorError(
+            f"the network of '{node}' is not smooth in the value of '{node}': {verdict.reason}. That biases "
+            "the gradient; give one that is continuous, without detach or rounding"
+        )
 
 
 def _refuse_crossing(

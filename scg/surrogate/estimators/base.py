@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from scg.errors import EstimatorError
 from scg.laws import Law
 from scg.surrogate.estimators.site import Site
 
@@ -54,7 +55,8 @@ class NodeFacts:
     ``slice()``, what is smooth at relaxed values, which is asked for relaxable laws only, and
     ``is_short(limit)``, whether at most that many nodes lie below.
     ``has_mode`` tells whether the law knows its most likely value. ``dtype`` is that of the parameters,
-    and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those of the node.
+    and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those of the node,
+    ``plates`` the sizes of its plates in the examples.
     """
 
     name: str
@@ -71,6 +73,7 @@ class NodeFacts:
     slice: Callable[[], Slice] = lambda: Slice((), {})
     is_short: Callable[[int], bool] = lambda limit: True
     parents: tuple[str, ...] = ()
+    plates: tuple[int, ...] = ()
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
 
     @property
@@ -84,6 +87,9 @@ def names_of(context: Any) -> tuple[str, ...]:
     if context is None:
         return ()
     several = context if isinstance(context, (list, tuple)) else (context,)
+    wrong = next((item for item in several if not isinstance(item, str) and not hasattr(item, "name")), None)
+    if wrong is not None:
+        raise EstimatorError(f"context= takes nodes or their names, not {wrong!r}")
     return tuple(item if isinstance(item, str) else item.name for item in several)
 
 

@@ -49,8 +49,11 @@ class REBAR(Estimator):
         check_baseline(self.baseline)
         for name in ("temperature", "eta"):
             value = getattr(self, name)
-            if not bool((torch.as_tensor(value) > 0).all()):
-                raise EstimatorError(f"{name} is positive, not {value}")
+            if not isinstance(value, (int, float, Tensor)):
+                raise EstimatorError(f"{name} is a number or a tensor, not {value!r}")
+            numbers = torch.as_tensor(value)
+            if not bool(((numbers > 0) & numbers.isfinite()).all()):
+                raise EstimatorError(f"{name} is positive and finite, not {value}")
 
     @classmethod
     def passed_over(cls, facts: NodeFacts) -> str | None:
@@ -70,6 +73,13 @@ class REBAR(Estimator):
         """Refuse laws without a relaxation, and nodes none of whose costs is smooth at relaxed values."""
         if not isinstance(facts.law, Relaxable):
             return f"a {facts.law.family} cannot be relaxed"
+        for name in ("temperature", "eta"):
+            shape = tuple(getattr(getattr(self, name), "shape", ()))
+            if shape and shape != facts.plates[len(facts.plates) - len(shape) :]:
+                return Remedy(
+                    f"{name} has shape {shape} and the plates of the node {facts.plates}: give one number, "
+                    "or one for each plate element"
+                )
         if self.baseline is not None and (facts.samples or 1) < 2:
             return Remedy("leave-one-out compares replicates: compile with samples=2 or more")
         if facts.reaches_cost and not facts.slice().smooth:

@@ -145,6 +145,8 @@ def derivative(
     with torch.enable_grad():
         leaves = {name: leaf.requires_grad_() for name, leaf in floats.items()}
         value, besides = fn({**at, **leaves})
+        if not value.requires_grad:
+            return {name: torch.zeros_like(leaf) for name, leaf in floats.items()}, besides
         found = torch.autograd.grad(
             value, list(leaves.values()), weights, create_graph=attached, materialize_grads=True
         )
