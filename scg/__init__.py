@@ -2,6 +2,7 @@
 
 from scg.errors import (
     BiasedEstimatorError,
+    CompileError,
     EstimatorError,
     GraphError,
     NonFiniteError,
@@ -31,6 +32,7 @@ __all__ = [
     "RELAX",
     "Action",
     "BiasedEstimatorError",
+    "CompileError",
     "Enumerate",
     "Estimate",
     "Estimator",

@@ -27,3 +27,7 @@ class BiasedEstimatorError(EstimatorError):
 
 class NonFiniteError(ScgError):
     """A parameter, a sample or a cost is NaN or infinite."""
+
+
+class CompileError(ScgError):
+    """torch.compile cannot take a node."""

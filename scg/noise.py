@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,16 @@ ALL = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class NoiseSpec:
-    """The base noise of one stochastic node: ``kind`` is "uniform" on the open (0, 1), or "normal"."""
+    """The base noise of one stochastic node: ``kind`` is "uniform" on the open (0, 1), or "normal".
+
+    Nodes that are ``alike`` have noise of one kind, type and shape, whatever the sizes of plates.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    alike: tuple[Any, ...] = ()
 
 
 def _mix_(state: Tensor) -> Tensor:
@@ -86,10 +91,10 @@ class NoiseLayout:
 
 
 def noise_layout(specs: Sequence[NoiseSpec]) -> NoiseLayout:
-    """Group the noise of several nodes by kind, type and shape."""
-    groups: dict[tuple[str, str, tuple[int, ...]], list[NoiseSpec]] = {}
+    """Group the noise of several nodes that are alike."""
+    groups: dict[tuple[Any, ...], list[NoiseSpec]] = {}
     for spec in specs:
-        groups.setdefault((spec.kind, str(spec.dtype), spec.shape), []).append(spec)
+        groups.setdefault(spec.alike or (spec.kind, str(spec.dtype), spec.shape), []).append(spec)
     ordered = sorted(groups.values(), key=lambda several: several[0].kind)
     sizes = [len(several) * math.prod(several[0].shape) for several in ordered]
     normals = sum(size for size, several in zip(sizes, ordered, strict=True) if several[0].kind == "normal")
@@ -119,17 +124,18 @@ def draw_noise(seed: int, *layouts: NoiseLayout, device: torch.device | None = N
 
 def global_noise(*layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
     """Draw the noise of every node from torch's global generator, all that is alike in one call."""
-    alike: dict[tuple[str, torch.dtype, tuple[int, ...]], list[str]] = {}
+    groups: dict[tuple[Any, ...], tuple[NoiseSpec, list[str]]] = {}
     for layout in layouts:
         for spec, names in layout.groups:
-            alike.setdefault((spec.kind, spec.dtype, spec.shape), []).extend(names)
+            groups.setdefault(spec.alike or (spec.kind, spec.dtype, spec.shape), (spec, []))[1].extend(names)
     drawn: dict[str, Tensor] = {}
-    for (kind, dtype, shape), several in alike.items():
-        if kind == "normal":
-            piece = torch.randn((len(several), *shape), dtype=dtype, device=device)
+    for spec, several in groups.values():
+        shape = (len(several), *spec.shape)
+        if spec.kind == "normal":
+            piece = torch.randn(shape, dtype=spec.dtype, device=device)
         else:
-            piece = torch.rand((len(several), *shape), dtype=dtype, device=device)
-            piece.clamp_(min=torch.finfo(dtype).eps / 4)
+            piece = torch.rand(shape, dtype=spec.dtype, device=device)
+            piece.clamp_(min=torch.finfo(spec.dtype).eps / 4)
         drawn.update(zip(several, piece.unbind(), strict=True))
     return drawn
 

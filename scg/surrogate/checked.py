@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import linecache
 import re
+import traceback
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -84,13 +84,15 @@ def told(record: Record, error: Exception) -> Exception:
     return error if record.where in str(error) else type(error)(f"'{record.name}' ({record.where}): {error}")
 
 
-def located(ir: IR, places: Mapping[str, str], error: Exception, filename: str) -> Exception:
-    """Return the error of a plain run with the name and line of the node that raised it, if it is known."""
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == filename:
-            found = LINE.match(linecache.getline(filename, trace.tb_lineno))
+def arose(places: Mapping[str, str], error: BaseException, filename: str) -> str | None:
+    """Return the node in whose line of emitted text an error arose, if it is known.
+
+    Errors of torch.compile tell in ``real_stack`` what they were tracing.
+    """
+    frames = [*(getattr(error, "real_stack", None) or ()), *traceback.extract_tb(error.__traceback__)]
+    for frame in frames:
+        if frame.filename == filename and frame.lineno is not None:
+            found = LINE.match(linecache.getline(filename, frame.lineno))
             if found is not None and found.group(1) in places:
-                return told(ir[places[found.group(1)]], error)
-        trace = trace.tb_next
-    return error
+                return places[found.group(1)]
+    return None

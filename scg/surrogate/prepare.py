@@ -31,6 +31,7 @@ class Emitted:
     run: Callable[..., dict[str, Any]]
     filename: str
     has_run: bool = False
+    compiled: Callable[..., dict[str, Any]] | None = None
 
 
 @dataclass(eq=False)
@@ -45,6 +46,7 @@ class Prepared:
     controls: Mapping[str, Controlled]
     relaxing: frozenset[str]
     inputs: Mapping[str, Tensor]
+    noise: Mapping[str, NoiseSpec]
     emitted: dict[bool, Emitted] = field(default_factory=dict)
     _layouts: dict[tuple[Any, ...], tuple[NoiseLayout, ...]] = field(default_factory=dict)
 
@@ -83,33 +85,32 @@ class Prepared:
 
     def layouts(self, inputs: Mapping[str, Tensor], *, fresh: bool) -> tuple[NoiseLayout, ...]:
         """Return the base noise that a run on these inputs needs, and what estimators need for themselves."""
+        if torch.compiler.is_compiling():  # where sizes may be symbols, which are not to be hashed
+            return self._laid_out(inputs, fresh=fresh)
         key = (fresh, *(value.shape for value in inputs.values()))
         if key not in self._layouts:
-            found = [self._laid_out(inputs, self.facts.noise)]
-            if fresh:
-                own = {
-                    fresh_key(name, index): self.facts.noise[name]
-                    for name, choice in self.choices.items()
-                    for index in range(choice.estimator.noises)
-                }
-                found.append(self._laid_out(inputs, own))
-            self._layouts[key] = tuple(found)
+            self._layouts[key] = self._laid_out(inputs, fresh=fresh)
         return self._layouts[key]
 
-    def _laid_out(self, inputs: Mapping[str, Tensor], needed: Mapping[str, NoiseSpec]) -> NoiseLayout:
+    def _laid_out(self, inputs: Mapping[str, Tensor], *, fresh: bool) -> tuple[NoiseLayout, ...]:
         sizes = plate_sizes(self.ir, inputs)
         lead = () if self.samples is None else (self.samples,)
-        return noise_layout(
-            [
-                NoiseSpec(
-                    name,
-                    spec.kind,
-                    (*lead, *(sizes[p] for p in self.ir.layout[spec.name]), *spec.shape),
-                    spec.dtype,
-                )
-                for name, spec in needed.items()
-            ]
-        )
+
+        def placed(name: str, spec: NoiseSpec) -> NoiseSpec:
+            plates = self.ir.layout[spec.name]
+            shape = (*lead, *(sizes[plate] for plate in plates), *spec.shape)
+            alike = (spec.kind, str(spec.dtype), plates, spec.shape)
+            return NoiseSpec(name, spec.kind, shape, spec.dtype, alike)
+
+        shared = noise_layout([placed(name, spec) for name, spec in self.noise.items()])
+        if not fresh:
+            return (shared,)
+        own = [
+            placed(fresh_key(name, index), self.noise[name])
+            for name, choice in self.choices.items()
+            for index in range(choice.estimator.noises)
+        ]
+        return shared, noise_layout(own)
 
     def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
         if gradients not in self.emitted:
@@ -166,4 +167,4 @@ def prepare(
     relaxing = frozenset(
         name for name, choice in choices.items() if choice.estimator.relaxes(node_facts(facts, name, samples))
     )
-    return Prepared(ir, facts, choices, samples, keep, known, relaxing, dict(inputs))
+    return Prepared(ir, facts, choices, samples, keep, known, relaxing, dict(inputs), facts.noise)

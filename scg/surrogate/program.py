@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -14,17 +15,17 @@ from torch import Tensor, fx, nn
 
 from scg import draw
 from scg.analysis.check import accept
-from scg.errors import GraphError
+from scg.errors import CompileError, GraphError
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store
 from scg.noise import draw_noise, global_noise, seed_of, substream
-from scg.surrogate.checked import CheckedRun, located
+from scg.surrogate.checked import CheckedRun, arose, told
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.explain import explain
 from scg.surrogate.ops import Noise
 from scg.surrogate.policy import Policy, match
-from scg.surrogate.prepare import Prepared, collector_paused, prepare
+from scg.surrogate.prepare import Emitted, Prepared, collector_paused, prepare
 
 INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
 FRESH = "fresh"
@@ -60,6 +61,7 @@ class Program(nn.Module):
         self._options = options
         self._prepared: dict[Any, Prepared] = {}
         self._accepted: dict[Any, Prepared] = {}
+        self._compiling: dict[str, Any] | None = None
         for name, tensor in ir.store.tensors.items():
             if isinstance(tensor, nn.Parameter):
                 self.register_parameter(name, tensor)
@@ -87,10 +89,13 @@ class Program(nn.Module):
             raise GraphError(f"inputs are given by name: {', '.join(f'{n}=...' for n in self._ir.inputs)}")
         if noise is not None and seed is not None:
             raise GraphError("give noise= or seed=, not both: they are two names for one thing")
-        prepared = self._prepared_for(inputs)
+        is_traced = torch.compiler.is_compiling()
+        prepared = self._prepared_before(inputs) if is_traced else self._prepared_for(inputs)
         given = self._noise(prepared, noise if seed is None else seed, inputs)
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
         arguments = [inputs[name] for name in self._ir.inputs]
+        if is_traced:
+            return Estimate(**emitted.run(self, *arguments, given))
         if self.check_values or not emitted.has_run:
             lowered = emitted.lowered
             run = CheckedRun(self, lowered.graph, self._ir, lowered.nodes, lowered.places, lowered.draws)
@@ -98,15 +103,45 @@ class Program(nn.Module):
             emitted.has_run = True
             plain: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in outputs.items()}
             return Estimate(**plain)
-        if torch.compiler.is_compiling():
-            return Estimate(**emitted.run(self, *arguments, given))
         try:
-            return Estimate(**emitted.run(self, *arguments, given))
+            call = emitted.run if self._compiling is None else self._compiled(emitted)
+            return Estimate(**call(self, *arguments, given))
         except Exception as error:
-            told = located(self._ir, emitted.lowered.places, error, emitted.filename)
-            if told is error:
+            named = self._told(emitted, error)
+            if named is error:
                 raise
-            raise told from error
+            raise named from error
+
+    def compile(self, *, fallback: bool = False, **options: Any) -> Program:  # type: ignore[override]
+        """Have torch.compile compile what later calls run, with its options, and return the program.
+
+        The first call still runs, and checks, as it is. Noise is drawn outside what is compiled. Without
+        ``fallback``, what torch cannot compile raises an error that names the node; with it, such a node
+        runs as plain torch between compiled parts.
+        """
+        self._compiling = {"fullgraph": not fallback, **options}
+        for prepared in self._prepared.values():
+            for emitted in prepared.emitted.values():
+                emitted.compiled = None
+        return self
+
+    def _compiled(self, emitted: Emitted) -> Callable[..., dict[str, Any]]:
+        if emitted.compiled is None:
+            assert self._compiling is not None
+            emitted.compiled = torch.compile(emitted.run, **self._compiling)
+        return emitted.compiled
+
+    def _told(self, emitted: Emitted, error: Exception) -> Exception:
+        """Return an error with the name and line of the node that raised it, if it is known."""
+        name = arose(emitted.lowered.places, error, emitted.filename)
+        if self._compiling is not None and type(error).__module__.startswith("torch._"):
+            what = "the program" if name is None else f"node '{name}' ({self._ir[name].where})"
+            reason = str(getattr(error, "inner_exception", error)).partition("\n")[0]
+            return CompileError(
+                f"torch.compile cannot take {what}: {reason}. With program.compile(fallback=True) it runs as "
+                "plain torch between compiled parts"
+            )
+        return error if name is None else told(self._ir[name], error)
 
     def prepare(self, **inputs: Tensor) -> Program:
         """Probe, choose estimators and emit on these inputs, or on the examples; return the program."""
@@ -141,7 +176,7 @@ class Program(nn.Module):
             seed = _seed(noise)
             return Noise(draw_noise(seed, *layouts, device=prepared.device), seed)
         unknown = [name for name in noise if name.partition(".")[0] not in self._ir.samples]
-        missing = [name for name in prepared.facts.noise if name not in noise]
+        missing = [name for name in prepared.noise if name not in noise]
         if unknown or missing:
             raise GraphError(
                 f"noise has unknown names {unknown} and lacks {missing}: "
@@ -170,12 +205,7 @@ class Program(nn.Module):
 
     def _prepared_by(self, key: Any, inputs: Mapping[str, Tensor]) -> Prepared:
         """Return what inputs of one kind determine, whatever the sizes of plates."""
-        given, *rest = key
-        layout = self._ir.layout
-        kind = (
-            tuple((name, shape[len(layout[name]) :], *others) for name, shape, *others in sorted(given)),
-            *rest,
-        )
+        kind = self._kind(key)
         if kind not in self._prepared:
             ir = replace(self._ir, store=self._live_store())
             options = self._options
@@ -192,6 +222,22 @@ class Program(nn.Module):
                 prepared.surrogate(self)
             self._prepared[kind] = prepared
         return self._prepared[kind]
+
+    def _prepared_before(self, inputs: Mapping[str, Tensor]) -> Prepared:
+        """Return what inputs of one kind determine where nothing new can be found out: in torch.compile."""
+        kind = self._kind(self._signature(inputs))
+        if kind not in self._prepared:
+            raise GraphError(
+                "torch.compile meets inputs, types or modes that the program was not prepared for: call "
+                "program.prepare(**inputs), or run the program once, before it is compiled"
+            )
+        return self._prepared[kind]
+
+    def _kind(self, signature: Any) -> Any:
+        """Return a signature without the sizes of plates."""
+        given, *rest = signature
+        layout, by_name = self._ir.layout, sorted(given, key=itemgetter(0))
+        return tuple((name, shape[len(layout[name]) :], *others) for name, shape, *others in by_name), *rest
 
     def _signature(self, inputs: Mapping[str, Tensor]) -> Any:
         """Return what a run depends on besides values: kinds of inputs and parameters, modes of modules."""
@@ -282,7 +328,15 @@ class Program(nn.Module):
     def __reduce__(self) -> Any:
         inputs = next(reversed(self._prepared.values())).inputs if self._prepared else None
         ir = replace(self._ir, store=self._live_store())
-        return _restore, (ir, self._options, self.controls, inputs, self.training, self.check_values)
+        return _restore, (
+            ir,
+            self._options,
+            self.controls,
+            inputs,
+            self.training,
+            self.check_values,
+            self._compiling,
+        )
 
 
 def _index(found: re.Match[str]) -> str:
@@ -307,11 +361,13 @@ def _restore(
     inputs: Mapping[str, Tensor] | None,
     training: bool,
     check_values: bool,
+    compiling: dict[str, Any] | None,
 ) -> Program:
     """Build a program again, with the controls it had learned."""
     program = Program(ir, options, controls=controls, inputs=inputs)
     program.training = training
     program.check_values = check_values
+    program._compiling = compiling
     return program
 
 

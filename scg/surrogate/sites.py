@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -70,7 +69,7 @@ class Frame:
             **self._providers(shape, **given),
         )
 
-    @cached_property
+    @property
     def is_discounted(self) -> bool:
         """Whether the elements of the node count differently."""
         return any(rate != 1.0 for rate in self.rates)

@@ -130,11 +130,16 @@ class Network(nn.Module):
         """Return one number for each leading element."""
         given = (value if self.squash is None else self.squash(value), *context)
         parts = [
-            layer(item.flatten(item.dim() - rank) if rank else item.unsqueeze(-1))
+            _rows(layer, item.flatten(item.dim() - rank) if rank else item.unsqueeze(-1))
             for layer, item, rank in zip(self.inputs, given, self.ranks, strict=True)
         ]
-        found: Tensor = self.output(torch.tanh(reduce(torch.add, parts)))
-        return found.squeeze(-1) * self.scale
+        return _rows(self.output, torch.tanh(reduce(torch.add, parts))).squeeze(-1) * self.scale
+
+
+def _rows(layer: nn.Module, item: Tensor) -> Tensor:
+    """Apply a layer to a matrix: of more dimensions, torch.compile would compile anew for each size."""
+    found: Tensor = layer(item if item.dim() <= 2 else item.flatten(0, -2))
+    return found if item.dim() <= 2 else found.unflatten(0, item.shape[:-1])
 
 
 class Squash:
