@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from torch import distributions as td
@@ -42,50 +41,48 @@ class Entry:
 
 LOC_SCALE = ("loc", "scale")
 
-LAWS: Mapping[type[Distribution], Entry] = MappingProxyType(
-    {
-        td.Bernoulli: Entry(Bernoulli, either=PROBS),
-        td.Categorical: Entry(Categorical, either=PROBS),
-        td.OneHotCategorical: Entry(partial(Categorical, one_hot=True), either=PROBS),
-        td.OneHotCategoricalStraightThrough: Entry(partial(Categorical, one_hot=True), either=PROBS),
-        td.Binomial: Entry(Binomial, either=PROBS, static=("total_count",)),
-        td.Geometric: Entry(count.GEOMETRIC, either=PROBS),
-        td.Poisson: Entry(count.POISSON, ("rate",)),
-        td.NegativeBinomial: Entry(count.NEGATIVE_BINOMIAL, ("total_count",), PROBS),
-        td.Multinomial: Entry(count.MULTINOMIAL, either=PROBS, static=("total_count",)),
-        td.Normal: Entry(normal.NORMAL, LOC_SCALE),
-        td.LogNormal: Entry(normal.LOG_NORMAL, LOC_SCALE),
-        td.HalfNormal: Entry(normal.HALF_NORMAL, ("scale",)),
-        td.LogisticNormal: Entry(normal.LOGISTIC_NORMAL, LOC_SCALE),
-        td.MultivariateNormal: Entry(normal.MULTIVARIATE_NORMAL, ("loc",), MATRICES),
-        td.LowRankMultivariateNormal: Entry(
-            normal.LOW_RANK_MULTIVARIATE_NORMAL, ("loc", "cov_factor", "cov_diag")
-        ),
-        td.Uniform: Entry(uniform.UNIFORM, ("low", "high")),
-        td.Exponential: Entry(uniform.EXPONENTIAL, ("rate",)),
-        td.Laplace: Entry(uniform.LAPLACE, LOC_SCALE),
-        td.Cauchy: Entry(uniform.CAUCHY, LOC_SCALE),
-        td.HalfCauchy: Entry(uniform.HALF_CAUCHY, ("scale",)),
-        td.Gumbel: Entry(uniform.GUMBEL, LOC_SCALE),
-        td.Weibull: Entry(uniform.WEIBULL, ("scale", "concentration")),
-        td.Pareto: Entry(uniform.PARETO, ("scale", "alpha")),
-        td.Kumaraswamy: Entry(uniform.KUMARASWAMY, ("concentration1", "concentration0")),
-        td.GeneralizedPareto: Entry(uniform.GENERALIZED_PARETO, ("loc", "scale", "concentration")),
-        td.ContinuousBernoulli: Entry(relaxed.CONTINUOUS_BERNOULLI, either=PROBS, static=("lims",)),
-        td.RelaxedBernoulli: Entry(relaxed.RELAXED_BERNOULLI, ("temperature",), PROBS),
-        td.relaxed_bernoulli.LogitRelaxedBernoulli: Entry(
-            relaxed.LOGIT_RELAXED_BERNOULLI, ("temperature",), PROBS
-        ),
-        td.RelaxedOneHotCategorical: Entry(relaxed.RELAXED_ONE_HOT_CATEGORICAL, ("temperature",), PROBS),
-        td.Gamma: Entry(implicit.GAMMA, ("concentration", "rate")),
-        td.InverseGamma: Entry(implicit.INVERSE_GAMMA, ("concentration", "rate")),
-        td.Chi2: Entry(implicit.CHI2, ("df",)),
-        td.Beta: Entry(implicit.BETA, ("concentration1", "concentration0")),
-        td.Dirichlet: Entry(implicit.DIRICHLET, ("concentration",)),
-        td.StudentT: Entry(implicit.STUDENT_T, ("df", "loc", "scale")),
-        td.FisherSnedecor: Entry(implicit.FISHER_SNEDECOR, ("df1", "df2")),
-        td.VonMises: Entry(matrix.VON_MISES, ("loc", "concentration")),
-        td.Wishart: Entry(matrix.WISHART, ("df",), MATRICES),
-        td.LKJCholesky: Entry(matrix.LKJ_CHOLESKY, ("concentration",), static=("dim",)),
-    }
-)
+LAWS: Mapping[type[Distribution], Entry] = {
+    td.Bernoulli: Entry(Bernoulli, either=PROBS),
+    td.Categorical: Entry(Categorical, either=PROBS),
+    td.OneHotCategorical: Entry(partial(Categorical, one_hot=True), either=PROBS),
+    td.OneHotCategoricalStraightThrough: Entry(partial(Categorical, one_hot=True), either=PROBS),
+    td.Binomial: Entry(Binomial, either=PROBS, static=("total_count",)),
+    td.Geometric: Entry(count.GEOMETRIC, either=PROBS),
+    td.Poisson: Entry(count.POISSON, ("rate",)),
+    td.NegativeBinomial: Entry(count.NEGATIVE_BINOMIAL, ("total_count",), PROBS),
+    td.Multinomial: Entry(count.MULTINOMIAL, either=PROBS, static=("total_count",)),
+    td.Normal: Entry(normal.NORMAL, LOC_SCALE),
+    td.LogNormal: Entry(normal.LOG_NORMAL, LOC_SCALE),
+    td.HalfNormal: Entry(normal.HALF_NORMAL, ("scale",)),
+    td.LogisticNormal: Entry(normal.LOGISTIC_NORMAL, LOC_SCALE),
+    td.MultivariateNormal: Entry(normal.MULTIVARIATE_NORMAL, ("loc",), MATRICES),
+    td.LowRankMultivariateNormal: Entry(
+        normal.LOW_RANK_MULTIVARIATE_NORMAL, ("loc", "cov_factor", "cov_diag")
+    ),
+    td.Uniform: Entry(uniform.UNIFORM, ("low", "high")),
+    td.Exponential: Entry(uniform.EXPONENTIAL, ("rate",)),
+    td.Laplace: Entry(uniform.LAPLACE, LOC_SCALE),
+    td.Cauchy: Entry(uniform.CAUCHY, LOC_SCALE),
+    td.HalfCauchy: Entry(uniform.HALF_CAUCHY, ("scale",)),
+    td.Gumbel: Entry(uniform.GUMBEL, LOC_SCALE),
+    td.Weibull: Entry(uniform.WEIBULL, ("scale", "concentration")),
+    td.Pareto: Entry(uniform.PARETO, ("scale", "alpha")),
+    td.Kumaraswamy: Entry(uniform.KUMARASWAMY, ("concentration1", "concentration0")),
+    td.GeneralizedPareto: Entry(uniform.GENERALIZED_PARETO, ("loc", "scale", "concentration")),
+    td.ContinuousBernoulli: Entry(relaxed.CONTINUOUS_BERNOULLI, either=PROBS, static=("lims",)),
+    td.RelaxedBernoulli: Entry(relaxed.RELAXED_BERNOULLI, ("temperature",), PROBS),
+    td.relaxed_bernoulli.LogitRelaxedBernoulli: Entry(
+        relaxed.LOGIT_RELAXED_BERNOULLI, ("temperature",), PROBS
+    ),
+    td.RelaxedOneHotCategorical: Entry(relaxed.RELAXED_ONE_HOT_CATEGORICAL, ("temperature",), PROBS),
+    td.Gamma: Entry(implicit.GAMMA, ("concentration", "rate")),
+    td.InverseGamma: Entry(implicit.INVERSE_GAMMA, ("concentration", "rate")),
+    td.Chi2: Entry(implicit.CHI2, ("df",)),
+    td.Beta: Entry(implicit.BETA, ("concentration1", "concentration0")),
+    td.Dirichlet: Entry(implicit.DIRICHLET, ("concentration",)),
+    td.StudentT: Entry(implicit.STUDENT_T, ("df", "loc", "scale")),
+    td.FisherSnedecor: Entry(implicit.FISHER_SNEDECOR, ("df1", "df2")),
+    td.VonMises: Entry(matrix.VON_MISES, ("loc", "concentration")),
+    td.Wishart: Entry(matrix.WISHART, ("df",), MATRICES),
+    td.LKJCholesky: Entry(matrix.LKJ_CHOLESKY, ("concentration",), static=("dim",)),
+}
