@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import scg
+from scg.laws import Relaxable
 from scg.surrogate.estimators.registry import registry
+from scg.surrogate.estimators.variates import Controls, Network
 
 Context = str | None
+Squash = Callable[[Tensor], Tensor]
+
+
+def bounded(z: Tensor) -> Tensor:
+    """Between -1 and 1, and a fraction of polynomials in the noise of a logistic variable z."""
+    return torch.tanh(z / 2)
+
+
+def itself(x: Tensor) -> Tensor:
+    return x
 
 
 class Net(nn.Module):
@@ -26,32 +39,102 @@ class Net(nn.Module):
         return torch.tanh(self.bias + self.slope * context[0])
 
 
+def summed(found: Tensor, rank: int) -> Tensor:
+    """Add up an event of so many dimensions."""
+    return found.flatten(-rank).sum(-1) if rank else found
+
+
+class Odd(nn.Module):
+    """A control variate of a value and of context, neither even nor small; of low degree in the value.
+
+    An event of ``rank`` dimensions counts as the sum over its entries; context has no event.
+    """
+
+    def __init__(self, squash: Squash = bounded, *, square: float = -1.1, rank: int = 0) -> None:
+        super().__init__()
+        self.squash = squash
+        self.rank = rank
+        self.weights = nn.Parameter(torch.tensor([0.7, square, 0.4], dtype=torch.float64))
+
+    def forward(self, value: Tensor, *context: Tensor) -> Tensor:
+        x = self.squash(value)
+        linear, square, product = self.weights
+        slope = linear + product * sum(torch.tanh(item) for item in context)
+        return slope * summed(x, self.rank) + square * summed(x**2, self.rank)
+
+
+class Wrong(nn.Module):
+    """A control variate that is much larger than any cost here, and has nothing to do with one."""
+
+    def __init__(self, squash: Squash = bounded, *, rank: int = 0) -> None:
+        super().__init__()
+        self.squash = squash
+        self.rank = rank
+        self.weights = nn.Parameter(torch.tensor([5.0, 1.0], dtype=torch.float64))
+
+    def forward(self, value: Tensor) -> Tensor:
+        x = self.squash(value)
+        return summed(self.weights[0] * (x - 0.2) ** 2 + self.weights[1] * torch.sin(3 * x), self.rank)
+
+
+def stirred(program: scg.Program) -> scg.Program:
+    """Give networks that start at 0 something to say, and the cost they are added to another scale."""
+    with torch.no_grad():
+        for module in program.controls.modules():
+            if isinstance(module, Controls) and module.net is not None and module.eta is not None:
+                module.temperature.log.copy_(torch.zeros(()))
+                module.eta.log.copy_(torch.tensor(-0.4))
+            if isinstance(module, Network):
+                for index, parameter in enumerate(module.parameters()):
+                    steps = torch.arange(1.0, 1.0 + parameter.numel()).view(parameter.shape)
+                    parameter.copy_(0.5 * torch.sin(2.3 * steps + index))
+    return program
+
+
 @dataclass(frozen=True)
 class Instance:
     """One estimator with options; ``make`` is called for each node, so that no network is shared.
 
     Networks read the context that is given, or the parents of the node. ``samples`` is what it needs.
-    ``exact`` says that an estimate depends on base noise through the values of nodes alone, so that it
-    can be integrated cell by cell; what is not in the table is integrated by simulation.
+    ``integrated`` tells how: in "cells" where an estimate depends on base noise through the values of nodes
+    alone, at "points" where it is smooth in the noise within each cell as well, and else, as what is not in
+    the table, by "simulation". ``rank`` is that of the values its network takes, or None if it takes any.
     """
 
     name: str
     make: Callable[[Context], scg.Estimator]
     samples: int | None = None
-    exact: bool = True
+    integrated: str = "cells"
+    rank: int | None = None
 
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def exact(self) -> bool:
+        return self.integrated == "cells"
+
     def claims(self, facts: scg.NodeFacts) -> bool:
         """Whether the estimator takes on a node."""
+        if self.rank is not None and self.rank != rank_of(facts):
+            return False
         return self.make("theta").refuses(facts) is None
+
+
+def rank_of(facts: scg.NodeFacts) -> int:
+    """Return the dimensions of what a network of the node takes: one more where an outcome is an index."""
+    index = isinstance(facts.law, Relaxable) and facts.law.soft.value_rank > facts.law.value_rank
+    return len(facts.event) + index
 
 
 def _score(name: str, samples: int | None = None, *, normalise: bool = False) -> Instance:
     baseline = None if normalise else name
     suffix = "normalise" if normalise else name
     return Instance(f"score+{suffix}", lambda _: scg.Score(baseline=baseline, normalise=normalise), samples)
+
+
+def _variate(name: str, make: Callable[[Context], scg.Estimator], **options: Any) -> Instance:
+    return Instance(name, make, integrated="points", **options)
 
 
 VARIANTS: Mapping[str, tuple[Instance, ...]] = {
@@ -64,13 +147,51 @@ VARIANTS: Mapping[str, tuple[Instance, ...]] = {
     ),
     "enumerate": (Instance("enumerate+local", lambda _: scg.Enumerate(local=True)),),
     "reparam": (),
+    "rebar": (
+        _variate("rebar+warm", lambda _: scg.REBAR(temperature=1.0, eta=0.6)),
+        _variate(
+            "rebar+leave-one-out",
+            lambda _: scg.REBAR(temperature=1.0, baseline="leave-one-out"),
+            samples=2,
+        ),
+    ),
+    "relax": (
+        _variate("relax+net", lambda c: scg.RELAX(Odd(), relaxed_cost=False, context=c), rank=0),
+        _variate("relax+both", lambda c: scg.RELAX(Odd(), relaxed_cost=True, context=c), rank=0),
+        _variate("relax+wrong", lambda _: scg.RELAX(Wrong(), relaxed_cost=False), rank=0),
+        _variate("relax+row", lambda c: scg.RELAX(Odd(rank=1), context=c), rank=1),
+        _variate("relax+wrong-row", lambda _: scg.RELAX(Wrong(rank=1), relaxed_cost=False), rank=1),
+        _variate(
+            "relax+leave-one-out",
+            lambda _: scg.RELAX(Odd(square=0.0), baseline="leave-one-out"),
+            samples=2,
+            rank=0,
+        ),
+    ),
+    "lax": (
+        _variate("lax+net", lambda c: scg.LAX(Odd(itself), context=c), rank=0),
+        _variate("lax+wrong", lambda _: scg.LAX(Wrong(itself)), rank=0),
+        _variate("lax+row", lambda c: scg.LAX(Odd(itself, rank=1), context=c), rank=1),
+        _variate("lax+wrong-row", lambda _: scg.LAX(Wrong(itself, rank=1)), rank=1),
+        _variate(
+            "lax+leave-one-out",
+            lambda _: scg.LAX(Odd(itself), baseline="leave-one-out"),
+            samples=2,
+            rank=0,
+        ),
+    ),
+}
+INTEGRATED = {
+    **dict.fromkeys(("score", "enumerate", "reparam"), "cells"),
+    **dict.fromkeys(("rebar", "relax", "lax"), "points"),
 }
 
 
 def _all() -> Iterator[Instance]:
     for name, kind in registry().items():
         if kind.unbiased:
-            yield Instance(name, lambda _, kind=kind: kind(), exact=name in VARIANTS)  # type: ignore[misc]
+            how = INTEGRATED.get(name, "simulation")
+            yield Instance(name, lambda _, kind=kind: kind(), integrated=how)  # type: ignore[misc]
             yield from VARIANTS.get(name, ())
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import scipy.stats
 import torch
 from torch import Tensor
 
 import scg
+from tests.contract.instances import stirred
 from tests.support.integrate import integrated_gradient
+from tests.support.points import Grid, expected_gradient
 
 FAMILY = 1000
 """More verdicts by simulation than the contract has."""
@@ -22,10 +25,10 @@ RESOLVED = 0.02
 Gradient = Mapping[str, Tensor]
 
 
-def warmed(program: scg.Program) -> scg.Program:
+def warmed(program: scg.Program, examples: Gradient = MappingProxyType({})) -> scg.Program:
     """Give estimators that remember something to remember, and then hold it fixed."""
     for seed in range(3):
-        program(noise=seed)
+        program(noise=seed, **examples)
     return program.eval()
 
 
@@ -54,12 +57,33 @@ def is_exact(
     assert gap(found, expected) < tolerance * max(size, 1.0), (found, expected)
 
 
+def is_integrated(
+    graph: scg.Graph,
+    program: scg.Program,
+    expected: Gradient,
+    grid: Grid,
+    *,
+    samples: int | None = None,
+    tolerance: float = 1e-5,
+) -> None:
+    """Assert the gradient of a graph of many copies, integrated over all base noise at points within cells.
+
+    ``tolerance`` is relative to the largest entry.
+    """
+    warmed(stirred(program), graph.freeze().store.examples)
+    found = expected_gradient(graph, program, grid, samples=samples)
+    size = max(float(part.abs().max()) for part in expected.values())
+    assert size > 1e-3, "a gradient this small would hide a wrong one"
+    assert gap(found, expected) < tolerance * size, (found, expected)
+
+
 def is_simulated(graph: scg.Graph, program: scg.Program, expected: Gradient, *, runs: int = 400) -> None:
     """Assert the gradient by simulation, each run a mean over many replicates, until 2% would be seen.
 
     The bound on the deviation, in standard errors, holds for all verdicts and entries together. Entries
     are judged on the scale of the whole gradient.
     """
+    stirred(program)
     names = list(expected)
     truth = torch.cat([expected[name].detach().double().flatten() for name in names])
     size, drawn = float(truth.norm()), list[Tensor]()

@@ -132,7 +132,7 @@ def entry(index: int) -> Callable[[Tensor], Tensor]:
 
 
 def looked_up(value: Tensor) -> Tensor:
-    return torch.tensor([0.9, -0.7, 0.2], dtype=torch.get_default_dtype())[value.long()]
+    return torch.take(torch.tensor([0.9, -0.7, 0.2], dtype=torch.get_default_dtype()), value.long())
 
 
 def weighed(value: Tensor) -> Tensor:

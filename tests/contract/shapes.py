@@ -1,13 +1,14 @@
 """Small graphs in which an upper and a lower stochastic node meet in every way that graphs allow.
 
 Functions are polynomials of low degree, so that three Gauss-Hermite points integrate them exactly, and
-costs stay small, so that the credit never deviates by more than 1.
+costs stay small, so that the credit never deviates by more than 1. They count dimensions from the right,
+so that a graph may have one more plate on the left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,15 +17,22 @@ from torch.distributions import Bernoulli, Binomial, Normal
 import scg
 
 POINTS = 3
+POINT = "point"
+COPIES = 3
 Sample = Callable[..., scg.Node]
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """The laws of the upper and the lower node: "bernoulli", "binomial" or "normal"."""
+    """The laws of the upper and the lower node: "bernoulli", "binomial" or "normal".
+
+    A graph that is ``many`` has a plate POINT of independent copies, which are added, around everything,
+    and its parameters are inputs with a value for each copy.
+    """
 
     upper: str
     lower: str
+    many: bool = False
 
     @property
     def polynomial(self) -> bool:
@@ -51,9 +59,18 @@ class Draft:
         self.g = scg.Graph()
         self.kinds = kinds
         self.parts: dict[str, str] = {}
+        if kinds.many:
+            self.g.plate(POINT, reduce="sum")
 
-    def param(self, name: str, value: Any) -> scg.Node:
-        return self.g.param(name, torch.as_tensor(value, dtype=torch.float64))
+    def param(self, name: str, value: Any, *plates: str) -> scg.Node:
+        start = torch.as_tensor(value, dtype=torch.float64)
+        if not self.kinds.many:
+            return self.g.param(name, start, plates=plates)
+        return self.g.input(name, plates=self.within(*plates), example=start.expand(COPIES, *start.shape))
+
+    def within(self, *plates: str) -> tuple[str, ...]:
+        """These plates, inside that of the copies if there is one."""
+        return (POINT, *plates) if self.kinds.many else plates
 
     def upper(self, name: str, pressure: scg.Node, **options: Any) -> scg.Node:
         return self._sample("upper", self.kinds.upper, name, pressure, **options)
@@ -142,7 +159,7 @@ def direct(kinds: Kinds) -> Shape:
 
 def between_normals(kinds: Kinds) -> Shape:
     """A reparameterised node above, and one below."""
-    d = Draft(Kinds(kinds.upper, "normal"))
+    d = Draft(replace(kinds, lower="normal"))
     a, b = d.param("a", 0.3), d.param("b", -0.2)
     top = d.fixed("reparam", "normal", "top", 0.5 * a)
     x = d.upper("x", a + 0.4 * top)
@@ -154,8 +171,8 @@ def between_normals(kinds: Kinds) -> Shape:
 
 def plated(kinds: Kinds, reduce: str = "mean") -> Shape:
     d = Draft(kinds)
-    p = d.g.plate("p", size=2, reduce=reduce)
-    a, b = d.g.param("a", torch.tensor([0.3, -0.5]).double(), plates=p), d.param("b", -0.2)
+    d.g.plate("p", size=2, reduce=reduce)
+    a, b = d.param("a", [0.3, -0.5], "p"), d.param("b", -0.2)
     x = d.upper("x", a)
     y = d.lower("y", b + 0.7 * x)
     d.g.cost("cost", low, x, y)
@@ -168,10 +185,10 @@ def summed(kinds: Kinds) -> Shape:
 
 def plate_added(kinds: Kinds) -> Shape:
     d = Draft(kinds)
-    p = d.g.plate("p", size=2)
+    d.g.plate("p", size=2)
     a, b = d.param("a", 0.3), d.param("b", -0.2)
     x = d.upper("x", a)
-    y = d.lower("y", b + 0.7 * x, plates=p)
+    y = d.lower("y", b + 0.7 * x, plates=d.within("p"))
     d.g.cost("cost", low, x, y)
     d.g.cost("own", 0.3 * x)
     return d.shape()
@@ -179,21 +196,21 @@ def plate_added(kinds: Kinds) -> Shape:
 
 def sum_added(kinds: Kinds) -> Shape:
     d = Draft(kinds)
-    p = d.g.plate("p", size=2, reduce="sum")
+    d.g.plate("p", size=2, reduce="sum")
     a, b = d.param("a", 0.3), d.param("b", -0.2)
     x = d.upper("x", a)
-    y = d.lower("y", b + 0.7 * x, plates=p)
+    y = d.lower("y", b + 0.7 * x, plates=d.within("p"))
     d.g.cost("cost", lambda x, y: 0.5 * low(x, y), x, y)
     return d.shape()
 
 
 def aligned_and_aggregate(kinds: Kinds) -> Shape:
     d = Draft(kinds)
-    p = d.g.plate("p", size=2)
-    a, b = d.g.param("a", torch.tensor([0.3, -0.5]).double(), plates=p), d.param("b", -0.2)
+    d.g.plate("p", size=2)
+    a, b = d.param("a", [0.3, -0.5], "p"), d.param("b", -0.2)
     x = d.upper("x", a)
     y = d.lower("y", b + 0.7 * x)
-    total = d.g.det("total", lambda y: y.sum(0), y, plates=())
+    total = d.g.det("total", lambda y: y.sum(-1), y, plates=d.within())
     d.g.cost("aligned", low, x, y)
     d.g.cost("aggregate", 0.1 * (total - 0.8) ** 2)
     return d.shape()
@@ -202,10 +219,10 @@ def aligned_and_aggregate(kinds: Kinds) -> Shape:
 def through_a_mean(kinds: Kinds) -> Shape:
     """A mean plate above, and a node and a cost without it below."""
     d = Draft(kinds)
-    p = d.g.plate("p", size=2)
-    a, b = d.g.param("a", torch.tensor([0.3, -0.5]).double(), plates=p), d.param("b", -0.2)
+    d.g.plate("p", size=2)
+    a, b = d.param("a", [0.3, -0.5], "p"), d.param("b", -0.2)
     x = d.upper("x", a)
-    mean = d.g.det("mean_x", lambda x: x.mean(0), x, plates=())
+    mean = d.g.det("mean_x", lambda x: x.mean(-1), x, plates=d.within())
     y = d.lower("y", b + 0.7 * mean)
     d.g.cost("cost", low, mean, y)
     d.g.cost("own", 0.2 * x)
@@ -214,10 +231,10 @@ def through_a_mean(kinds: Kinds) -> Shape:
 
 def ordered(kinds: Kinds) -> Shape:
     d = Draft(kinds)
-    t = d.g.plate("t", size=2, ordered=True, discount=0.7)
-    a, b = d.g.param("a", torch.tensor([0.3, -0.5]).double(), plates=t), d.param("b", -0.2)
+    d.g.plate("t", size=2, ordered=True, discount=0.7)
+    a, b = d.param("a", [0.3, -0.5], "t"), d.param("b", -0.2)
     x = d.upper("x", a)
-    past = d.g.det("past", lambda x: x.cumsum(0), x)
+    past = d.g.det("past", lambda x: x.cumsum(-1), x)
     y = d.lower("y", b + 0.5 * past)
     d.g.cost("cost", lambda past, y: 0.5 * low(past, y), past, y)
     return d.shape()
@@ -225,10 +242,10 @@ def ordered(kinds: Kinds) -> Shape:
 
 def mixing(kinds: Kinds) -> Shape:
     d = Draft(kinds)
-    p = d.g.plate("p", size=2)
-    a, b = d.g.param("a", torch.tensor([0.3, -0.5]).double(), plates=p), d.param("b", -0.2)
+    d.g.plate("p", size=2)
+    a, b = d.param("a", [0.3, -0.5], "p"), d.param("b", -0.2)
     x = d.upper("x", a)
-    centred = d.g.det("centred", lambda x: x - x.mean(0, keepdim=True), x, mixes="p")
+    centred = d.g.det("centred", lambda x: x - x.mean(-1, keepdim=True), x, mixes="p")
     y = d.lower("y", b + 0.7 * centred)
     d.g.cost("cost", low, x, y)
     return d.shape()
@@ -236,14 +253,28 @@ def mixing(kinds: Kinds) -> Shape:
 
 def nested(kinds: Kinds, inside: int = 2) -> Shape:
     d = Draft(kinds)
-    outer, inner = d.g.plate("outer", size=3), d.g.plate("inner", size=inside)
-    a = d.g.param("a", torch.tensor([0.3, -0.5, 1.1]).double(), plates=outer)
-    b = d.g.param("b", torch.linspace(-0.6, 0.7, inside).double(), plates=inner)
+    d.g.plate("outer", size=3)
+    d.g.plate("inner", size=inside)
+    a = d.param("a", [0.3, -0.5, 1.1], "outer")
+    b = d.param("b", torch.linspace(-0.6, 0.7, inside), "inner")
     x = d.upper("x", a)
     y = d.lower("y", b + 0.7 * x)
-    total = d.g.det("total", lambda y: y.sum(-1), y, plates="outer")
+    total = d.g.det("total", lambda y: y.sum(-1), y, plates=d.within("outer"))
     d.g.cost("aligned", low, x, y)
     d.g.cost("aggregate", lambda x, total: 0.2 * (1 + x) * total, x, total)
+    return d.shape()
+
+
+def deep(many: bool, *laws: str) -> Shape:
+    """A chain, each node below the one before it, with costs of its own and one of the first and the last."""
+    d = Draft(Kinds("bernoulli", "normal" if "normal" in laws else "bernoulli", many=many))
+    nodes: list[scg.Node] = []
+    for index, law in enumerate(laws):
+        start = d.param(f"a{index}", 0.4 - 0.3 * index)
+        pressure = start + 0.8 * nodes[-1] if nodes else start
+        nodes.append(d.fixed(str(index), law, f"x{index}", pressure))
+        d.g.cost(f"cost{index}", 0.2 * (nodes[-1] - 0.3) ** 2)
+    d.g.cost("first_and_last", 0.5 * nodes[0] * nodes[-1])
     return d.shape()
 
 

@@ -15,13 +15,24 @@ from tests.contract import shapes
 from tests.contract.instances import INSTANCES, Instance
 from tests.contract.judge import gap, warmed
 from tests.contract.shapes import Kinds
+from tests.contract.test_alone import facts
 from tests.contract.test_pairs import ENDS, FEW, End, Make, policy
 from tests.support.integrate import integrated_gradient
 
 FINITE = [end.instance for end in ENDS if end.law == "bernoulli"]
 finite = pytest.mark.parametrize("instance", FINITE, ids=str)
-unread = pytest.mark.parametrize("instance", [i for i in FINITE if i.name != "score+module"], ids=str)
-"""Without the network, which wants a scalar to read."""
+unread = pytest.mark.parametrize(
+    "instance",
+    [
+        instance
+        for instance in INSTANCES.values()
+        if instance.name != "score+module"
+        and instance.claims(facts("categorical-logits", instance.samples))
+        and instance.claims(facts("onehot-logits", instance.samples))
+    ],
+    ids=str,
+)
+"""Those at rows of logits; without the network, which wants a scalar to read."""
 
 
 def compiled(shape: shapes.Shape, end: End, samples: int | None = None) -> scg.Program:
@@ -119,7 +130,11 @@ def scaled(factor: float, kinds: Kinds) -> shapes.Shape:
     return draft.shape()
 
 
-@pytest.mark.parametrize("end", [end for end in ENDS if "module" not in str(end)], ids=str)
+LINEAR = [end for end in ENDS if end.instance.name != "score+module" and end.instance.rank is None]
+"""Without networks, which do not grow with the cost as they are."""
+
+
+@pytest.mark.parametrize("end", LINEAR, ids=str)
 def test_ten_times_the_cost_is_ten_times_the_gradient(end: End) -> None:
     once, tenfold = (scaled(factor, Kinds(end.law, end.law)) for factor in (1.0, 10.0))
     programs = [compiled(shape, end) for shape in (once, tenfold)]

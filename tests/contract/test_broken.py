@@ -12,10 +12,16 @@ from torch.distributions import Bernoulli
 
 import scg
 from scg.analysis.influence import Influence
+from scg.laws import bernoulli
 from scg.oracle import exact_gradient
+from scg.surrogate.estimators import variates
+from scg.surrogate.estimators.site import Parameters, Site
 from scg.surrogate.lowering import credit
 from scg.surrogate.lowering.credit import Credit
+from tests.contract import shapes
 from tests.contract.judge import is_exact
+from tests.contract.test_pairs import Make
+from tests.contract.test_variate_pairs import LARGE, ends, judge
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -138,3 +144,65 @@ def test_credit_across_a_kept_plate_shows_where_noise_is_shared(monkeypatch: pyt
     is_exact(g, scg.compile(g, "score"), expected)
     with pytest.raises(AssertionError):
         is_exact(g, scg.compile(g, "score"), expected, shared=("p",))
+
+
+def path_at_one_point(patch: pytest.MonkeyPatch) -> None:
+    """Leave out dc(z~)."""
+    patch.setattr(variates, "signs", lambda points: points.new_tensor([1.0, 0.0]))
+
+
+def points_swapped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(variates, "signs", lambda points: points.new_tensor([-1.0, 1.0]))
+
+
+def condition_not_differentiated(patch: pytest.MonkeyPatch) -> None:
+    """Move z~ with the logits as if its outcome were not given."""
+    right = bernoulli.Bernoulli.points
+
+    def points(law: bernoulli.Bernoulli, *given: Any) -> tuple[Tensor, Callable[[Tensor], Parameters]]:
+        stacked, _ = right(law, *given)
+        return stacked, lambda slopes: {"logits": slopes.sum(0)}
+
+    patch.setattr(bernoulli.Bernoulli, "points", points)
+
+
+def scaled_in_one_place(patch: pytest.MonkeyPatch) -> None:
+    """Leave eta out of the path derivatives."""
+    right = Site.spread
+
+    def spread(self: Site, value: Tensor, like: Tensor) -> Tensor:
+        return right(self, value if value.dim() else torch.ones_like(value), like)
+
+    patch.setattr(Site, "spread", spread)
+
+
+def share_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Take a path derivative of a discounted total for one of what the step is charged with."""
+
+    def shared(self: Site, gradients: Parameters) -> Parameters:
+        return gradients
+
+    patch.setattr(Site, "shared", shared)
+
+
+BROKEN_VARIATES: list[tuple[Break, Make]] = [
+    (path_at_one_point, shapes.chain),
+    (points_swapped, shapes.chain),
+    (condition_not_differentiated, shapes.chain),
+    (scaled_in_one_place, shapes.chain),
+    (share_forgotten, shapes.ordered),
+]
+
+
+@pytest.mark.parametrize(
+    ("broken", "make"), BROKEN_VARIATES, ids=[case[0].__name__ for case in BROKEN_VARIATES]
+)
+def test_broken_control_variates_are_caught(
+    monkeypatch: pytest.MonkeyPatch, broken: Break, make: Make
+) -> None:
+    (end,) = ends("rebar+warm")
+    legendre, tolerance = (LARGE[make][0], 1e-3) if make in LARGE else (8, 1e-4)
+    judge(make, end, end, legendre=legendre, tolerance=tolerance)
+    broken(monkeypatch)
+    with pytest.raises(AssertionError):
+        judge(make, end, end, legendre=legendre, tolerance=tolerance)

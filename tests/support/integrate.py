@@ -55,7 +55,8 @@ def _cell_points(thresholds: set[float]) -> list[Point]:
     return [(b - a, torch.tensor((a + b) / 2)) for a, b in itertools.pairwise(edges) if b - a > 1e-14]
 
 
-def _masses(density: Density, batch: torch.Size) -> Tensor:
+def masses(density: Density, batch: torch.Size) -> Tensor:
+    """Return the probability of each outcome of each element, [outcomes, *batch]."""
     mass = density.law.mass(dict(density.parameters))
     return mass[(slice(None), *(None,) * (len(batch) - mass.dim() + 1))].expand(len(mass), *batch)
 
@@ -96,7 +97,7 @@ def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[
         def draw(record: Record, density: Density, batch: torch.Size) -> Tensor:
             node = nodes[record.name]
             if node.kind == "cells":
-                cuts = _masses(density, batch).cumsum(0)[:-1].reshape(node.outcomes - 1, -1).T
+                cuts = masses(density, batch).cumsum(0)[:-1].reshape(node.outcomes - 1, -1).T
                 for group, element in zip(node.groups.flatten().tolist(), cuts.tolist(), strict=True):
                     node.thresholds[group].update(round(cut, 13) for cut in element)
             return _pick(density, node.groups, picked[record.name])  # noqa: B023
@@ -140,7 +141,7 @@ def _forced_weight(
         value = density.law.draw(density.parameters, noise[record.name])
         if nodes[record.name].kind == "forced":
             codes = value.argmax(-1) if density.law.value_rank else value
-            weight *= float(_masses(density, batch).gather(0, codes[None]).prod())
+            weight *= float(masses(density, batch).gather(0, codes[None]).prod())
         return value
 
     with torch.no_grad():

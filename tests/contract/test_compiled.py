@@ -1,0 +1,54 @@
+"""Programs under torch.compile give what they give eagerly, from the same noise, and nothing is left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import scg
+from scg.surrogate.estimators.registry import registry
+from tests.contract.instances import Instance, stirred
+from tests.contract.nodes import Maker
+from tests.contract.test_alone import CLAIMED, alone, named
+
+EACH = 4
+"""At so many distributions every estimator is compiled; at all of them with HYPOTHESIS_PROFILE=fuzz."""
+
+
+def chosen() -> Iterator[tuple[Instance, Maker]]:
+    for name in registry():
+        pairs = [pair for pair in CLAIMED if pair[0].name == name]
+        yield from pairs[:: max(1, len(pairs) // EACH)]
+
+
+PAIRS = CLAIMED if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else list(chosen())
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def outcome(program: scg.Program, call: object, noise: dict[str, Tensor]) -> dict[str, Tensor]:
+    program.zero_grad()
+    estimate = call(noise=noise)
+    estimate.loss.backward()
+    found = {name: p.grad for name, p in program.named_parameters() if p.grad is not None}
+    return {**found, "loss": estimate.loss.detach()}
+
+
+@named(PAIRS)
+def test_compiled_and_eager_agree(instance: Instance, maker: Maker) -> None:
+    program = stirred(scg.compile(alone(maker), instance.make("theta"), samples=instance.samples)).eval()
+    noise = program.draw_noise(7)
+    expected = outcome(program, program, noise)
+    found = outcome(program, torch.compile(program, fullgraph=True, backend="aot_eager"), noise)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-9, atol=1e-12), name
