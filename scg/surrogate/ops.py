@@ -25,6 +25,11 @@ class Noise(dict[str, Tensor]):
         self._seed = seed
 
     @property
+    def has_seed(self) -> bool:
+        """Whether a seed decides what is drawn besides, and not the global generator alone."""
+        return self._seed is not None
+
+    @property
     def seed(self) -> int:
         """The seed, drawn when it is first asked for."""
         if self._seed is None:
@@ -49,6 +54,8 @@ def replay(
         return noise[key]
     own = law.batch_shape(parameters)
     batch = torch.broadcast_shapes(own, (*lead, *(1,) * inner))
+    if torch.compiler.is_compiling():
+        return law.sample(parameters, torch.Size(batch))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(substream(noise.seed, key) & (2**63 - 1))
         return law.sample(parameters, torch.Size(batch))

@@ -95,6 +95,7 @@ class Program(nn.Module):
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
         arguments = [inputs[name] for name in self._ir.inputs]
         if is_traced:
+            self._check_seed(given)
             return Estimate(**emitted.run(self, *arguments, given))
         if self.check_values or not emitted.has_run:
             lowered = emitted.lowered
@@ -104,7 +105,7 @@ class Program(nn.Module):
             plain: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in outputs.items()}
             return Estimate(**plain)
         try:
-            call = emitted.run if self._compiling is None else self._compiled(emitted)
+            call = emitted.run if self._compiling is None else self._compiled(emitted, given)
             return Estimate(**call(self, *arguments, given))
         except Exception as error:
             named = self._told(emitted, error)
@@ -125,11 +126,21 @@ class Program(nn.Module):
                 emitted.compiled = None
         return self
 
-    def _compiled(self, emitted: Emitted) -> Callable[..., dict[str, Any]]:
+    def _compiled(self, emitted: Emitted, given: Noise) -> Callable[..., dict[str, Any]]:
+        self._check_seed(given)
         if emitted.compiled is None:
             assert self._compiling is not None
             emitted.compiled = torch.compile(emitted.run, **self._compiling)
         return emitted.compiled
+
+    def _check_seed(self, given: Noise) -> None:
+        """Refuse a seed for values that have no base noise: torch.compile cannot fork its generator."""
+        missing = [name for name in self._ir.samples if name not in given] if given.has_seed else []
+        if missing:
+            raise GraphError(
+                f"{missing} are not drawn from a seed in a compiled program: give "
+                "noise=program.draw_noise(seed, **inputs)"
+            )
 
     def _told(self, emitted: Emitted, error: Exception) -> Exception:
         """Return an error with the name and line of the node that raised it, if it is known."""
@@ -154,8 +165,12 @@ class Program(nn.Module):
         noise = self._noise(prepared, seed, inputs)
         values = [name for name in self._ir.samples if name not in noise]
         if values:
-            with torch.no_grad():
-                drawn = self(noise=seed, **inputs).samples
+            compiling, self._compiling = self._compiling, None
+            try:
+                with torch.no_grad():
+                    drawn = self(noise=seed, **inputs).samples
+            finally:
+                self._compiling = compiling
             noise.update({name: drawn[name] for name in values})
         return Noise({name: noise[name] for name in sorted(noise, key=self._place)}, seed)
 

@@ -112,9 +112,8 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
             "replay",
             lambda noise, key, given, lead, inner: replay(noise, key, law, given, lead, inner),
         )
-        return emitter.call(
-            op, world.value(NOISE), key, given, lead, inner, name=world.called(f"{name}_noise")
-        )
+        line = world.called(f"{name}_noise")
+        return emitter.placed(name, emitter.call(op, world.value(NOISE), key, given, lead, inner, name=line))
     return base_noise(world, name, name, f"{name}_noise", axes)
 
 
