@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch.distributions import Distribution
 
 torch.set_num_threads(1)
 
@@ -14,3 +16,9 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def validated() -> None:
+    """Have torch check the arguments of distributions again, after torch.compile has turned that off."""
+    Distribution.set_default_validate_args(True)

@@ -27,6 +27,11 @@ def captured(ir: IR) -> Iterator[tuple[str, str]]:
                 yield record.name, f"the {kind} '{name}'"
 
 
+def reached(fn: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters and modules that a function captures."""
+    return [name for name, _ in _reached(fn)]
+
+
 def _reached(fn: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """Yield what a function reaches by closure, default, global name, partial or as a bound method."""
     if isinstance(fn, functools.partial):

@@ -27,28 +27,33 @@ def crossings(ir: IR, worlds: list[Trace]) -> list[str]:
     A part of the plate (a suffix, where it is ordered) is replaced by its values in other worlds under
     the same randomness; the outputs of the rest must not change in a single bit.
     """
-    one = worlds[0]
     shared = stochastic_plates(ir)
     known: dict[Any, bool] = {}
-    faults = []
-    for record in ir.records():
-        if user_function(record) is None or (is_elementwise(record) and _is_aligned(ir, one, record)):
+    return [
+        _fault(ir, record, plate)
+        for record in ir.records()
+        for plate in crossed(ir, worlds, record, shared, known)
+    ]
+
+
+def crossed(
+    ir: IR, worlds: list[Trace], record: Record, shared: Shared, known: dict[Any, bool]
+) -> Iterator[str]:
+    """Yield the plates whose elements a node mixes, of those that stochastic ancestors keep."""
+    one = worlds[0]
+    if user_function(record) is None or (is_elementwise(record) and _is_aligned(ir, one, record)):
+        return
+    mixes = record.mixes if isinstance(record, Det) else frozenset()
+    kept = frozenset().union(*(shared[parent] for parent in record.parents)) & set(ir.layout[record.name])
+    for plate in sorted(kept - mixes):
+        if one.sizes[plate] == 1:
             continue
-        mixes = record.mixes if isinstance(record, Det) else frozenset()
-        kept = frozenset().union(*(shared[parent] for parent in record.parents)) & set(ir.layout[record.name])
-        for plate in sorted(kept - mixes):
-            if one.sizes[plate] == 1:
-                continue
-            key = (
-                plate,
-                signature(ir, one, record),
-                tuple(plate in shared[parent] for parent in record.parents),
-            )
-            if key not in known:
-                known[key] = _crosses(ir, worlds, record, plate, shared)
-            if known[key]:
-                faults.append(_fault(ir, record, plate))
-    return faults
+        among = tuple(plate in shared[parent] for parent in record.parents)
+        key = (plate, signature(ir, one, record), among)
+        if key not in known:
+            known[key] = _crosses(ir, worlds, record, plate, shared)
+        if known[key]:
+            yield plate
 
 
 def _is_aligned(ir: IR, trace: Trace, record: Record) -> bool:

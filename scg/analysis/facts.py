@@ -18,7 +18,6 @@ from scg.analysis.paths import Break, breaks, describe
 from scg.analysis.probing import other_than, spread, undisturbed
 from scg.analysis.relaxation import Relaxation, relaxation
 from scg.analysis.sizes import plate_sizes
-from scg.analysis.smoothness import Verdict
 from scg.analysis.trace import Trace, evaluate
 from scg.errors import GraphError, PlateError
 from scg.nodes.ir import IR
@@ -66,7 +65,7 @@ class Facts:
         return {}
 
     @cached_property
-    def _relaxed_edges(self) -> dict[Any, Verdict]:
+    def _relaxed_edges(self) -> dict[Any, Any]:
         return {}
 
     @cached_property

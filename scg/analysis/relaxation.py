@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
@@ -11,13 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from scg.analysis.calls import is_elementwise, signature
+from scg.analysis.crossing import crossed
 from scg.analysis.densities import Density, make_density, pad
-from scg.analysis.influence import below
+from scg.analysis.influence import below, stochastic_plates
 from scg.analysis.invoke import call, seen
 from scg.analysis.paths import SMOOTH, edge
 from scg.analysis.probing import sampled
 from scg.analysis.smoothness import Smoothness, Verdict
 from scg.analysis.trace import Trace, density_of, deterministic
+from scg.analysis.twice import Twice, attached, differentiated_twice, is_attached
 from scg.errors import ScgError
 from scg.laws import Law, Relaxable, sum_event
 from scg.nodes.ir import IR
@@ -32,13 +36,15 @@ class Relaxation:
 
     ``records`` are the nodes that lead to a cost in ``smooth``, in order, each with the function that it
     calls there; ``obstacles`` says of every other cost that the node reaches what stops it. ``worlds``
-    are evaluations; in their densities relaxed nodes have the law that takes relaxed values.
+    are evaluations; in their densities relaxed nodes have the law that takes relaxed values. ``opaque``
+    names the nodes whose functions differentiate by themselves, in an ``autograd.Function``.
     """
 
     smooth: tuple[str, ...]
     obstacles: Mapping[str, str]
     records: tuple[Record, ...]
     worlds: tuple[Trace, ...]
+    opaque: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -49,7 +55,13 @@ class Search:
     owner: str
     carrying: set[str]
     failed: dict[str, str] = field(default_factory=dict)
+    opaque: list[str] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def reached(self) -> set[str]:
+        """The owner and what lies below it."""
+        return {self.owner, *nx.descendants(self.ir.dag, self.owner)}
 
     def fail(self, name: str, reason: str) -> None:
         """Note that a node cannot be evaluated smoothly, for a reason of its own."""
@@ -73,7 +85,7 @@ class Search:
 
 
 def relaxation(
-    ir: IR, worlds: list[Trace], useful: frozenset[str], name: str, known: dict[Any, Verdict]
+    ir: IR, worlds: list[Trace], useful: frozenset[str], name: str, known: dict[Any, Any]
 ) -> Relaxation:
     """Return what can be evaluated smoothly below a node; ``worlds`` are evaluations at hard values.
 
@@ -85,7 +97,7 @@ def relaxation(
     soft = tuple(_evaluated(search, world, records) for world in worlds)
     for record in records:
         if not search.inherit(record) and record.name not in search.failed:
-            _judge(search, soft[0], record, known)
+            _judge(search, soft, record, known)
     costs = [record.name for record in records if isinstance(record, Cost)]
     smooth = tuple(cost for cost in costs if cost not in search.origin)
     needed = set(smooth)
@@ -97,6 +109,7 @@ def relaxation(
         {cost: search.told(cost) for cost in costs if cost in search.origin},
         tuple(record for record in records if record.name in needed),
         soft,
+        tuple(search.opaque),
     )
 
 
@@ -202,21 +215,44 @@ def soft_law(law: Law) -> Law:
     return law.soft if isinstance(law, Relaxable) else law
 
 
-def _judge(search: Search, trace: Trace, record: Record, known: dict[Any, Verdict]) -> None:
-    """Fail a node that is not a smooth function of a parent that depends on the owner."""
-    reached = {search.owner, *nx.descendants(search.ir.dag, search.owner)}
+def _judge(search: Search, worlds: tuple[Trace, ...], record: Record, known: dict[Any, Any]) -> None:
+    """Fail a node that is not a smooth function of a parent that depends on the owner, or crosses a plate."""
+    if search.ir[record.name] is not record:
+        plates = list(crossed(search.ir, list(worlds[:3]), record, stochastic_plates(search.ir), {}))
+        if plates:
+            search.fail(record.name, f"its function of relaxed values crosses plate '{plates[0]}'")
+            return
     for parent in record.parents:
-        if parent not in reached:
+        if parent not in search.reached:
             continue
-        verdict = _verdict(search, trace, parent, record, known)
+        verdict = _verdict(search, worlds[0], parent, record, known)
         if verdict.smoothness is not Smoothness.SMOOTH:
             unknown = verdict.smoothness is Smoothness.UNKNOWN
             remedy = "; declare it with differentiable=True if you know that it is smooth" if unknown else ""
             search.fail(record.name, verdict.reason + remedy)
             return
+    if isinstance(record, Det) and not is_elementwise(record):
+        key = ("twice", signature(search.ir, worlds[0], record))
+        if key not in known:
+            known[key] = _differentiated_twice(search, worlds[0], record)
+        if known[key].fault is not None:
+            search.fail(record.name, known[key].fault)
+        if known[key].is_opaque:
+            search.opaque.append(record.name)
 
 
-def _verdict(search: Search, trace: Trace, parent: str, record: Record, known: dict[Any, Verdict]) -> Verdict:
+def _differentiated_twice(search: Search, trace: Trace, record: Det) -> Twice:
+    """Differentiate a node's function in what depends on the owner, and its derivatives once more."""
+    names = [parent for parent in record.parents if parent in search.reached]
+    live = Trace(dict(trace.values), trace.densities, trace.sizes)
+    live.values.update({name: pytree.tree_map_only(Tensor, attached, trace.values[name]) for name in names})
+    leaves = [leaf for leaf in pytree.tree_leaves([live.values[name] for name in names]) if is_attached(leaf)]
+    with torch.enable_grad():
+        outputs = pytree.tree_leaves(deterministic(search.ir, live, record))
+        return differentiated_twice([leaf for leaf in outputs if is_attached(leaf)], leaves)
+
+
+def _verdict(search: Search, trace: Trace, parent: str, record: Record, known: dict[Any, Any]) -> Verdict:
     if isinstance(record, LogProb) and record.value == parent and parent in search.carrying:
         law = trace.densities[record.name].law
         if isinstance(law, Relaxable):

@@ -70,8 +70,8 @@ class Categorical(Relaxable):
     def conditional(self, parameters: Parameters, value: Tensor, noise: Tensor) -> Tensor:
         """``z_b = G_b``, the greatest, and below it ``z_i = G_b - log(1 + exp(G_b - G_i - log p_i))``."""
         index = value.argmax(-1, keepdim=True) if self.one_hot else value.long().unsqueeze(-1)
-        index = index.expand(*noise.shape[:-1], 1)
-        free = gumbel(noise)
+        batch = broadcast(noise.shape[:-1], index.shape[:-1])
+        index, free = index.expand(*batch, 1), gumbel(noise).expand(*batch, -1)
         top = free.gather(-1, index)
         # Minus infinity makes the drop of the top itself 0, in value and in derivatives.
         gap = (top - free).scatter(-1, index, -INFINITY)

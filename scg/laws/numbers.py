@@ -38,6 +38,11 @@ def is_seen_finite(tensor: Tensor) -> bool:
     return can_look(tensor) and math.isfinite(float(tensor.detach().sum()))
 
 
+def divisor(weights: Tensor) -> Tensor:
+    """Weights to divide by: where one has vanished and has no reciprocal, infinity, so that 0 is left."""
+    return torch.where(weights >= torch.finfo(weights.dtype).tiny, weights, INFINITY)
+
+
 def wide(tensor: Tensor) -> Tensor:
     """Half precision widened to float32; anything else as it is."""
     return tensor.float() if tensor.dtype in HALVES else tensor

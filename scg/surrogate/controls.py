@@ -34,6 +34,11 @@ class Controlled:
     caller: Caller | None
     is_learned: bool
 
+    @property
+    def is_opaque(self) -> bool:
+        """Whether there is a network that differentiates by itself."""
+        return self.caller is not None and self.caller.is_opaque
+
 
 def controlled(
     facts: Facts, choices: Mapping[str, Choice], samples: int | None, controls: nn.ModuleDict

@@ -55,7 +55,8 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
 
 def _slice(facts: Facts, name: str) -> Slice:
     found = facts.relaxation(name)
-    return Slice(found.smooth, found.obstacles)
+    draws = tuple(record.name for record in found.records if isinstance(record, Sample))
+    return Slice(found.smooth, found.obstacles, draws)
 
 
 def _shape(facts: Facts, name: str) -> tuple[int, ...] | None:

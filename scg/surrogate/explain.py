@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from scg.analysis.captured import captured
+from torch import nn
+
+from scg.analysis.captured import captured, reached
 from scg.analysis.relaxation import Relaxation
 from scg.nodes.ir import IR
 from scg.nodes.records import Sample
 from scg.surrogate.describe import node_facts
-from scg.surrogate.estimators.base import Action
+from scg.surrogate.estimators.base import Action, Estimator
 from scg.surrogate.prepare import Prepared
 
 MANY = 8
@@ -62,6 +64,7 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
             yield from _obstacles(found, "is left to the network")
         if name in prepared.controls and prepared.controls[name].caller is not None:
             yield f"    its network reads {_read(prepared, name)}"
+            yield from _untrained(choice.estimator)
     elif choice.estimator.action is Action.BRANCHES:
         times = ", times those of other enumerated nodes that it meets" if _others(prepared, name) else ""
         paid = f"{_count(known.branches or 1, 'branch', 'branches')}{times}"
@@ -93,6 +96,14 @@ def _obstacles(found: Relaxation, fate: str) -> Iterator[str]:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more
+
+
+def _untrained(estimator: Estimator) -> Iterator[str]:
+    """Warn of a network that is a plain function and captures what it should learn."""
+    net = getattr(estimator, "net", None)
+    names = [] if net is None or isinstance(net, nn.Module) else reached(net)
+    if names:
+        yield f"    warning: its network captures {names}, which is not trained: give an nn.Module"
 
 
 def _read(prepared: Prepared, name: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scg.analysis.probing import undisturbed
 from scg.analysis.smoothness import Smoothness, probe
+from scg.analysis.twice import attached, differentiated_twice, is_attached
 from scg.errors import EstimatorError
 from scg.laws import broadcast
 from scg.nodes.arguments import Arguments, Ref
@@ -25,12 +26,14 @@ class Caller:
 
     It sees values [*plates, *event] and gives one number for each plate element, a trailing 1 dropped.
     "broadcast" hands it added dimensions of size 1 where a value lacks one, "expand" in full; "fold",
-    "vmap" and "loop" are those of ``Vectorised``. ``dtype`` is the type that the network computes in.
+    "vmap" and "loop" are those of ``Vectorised``. ``dtype`` is the type that the network computes in;
+    ``is_opaque`` tells that it differentiates by itself, in an ``autograd.Function``.
     """
 
     mode: str
     plates: int
     dtype: torch.dtype | None = None
+    is_opaque: bool = False
 
     def __call__(self, net: Net, lead: torch.Size, values: Sequence[Tensor]) -> Tensor:
         """Return [*lead] from values [*lead, *event], whose leading dimensions may be 1."""
@@ -111,8 +114,9 @@ def caller(
         ) from error
     if not bool(expected.isfinite().all()):
         raise EstimatorError(f"the network of '{node}' gives numbers that are not finite")
-    if reads_points:
-        _refuse_rough(node, lambda points: Caller("loop", plates, dtype)(net, lead[1:], points), examples[0])
+    is_opaque = reads_points and _is_opaque(
+        node, lambda points: Caller("loop", plates, dtype)(net, lead[1:], points), examples[0]
+    )
     _refuse_crossing(node, lambda values: attempt("loop", values), values, plates, expected)
     modes = (*(("broadcast",) if reads_points else ()), "expand", *(("fold",) if plates else ()), "vmap")
     for mode in modes:
@@ -122,14 +126,14 @@ def caller(
         except Exception:  # noqa: BLE001 - of an arbitrary network
             continue
         if agree:
-            return Caller(mode, plates, dtype)
-    return Caller("loop", plates, dtype)
+            return Caller(mode, plates, dtype, is_opaque)
+    return Caller("loop", plates, dtype, is_opaque)
 
 
-def _refuse_rough(
+def _is_opaque(
     node: str, evaluate: Callable[[Sequence[Tensor]], Tensor], example: tuple[Tensor, ...]
-) -> None:
-    """Refuse a network that jumps in the node's value, or hides its derivative from autograd."""
+) -> bool:
+    """Refuse a network that is not smooth in the node's value; say whether it differentiates by itself."""
     point = {str(index): value for index, value in enumerate(example)}
     verdict = probe(lambda values: evaluate([values[name] for name in point]), point, "0")
     if verdict.smoothness is Smoothness.BROKEN:
@@ -137,6 +141,13 @@ def _refuse_rough(
             f"the network of '{node}' is not smooth in the value of '{node}': {verdict.reason}. That biases "
             "the gradient; give one that is continuous, without detach or rounding"
         )
+    with torch.enable_grad():
+        point["0"] = attached(example[0])
+        outputs = [evaluate(list(point.values()))]
+        found = differentiated_twice(list(filter(is_attached, outputs)), [point["0"]])
+    if found.fault is not None:
+        raise EstimatorError(f"the network of '{node}': {found.fault}")
+    return found.is_opaque
 
 
 def _refuse_crossing(

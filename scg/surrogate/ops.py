@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
-from scg.laws import Law, Relaxable, is_transformed
+from scg.laws import Law, Relaxable, divisor, is_transformed
 from scg.noise import substream
 
 
@@ -143,7 +143,7 @@ def discounted(value: Tensor, dim: int, rate: float) -> Tensor:
 def undiscounted(value: Tensor, dim: int, size: int, rate: float) -> Tensor:
     """Divide by the rate**t of a node's own elements, 0 where that has vanished."""
     weights = discount_weights(value, size, rate).view([-1 if i == dim else 1 for i in range(value.dim())])
-    return torch.where(weights > 0, value / weights, torch.zeros_like(value))
+    return value / divisor(weights)
 
 
 def to_go(value: Tensor, dim: int, rate: float) -> Tensor:

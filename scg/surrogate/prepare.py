@@ -36,7 +36,10 @@ class Emitted:
 
 @dataclass(eq=False)
 class Prepared:
-    """Everything that one kind of input determines: facts, choices, and programs emitted on demand."""
+    """Everything that one kind of input determines: facts, choices, and programs emitted on demand.
+
+    ``opaque`` says of nodes what differentiates by itself where control variates need two derivatives.
+    """
 
     ir: IR
     facts: Facts
@@ -47,6 +50,7 @@ class Prepared:
     relaxing: frozenset[str]
     inputs: Mapping[str, Tensor]
     noise: Mapping[str, NoiseSpec]
+    opaque: Mapping[str, str]
     emitted: dict[bool, Emitted] = field(default_factory=dict)
     _layouts: dict[tuple[Any, ...], tuple[NoiseLayout, ...]] = field(default_factory=dict)
 
@@ -114,6 +118,7 @@ class Prepared:
 
     def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
         if gradients not in self.emitted:
+            constants = program.get_submodule("constants")
             lowered = lower(
                 self.facts,
                 self.choices,
@@ -121,9 +126,9 @@ class Prepared:
                 keep=self.keep,
                 controls=self.controls,
                 relaxing=self.relaxing,
+                constants=dict(constants.named_buffers()),
                 gradients=gradients,
             )
-            constants = program.get_submodule("constants")
             for name, tensor in lowered.constants.items():
                 if not hasattr(constants, name):
                     constants.register_buffer(name, tensor, persistent=False)
@@ -167,4 +172,16 @@ def prepare(
     relaxing = frozenset(
         name for name, choice in choices.items() if choice.estimator.relaxes(node_facts(facts, name, samples))
     )
-    return Prepared(ir, facts, choices, samples, keep, known, relaxing, dict(inputs), facts.noise)
+    opaque = _opaque(facts, known, relaxing)
+    return Prepared(ir, facts, choices, samples, keep, known, relaxing, dict(inputs), facts.noise, opaque)
+
+
+def _opaque(facts: Facts, controls: Mapping[str, Controlled], relaxing: frozenset[str]) -> dict[str, str]:
+    """Return what calls an ``autograd.Function`` where control variates need two derivatives, by node."""
+    networks = {name: "its network" for name, known in controls.items() if known.is_opaque}
+    functions = {
+        other: f"its function, which the control variate of '{name}' evaluates,"
+        for name in sorted(relaxing)
+        for other in facts.relaxation(name).opaque
+    }
+    return {**networks, **functions}

@@ -95,7 +95,7 @@ class Program(nn.Module):
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
         arguments = [inputs[name] for name in self._ir.inputs]
         if is_traced:
-            self._check_seed(given)
+            self._check_traceable(prepared, given)
             return Estimate(**emitted.run(self, *arguments, given))
         if self.check_values or not emitted.has_run:
             lowered = emitted.lowered
@@ -105,7 +105,7 @@ class Program(nn.Module):
             plain: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in outputs.items()}
             return Estimate(**plain)
         try:
-            call = emitted.run if self._compiling is None else self._compiled(emitted, given)
+            call = emitted.run if self._compiling is None else self._compiled(prepared, emitted, given)
             return Estimate(**call(self, *arguments, given))
         except Exception as error:
             named = self._told(emitted, error)
@@ -126,15 +126,20 @@ class Program(nn.Module):
                 emitted.compiled = None
         return self
 
-    def _compiled(self, emitted: Emitted, given: Noise) -> Callable[..., dict[str, Any]]:
-        self._check_seed(given)
+    def _compiled(self, prepared: Prepared, emitted: Emitted, given: Noise) -> Callable[..., dict[str, Any]]:
+        self._check_traceable(prepared, given)
         if emitted.compiled is None:
             assert self._compiling is not None
             emitted.compiled = torch.compile(emitted.run, **self._compiling)
         return emitted.compiled
 
-    def _check_seed(self, given: Noise) -> None:
-        """Refuse a seed for values that have no base noise: torch.compile cannot fork its generator."""
+    def _check_traceable(self, prepared: Prepared, given: Noise) -> None:
+        """Refuse what torch.compile would drop without a word, or cannot draw from a seed."""
+        for name, what in prepared.opaque.items():
+            raise CompileError(
+                f"'{name}' ({self._ir[name].where}): {what} calls an autograd.Function, whose second "
+                "derivative torch.compile drops: write it in torch operations, or run the program as it is"
+            )
         missing = [name for name in self._ir.samples if name not in given] if given.has_seed else []
         if missing:
             raise GraphError(
@@ -215,12 +220,14 @@ class Program(nn.Module):
         key = self._signature(inputs)
         if key not in self._accepted:
             accept(self._ir, inputs)
-            self._accepted[key] = self._prepared_by(key, inputs)
+            prepared = self._prepared_by(inputs)
+            key = self._signature(inputs)  # to which networks made by now belong
+            self._accepted[key] = prepared
         return self._accepted[key]
 
-    def _prepared_by(self, key: Any, inputs: Mapping[str, Tensor]) -> Prepared:
+    def _prepared_by(self, inputs: Mapping[str, Tensor]) -> Prepared:
         """Return what inputs of one kind determine, whatever the sizes of plates."""
-        kind = self._kind(key)
+        kind = self._kind(self._signature(inputs))
         if kind not in self._prepared:
             ir = replace(self._ir, store=self._live_store())
             options = self._options
@@ -235,6 +242,7 @@ class Program(nn.Module):
                     controls=self.controls,
                 )
                 prepared.surrogate(self)
+            kind = self._kind(self._signature(inputs))
             self._prepared[kind] = prepared
         return self._prepared[kind]
 
@@ -263,10 +271,16 @@ class Program(nn.Module):
             for name, value in inputs.items()
         )
         held = self._held()
-        modes = tuple(
-            module.training for name in self._ir.store.modules for module in getattr(self, name).modules()
-        )
+        modules = [getattr(self, name) for name in self._ir.store.modules]
+        modes = tuple(part.training for module in (*modules, *self._networks()) for part in module.modules())
         return given, None if held is None else (held.dtype, held.device), modes
+
+    def _networks(self) -> Iterator[nn.Module]:
+        """Yield the networks of control variates, which may differ in training as those of the graph do."""
+        for controls in self.controls.values():
+            net = getattr(controls, "net", None)
+            if isinstance(net, nn.Module):
+                yield net
 
     def _held(self) -> Tensor | None:
         """Return a parameter that tells where the program is, and of what type."""
@@ -291,7 +305,9 @@ class Program(nn.Module):
             raise GraphError(
                 "the program is pending: give g.input(..., example=tensor), or call program.prepare(**inputs)"
             )
-        return next(reversed(self._prepared.values()))
+        held = self._signature({})[1]
+        alike = [prepared for kind, prepared in self._prepared.items() if kind[1] == held]
+        return alike[-1] if alike else next(reversed(self._prepared.values()))
 
     @property
     def fx(self) -> fx.GraphModule:
@@ -341,7 +357,7 @@ class Program(nn.Module):
         return (parameter for parameter in self.parameters() if parameter not in controls)
 
     def __reduce__(self) -> Any:
-        inputs = next(reversed(self._prepared.values())).inputs if self._prepared else None
+        inputs = self._latest().inputs if self._prepared else None
         ir = replace(self._ir, store=self._live_store())
         return _restore, (
             ir,

@@ -184,24 +184,28 @@ class Inquiry:
         if not attached:
             return site.credit.new_zeros(())
         if site.trained and is_transformed():
-            weighed, taught = self._transformed(site)
+            weighed, taught = self._transformed(site, attached)
         else:
             with torch.enable_grad():
-                estimates = self.estimator.gradient(site)
+                estimates = self._estimates(site, attached)
             weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
             taught = [descend(estimates, weighed, site.trained)] if site.trained else []
         full = self.frame.full(attached, site.value)
-        return add_all([inner(weighed[name], full[name]) for name in full if name in weighed] + taught)
+        return add_all([inner(weighed[name], full[name]) for name in weighed] + taught)
 
-    def _transformed(self, site: Site) -> tuple[Parameters, list[Tensor]]:
+    def _estimates(self, site: Site, attached: Parameters) -> Parameters:
+        """Return the estimates of what needs a gradient."""
+        return {name: part for name, part in self.estimator.gradient(site).items() if name in attached}
+
+    def _transformed(self, site: Site, attached: Parameters) -> tuple[Parameters, list[Tensor]]:
         """Return weighed estimates and <sg dV/dphi, phi>, by transforms that torch.compile can trace."""
         assert site.controls is not None
         controls = site.controls
         trained = {name: p for name, p in controls.named_parameters() if p.requires_grad}
 
         def objective(given: Parameters) -> tuple[Tensor, Parameters]:
-            with holding(controls, given):
-                estimates = self.estimator.gradient(site)
+            with holding(controls, given, tie_weights=True):
+                estimates = self._estimates(site, attached)
             weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
             return add_all([2 * (w * estimates[name]).sum() for name, w in weighed.items()]), weighed
 
@@ -209,10 +213,13 @@ class Inquiry:
         gradients, weighed = torch.func.grad(objective, has_aux=True)(start)
         return weighed, [inner(gradients[name].detach(), p) for name, p in trained.items()]
 
-    def taught(self, site: Site, factor: Tensor) -> Tensor:
+    def taught(self, site: Site, parameters: Parameters, factor: Tensor) -> Tensor:
         """Return <sg dV/dphi, phi> where the estimate is a factor times the score."""
         score = site.score(site.value, torch.ones_like(site.credit))
-        size = sum(sum_event(part.square(), site.lead) for part in score.values())
+        attached = [part for name, part in score.items() if parameters[name].requires_grad]
+        if not attached:
+            return site.credit.new_zeros(())
+        size = add_all([sum_event(part.square(), site.lead) for part in attached])
         return descend({"factor": factor}, {"factor": _weighed(site, factor) * size}, site.trained)
 
 

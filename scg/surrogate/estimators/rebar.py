@@ -82,6 +82,11 @@ class REBAR(Estimator):
                 )
         if self.baseline is not None and (facts.samples or 1) < 2:
             return Remedy("leave-one-out compares replicates: compile with samples=2 or more")
+        if getattr(self.temperature, "shape", ()) and facts.slice().draws:
+            return Remedy(
+                f"one temperature for each plate element does not reach {facts.slice().draws[0]!r} below: "
+                "give one number"
+            )
         if facts.reaches_cost and not facts.slice().smooth:
             return f"it needs a cost at relaxed values, and {first_rough(facts)}"
         return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
-from scg.laws import Law, is_transformed, sum_event
+from scg.laws import Law, divisor, is_transformed, sum_event
 
 Aux = TypeVar("Aux")
 Parameters = dict[str, Tensor]
@@ -92,7 +92,8 @@ class Site:
         """Divide derivatives of a total by the share of the node's elements."""
         if self.share is None:
             return gradients
-        return {name: part / self.spread(self.share, part) for name, part in gradients.items()}
+        share = divisor(self.share)
+        return {name: part / self.spread(share, part) for name, part in gradients.items()}
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over elements of what belongs to each, [n, *lead] -> [n], each by its share."""

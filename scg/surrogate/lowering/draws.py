@@ -167,14 +167,16 @@ def _manufactured(world: World, record: Sample | LogProb, axes: Labels) -> dict[
     assert record.dist is not None
     density = world.trace.densities[record.name]
     carried = world.union(record.arguments.names)
+    maker = world.home(record.arguments.names)
     key = f"#made_{record.name}"
-    if key not in world.values:
-        world.values[key] = world.apply(record, record.dist, carried, f"{record.name}_law")
+    if key not in maker.values:
+        maker.values[key] = maker.apply(record, record.dist, carried, f"{record.name}_law")
     plates = world.plan.ir.layout[record.name]
     found = {}
     for key_ in density.law.parameters:
-        label = world.called(f"{record.name}_{key_.replace('.', '_')}")
-        value = world.emitter.call(operator.getitem, world.values[key], key_, name=label)
+        label = maker.called(f"{record.name}_{key_.replace('.', '_')}")
+        made = maker.emitter.call(operator.getitem, maker.values[key], key_, name=label)
+        value = world.capture(made)
         lead = (carried, plates if density.plated[key_] else ())
         found[key_] = _laid_out(world, record, key_, value, lead, axes)
     return found

@@ -52,14 +52,16 @@ def lower(
     keep: Sequence[str],
     controls: Mapping[str, Controlled],
     relaxing: frozenset[str],
+    constants: Mapping[str, Tensor],
     gradients: bool = True,
 ) -> Lowered:
     """Emit the program: the sampled objective, and with ``gradients`` a backward that is unbiased.
 
     The loss is J + (s - sg s), where s holds the score terms; below enumerated nodes the derivative
-    flows through the expectation over their branches instead of through J.
+    flows through the expectation over their branches instead of through J. ``constants`` are the numbers
+    that the program holds already.
     """
-    plan = make_plan(facts, choices, samples, controls, relaxing)
+    plan = make_plan(facts, choices, samples, controls, relaxing, constants)
     emitter = Emitter()
     world = World(plan, emitter)
     _arguments(world)
@@ -91,6 +93,7 @@ def make_plan(
     samples: int | None,
     controls: Mapping[str, Controlled],
     relaxing: frozenset[str],
+    constants: Mapping[str, Tensor],
 ) -> Plan:
     """Return what lowering reads, with a run mode for each function that meets an added dimension."""
     ir = facts.ir
@@ -113,6 +116,7 @@ def make_plan(
         controls=controls,
         relaxing=relaxing,
         learnable=learnable(ir, choices),
+        constants=dict(constants),
     )
 
 
@@ -144,9 +148,10 @@ def _arguments(world: World) -> None:
 
 
 def _evaluate(world: World, keep: Sequence[str]) -> None:
-    """Append every node that leads to a cost, to a sample or to what is kept."""
+    """Append every node that leads to a cost, to a sample, to what a network reads or to what is kept."""
     ir = world.plan.ir
     wanted = {*ir.costs, *ir.samples, *keep}
+    wanted.update(*(known.context for known in world.plan.controls.values()))
     for name in reversed(list(ir)):
         if name in wanted:
             wanted.update(ir[name].parents)

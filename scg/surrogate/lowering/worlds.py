@@ -6,7 +6,7 @@ import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -40,8 +40,8 @@ class Plan:
     ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``controls`` has what
     is known of the controls of nodes that have some, ``relaxing`` names those whose estimators evaluate
     costs at relaxed values; ``learnable`` names the samples whose parameters may
-    need a gradient; ``constants`` collects the numbers that the program has to hold, ``numbers`` their
-    names.
+    need a gradient; ``constants`` has the numbers that the program holds, by name, those of programs
+    emitted before included.
     """
 
     ir: IR
@@ -56,15 +56,18 @@ class Plan:
     relaxing: frozenset[str]
     learnable: frozenset[str]
     constants: dict[str, Tensor] = field(default_factory=dict)
-    numbers: dict[tuple[str, torch.dtype, float], str] = field(default_factory=dict)
 
     def constant(self, name: str, value: Tensor) -> str:
         """Return the name under which the program holds a number; equal numbers of one name are shared."""
         key = (name, value.dtype, value.item())  # of one element: what is larger is a node
-        if key not in self.numbers:
-            self.numbers[key] = f"{name}_{len(self.numbers) + 1}"
-            self.constants[self.numbers[key]] = value
-        return self.numbers[key]
+        if key not in self._numbers:
+            self._numbers[key] = f"{name}_{len(self.constants) + 1}"
+            self.constants[self._numbers[key]] = value
+        return self._numbers[key]
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[str, torch.dtype, float], str]:
+        return {(n.rpartition("_")[0], v.dtype, v.item()): n for n, v in self.constants.items()}
 
     def ordered(self, axes: Iterable[str]) -> Labels:
         """Return added axes in their one order, each once."""
@@ -117,6 +120,13 @@ class World:
         if name in self.values or self.outer is None:
             return self.axes.get(name, ())
         return self.outer.axes_of(name)
+
+    def home(self, names: Iterable[str]) -> World:
+        """Return the innermost world that has a value of its own for any of several nodes."""
+        world = self
+        while world.outer is not None and world.values.keys().isdisjoint(names):
+            world = world.outer
+        return world
 
     def lead(self, name: str) -> Labels:
         """Return the leading dimensions of a node's value: added axes, then plates."""
