@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module as holding
 
-from scg.laws import Law, broadcast, is_transformed, sum_event
+from scg.laws import Law, broadcast, is_transformed
 from scg.nodes.plates import Index
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.estimators.site import Relaxed, Site
@@ -173,6 +173,7 @@ class Inquiry:
         with torch.enable_grad():
             factor = self.estimator.factor(site)
         assert factor is not None
+        self.estimator.remember(site)
         return factor
 
     def surrogate(self, site: Site, parameters: Parameters) -> Tensor:
@@ -190,6 +191,7 @@ class Inquiry:
                 estimates = self._estimates(site, attached)
             weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
             taught = [descend(estimates, weighed, site.trained)] if site.trained else []
+        self.estimator.remember(site)
         full = self.frame.full(attached, site.value)
         return add_all([inner(weighed[name], full[name]) for name in weighed] + taught)
 
@@ -212,15 +214,6 @@ class Inquiry:
         start = {name: p.detach() for name, p in trained.items()}
         gradients, weighed = torch.func.grad(objective, has_aux=True)(start)
         return weighed, [inner(gradients[name].detach(), p) for name, p in trained.items()]
-
-    def taught(self, site: Site, parameters: Parameters, factor: Tensor) -> Tensor:
-        """Return <sg dV/dphi, phi> where the estimate is a factor times the score."""
-        score = site.score(site.value, torch.ones_like(site.credit))
-        attached = [part for name, part in score.items() if parameters[name].requires_grad]
-        if not attached:
-            return site.credit.new_zeros(())
-        size = add_all([sum_event(part.square(), site.lead) for part in attached])
-        return descend({"factor": factor}, {"factor": _weighed(site, factor) * size}, site.trained)
 
 
 def _weighed(site: Site, estimate: Tensor) -> Tensor:

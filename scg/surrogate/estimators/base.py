@@ -183,5 +183,14 @@ class Estimator(ABC):
         It stays attached to the controls, which descend sum weight |estimate|^2.
         """
         factor = self.factor(site)
-        assert factor is not None
+        if factor is None:
+            raise NotImplementedError(f"{type(self).__name__} gives neither factor nor gradient: define one")
         return site.score(site.value, factor)
+
+    def remember(self, site: Site) -> None:  # noqa: B027 - most have nothing to remember
+        """Take what was seen at a site into account for later runs, once the estimate is made."""
+
+    @property
+    def gives_factor(self) -> bool:
+        """Whether the estimate is a factor of the score."""
+        return type(self).factor is not Estimator.factor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy
-from scg.surrogate.estimators.site import Site
+from scg.surrogate.estimators.site import Site, derivative
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,15 @@ class Enumerate(Estimator):
         elements = _element_masks(batch, site.lead, site.together, value.device)
         points = _set_each(value, support, elements, law.value_rank)
         costs = site.downstream(points.flatten(0, 1)).unflatten(0, (len(elements), len(support)))
-        names = [name for name, leaf in site.parameters.items() if leaf.is_floating_point()]
-        with torch.enable_grad():
-            leaves = {name: site.parameters[name].detach().requires_grad_() for name in names}
-            weights = law.mass({**site.parameters, **leaves})
-            inner = (None,) * (len(batch) - site.lead)
-            chosen = torch.where(elements, costs.transpose(0, 1)[(..., *inner)], 0.0).sum(1).detach()
-            chosen = torch.where((weights == 0) & ~torch.isfinite(chosen), 0.0, chosen)
-            total = (weights * chosen).sum()
-            gradients = torch.autograd.grad(total, [leaves[name] for name in names])
-        return dict(zip(names, gradients, strict=True))
+        inner = (None,) * (len(batch) - site.lead)
+        chosen = torch.where(elements, costs.transpose(0, 1)[(..., *inner)], 0.0).sum(1).detach()
+
+        def expected(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[()]]:
+            mass = law.mass(parameters)
+            possible = torch.where((mass == 0) & ~torch.isfinite(chosen), 0.0, chosen)
+            return (mass * possible).sum(), ()
+
+        return derivative(expected, site.parameters, attached=False)[0]
 
 
 def _element_masks(batch: torch.Size, lead: int, together: tuple[bool, ...], device: torch.device) -> Tensor:
@@ -81,7 +81,7 @@ def _element_masks(batch: torch.Size, lead: int, together: tuple[bool, ...], dev
     Leading dimensions marked ``together`` are set at once, since no two of their elements share a cost.
     """
     apart = [1 if index < lead and together[index] else size for index, size in enumerate(batch)]
-    count = int(torch.tensor(apart).prod()) if apart else 1
+    count = math.prod(apart)
     masks = torch.eye(count, dtype=torch.bool, device=device).view(count, *apart)
     return masks.expand(count, *batch)
 

@@ -92,14 +92,17 @@ class Score(Estimator):
 
     def factor(self, site: Site) -> Tensor:
         """Return Q - b, over the past standard deviation where that is asked for."""
-        memory = site.controls
         factor = site.credit - self._baseline(site)
-        if isinstance(memory, Memory):
-            if self.normalise:
-                factor = factor / memory.deviation()
-            if site.training:
-                memory.update(site.credit, site.weight)
-        return factor
+        if not self.normalise:
+            return factor
+        assert isinstance(site.controls, Memory)
+        return factor / site.controls.deviation()
+
+    def remember(self, site: Site) -> None:
+        """Add the credit to what the moving average and the deviation are of."""
+        if site.training and (self.normalise or self.baseline == "moving-average"):
+            assert isinstance(site.controls, Memory)
+            site.controls.update(site.credit, site.weight)
 
     def _baseline(self, site: Site) -> Tensor:
         credit = site.credit

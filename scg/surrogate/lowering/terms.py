@@ -62,15 +62,12 @@ class Terms:
             return
         inquiry = Inquiry(estimator, self._frame(world, name, lead))
         site = self._site(world, name, credit, lead, inquiry)
-        given = parameters(world, self._record(name), world.axes_of(name))
-        if type(estimator).factor is Estimator.factor:
+        learns = name in self.plan.controls and self.plan.controls[name].is_learned
+        if learns or not estimator.gives_factor:
+            given = parameters(world, self._record(name), world.axes_of(name))
             self._scalars.append(self._line(world, name, estimator.name, inquiry.surrogate, site, given))
             return
-        factor = self._line(world, name, "factor", inquiry.factor, site)
-        if name in self.plan.controls and self.plan.controls[name].is_learned:
-            self._scalars.append(self._line(world, name, "controls", inquiry.taught, site, given, factor))
-            factor = world.emitter.method("detach", factor, name=f"{name}_factor")
-        self._score(world, name, factor, lead)
+        self._score(world, name, self._line(world, name, "factor", inquiry.factor, site), lead)
 
     def total(self) -> fx.Node | None:
         """Append the sum of all terms, or nothing if there are none."""
