@@ -1,4 +1,4 @@
-"""Base noise: one counter-based draw from a seed, laid out by node, the same eager and compiled."""
+"""Base noise: from a seed by position, or from torch's global generator, laid out by node."""
 
 from __future__ import annotations
 

@@ -117,6 +117,10 @@ def is_readable(facts: Facts, name: str) -> bool:
 def _probed(facts: Facts, name: str, choice: Choice, net: Any, context: tuple[str, ...]) -> Caller:
     """Find how a network is called, on values of several evaluations."""
     ir, plates = facts.ir, facts.ir.layout[name]
+    if not context and not choice.estimator.reads_points:
+        raise EstimatorError(
+            f"the network of '{name}' has nothing to read, as no parent is floating point: give context="
+        )
     examples: list[tuple[Tensor, ...]] = []
     for world in facts.worlds:
         values = [world.values[other][positions(ir.layout[other], plates)] for other in context]

@@ -155,7 +155,7 @@ def to_go(value: Tensor, dim: int, rate: float) -> Tensor:
     return undiscounted(summed, dim, value.shape[dim], rate).to(value.dtype)
 
 
-def inner(detached: Tensor, attached: Tensor) -> Tensor:
+def paired(detached: Tensor, attached: Tensor) -> Tensor:
     """Return <sg a, b>, whose backward gives b the gradient a."""
     if detached.dtype != attached.dtype or detached.shape != attached.shape:
         return (detached * attached).sum()
@@ -178,7 +178,7 @@ def descend(
         [2 * weighed[name] for name in learning],
         materialize_grads=True,
     )
-    return add_all([*map(inner, gradients, trained)])
+    return add_all([*map(paired, gradients, trained)])
 
 
 def first_order(surrogate: Tensor) -> Tensor:

@@ -135,17 +135,19 @@ class Program(nn.Module):
 
     def _check_traceable(self, prepared: Prepared, given: Noise) -> None:
         """Refuse what torch.compile would drop without a word, or cannot draw from a seed."""
-        for name, what in prepared.opaque.items():
-            raise CompileError(
-                f"'{name}' ({self._ir[name].where}): {what} calls an autograd.Function, whose second "
-                "derivative torch.compile drops: write it in torch operations, or run the program as it is"
-            )
-        missing = [name for name in self._ir.samples if name not in given] if given.has_seed else []
-        if missing:
-            raise GraphError(
-                f"{missing} are not drawn from a seed in a compiled program: give "
-                "noise=program.draw_noise(seed, **inputs)"
-            )
+        faults = [
+            f"'{name}' ({self._ir[name].where}): {what} calls an autograd.Function, whose second derivative "
+            "torch.compile drops: write it in torch operations, or run the program as it is"
+            for name, what in prepared.opaque.items()
+        ]
+        faults += [
+            f"'{name}' has no base noise, so a compiled program cannot draw it from a seed: give "
+            "noise=program.draw_noise(seed, **inputs)"
+            for name in (self._ir.samples if given.has_seed else ())
+            if name not in given
+        ]
+        if faults:
+            raise CompileError("\n".join(faults))
 
     def _told(self, emitted: Emitted, error: Exception) -> Exception:
         """Return an error with the name and line of the node that raised it, if it is known."""
@@ -153,10 +155,10 @@ class Program(nn.Module):
         if self._compiling is not None and type(error).__module__.startswith("torch._"):
             what = "the program" if name is None else f"node '{name}' ({self._ir[name].where})"
             reason = str(getattr(error, "inner_exception", error)).partition("\n")[0]
-            return CompileError(
-                f"torch.compile cannot take {what}: {reason}. With program.compile(fallback=True) it runs as "
-                "plain torch between compiled parts"
-            )
+            remedy = "run the program without compile()"
+            if self._compiling["fullgraph"]:
+                remedy = "with program.compile(fallback=True) it runs as plain torch between compiled parts"
+            return CompileError(f"torch.compile cannot take {what}: {reason}; {remedy}")
         return error if name is None else told(self._ir[name], error)
 
     def prepare(self, **inputs: Tensor) -> Program:
@@ -200,7 +202,7 @@ class Program(nn.Module):
         if unknown or missing:
             raise GraphError(
                 f"noise has unknown names {unknown} and lacks {missing}: "
-                "give what program.draw_noise(seed) returns"
+                "give what program.draw_noise(seed, **inputs) returns for these inputs"
             )
         for name, shape in prepared.noise_shapes(inputs).items():
             if name in noise and tuple(noise[name].shape) != shape:
@@ -381,7 +383,8 @@ def _seed(noise: SupportsIndex) -> int:
         return operator.index(noise)
     except TypeError:
         raise GraphError(
-            f"noise is an int, or what program.draw_noise(seed) returns, not a {type(noise).__name__}"
+            f"noise is an int, or what program.draw_noise(seed, **inputs) returns, "
+            f"not a {type(noise).__name__}"
         ) from None
 
 

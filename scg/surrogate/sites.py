@@ -15,7 +15,7 @@ from scg.nodes.plates import Index
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.estimators.site import Relaxed, Site
 from scg.surrogate.networks import Caller
-from scg.surrogate.ops import add_all, descend, discount_weights, inner
+from scg.surrogate.ops import add_all, descend, discount_weights, paired
 
 Parameters = dict[str, Tensor]
 
@@ -35,7 +35,6 @@ class Frame:
     mean: tuple[bool, ...]
     rates: tuple[float, ...]
     together: tuple[bool, ...]
-    replicated: bool
     caller: Caller | None = None
 
     def site(
@@ -63,7 +62,6 @@ class Frame:
             credit=credit,
             lead=lead,
             weight=self._weight(credit, shape, weight, share),
-            replicated=self.replicated,
             together=self.together,
             share=share,
             **self._providers(shape, **given),
@@ -193,7 +191,7 @@ class Inquiry:
             taught = [descend(estimates, weighed, site.trained)] if site.trained else []
         self.estimator.remember(site)
         full = self.frame.full(attached, site.value)
-        return add_all([inner(weighed[name], full[name]) for name in weighed] + taught)
+        return add_all([paired(weighed[name], full[name]) for name in weighed] + taught)
 
     def _estimates(self, site: Site, attached: Parameters) -> Parameters:
         """Return the estimates of what needs a gradient."""
@@ -213,7 +211,7 @@ class Inquiry:
 
         start = {name: p.detach() for name, p in trained.items()}
         gradients, weighed = torch.func.grad(objective, has_aux=True)(start)
-        return weighed, [inner(gradients[name].detach(), p) for name, p in trained.items()]
+        return weighed, [paired(gradients[name].detach(), p) for name, p in trained.items()]
 
 
 def _weighed(site: Site, estimate: Tensor) -> Tensor:

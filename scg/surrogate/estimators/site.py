@@ -50,7 +50,6 @@ class Site:
     value: Tensor = field(default_factory=lambda: torch.empty(0))
     credit: Tensor = field(default_factory=lambda: torch.empty(0))
     weight: Tensor | None = None
-    replicated: bool = False
     together: tuple[bool, ...] = ()
     controls: nn.Module | None = None
     training: bool = False

@@ -113,7 +113,6 @@ class Terms:
             mean=tuple(x == REPLICATES or (x in plates and plates[x].reduce == "mean") for x in lead),
             rates=tuple(plates[x].discount if x in plates else 1.0 for x in lead),
             together=tuple(x in plan.axes or x in together for x in lead),
-            replicated=plan.samples is not None,
             caller=plan.controls[name].caller if name in plan.controls else None,
         )
 
