@@ -21,7 +21,8 @@ def _normal_draw(p: Parameters, noise: Tensor) -> Tensor:
 
 def _normal_log_prob(p: Parameters, value: Tensor) -> Tensor:
     scale = p["scale"]
-    return -0.5 * ((value - p["loc"]) / scale).square() - scale.log() - LOG_ROOT_TAU
+    standard = (value - p["loc"]) / scale
+    return torch.addcmul(-LOG_ROOT_TAU - scale.log(), standard, standard, value=-0.5)
 
 
 def _log_normal_draw(p: Parameters, noise: Tensor) -> Tensor:
