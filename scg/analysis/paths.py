@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import listed, runner, signature, user_function
@@ -21,6 +21,8 @@ from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, LogProb, Record, Sample
 
 SMOOTH = Verdict(Smoothness.SMOOTH, "known to be smooth")
+MANY = 16
+"""From more parents on, a function is probed in all of them at once, and in each only if that fails."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,12 @@ def edge(ir: IR, trace: Trace, parent: str, record: Record, known: dict[Any, Ver
         return SMOOTH
     if listed(call, KNOWN_BROKEN):
         return Verdict(Smoothness.BROKEN, f"{record.name} has no useful derivative")
+    if len(record.arguments.names) > MANY:
+        whole = record.name, id(call)
+        if whole not in known:
+            known[whole] = _probed_together(ir, trace, record)
+        if known[whole].smoothness is Smoothness.SMOOTH:
+            return SMOOTH
     key = signature(ir, trace, record), record.arguments.names.index(parent)
     if key not in known:
         known[key] = _probed(ir, trace, record, parent)
@@ -142,11 +150,7 @@ def _parameter_edge(trace: Trace, record: Sample | LogProb) -> Verdict:
 
 def _probed(ir: IR, trace: Trace, record: Record, parent: str) -> Verdict:
     """Probe the function of a node in one parent, every tensor of which must pass."""
-    fn = runner(ir, record)
-    function = user_function(record)
-    owner = function.owner if function is not None else None
-    modules = () if owner is None else (ir.store.modules[owner],)
-    leaves, spec = pytree.tree_flatten({name: trace.values[name] for name in record.arguments.names})
+    leaves, fn = _leaves(trace, record), _of_leaves(ir, trace, record)
     point = {str(index): leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
     count = len(_tensors(trace.values[parent]))
     start = sum(
@@ -155,17 +159,54 @@ def _probed(ir: IR, trace: Trace, record: Record, parent: str) -> Verdict:
     )
 
     def call(at: dict[str, Tensor]) -> Any:
-        full = [at.get(str(index), leaf) for index, leaf in enumerate(leaves)]
-        values = pytree.tree_unflatten(full, spec)
-        args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
-        return fn(*args, **kwargs)
+        return fn([at.get(str(index), leaf) for index, leaf in enumerate(leaves)])
 
     verdict = SMOOTH
     for index in range(start, start + count):
         if point[str(index)].is_floating_point() and verdict.smoothness is Smoothness.SMOOTH:
             with undisturbed(ir.store.modules), torch.enable_grad():
-                verdict = probe(call, point, str(index), modules=modules)
+                verdict = probe(call, point, str(index), modules=_modules(ir, record))
     return verdict
+
+
+def _probed_together(ir: IR, trace: Trace, record: Record) -> Verdict:
+    """Probe the function of a node in all of its parents at once."""
+    leaves, fn = _leaves(trace, record), _of_leaves(ir, trace, record)
+    free = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    point = {str(i): leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and i not in set(free)}
+    point["all"] = torch.cat([leaves[index].reshape(-1) for index in free])
+    sizes = [leaves[index].numel() for index in free]
+
+    def call(at: dict[str, Tensor]) -> Any:
+        full = [at.get(str(index), leaf) for index, leaf in enumerate(leaves)]
+        for index, part in zip(free, at["all"].split(sizes), strict=True):
+            full[index] = part.view(leaves[index].shape)
+        return fn(full)
+
+    with undisturbed(ir.store.modules), torch.enable_grad():
+        return probe(call, point, "all", modules=_modules(ir, record))
+
+
+def _leaves(trace: Trace, record: Record) -> list[Any]:
+    return pytree.tree_leaves({name: trace.values[name] for name in record.arguments.names})
+
+
+def _of_leaves(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], Any]:
+    """Return the function of a node as one of the tensors, and whatever else, that its parents hold."""
+    fn = runner(ir, record)
+    spec = pytree.tree_structure({name: trace.values[name] for name in record.arguments.names})
+
+    def call(leaves: list[Any]) -> Any:
+        values = pytree.tree_unflatten(leaves, spec)
+        args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
+        return fn(*args, **kwargs)
+
+    return call
+
+
+def _modules(ir: IR, record: Record) -> tuple[nn.Module, ...]:
+    function = user_function(record)
+    return () if function is None or function.owner is None else (ir.store.modules[function.owner],)
 
 
 def _tensors(value: Any) -> list[Tensor]:
