@@ -1,13 +1,14 @@
 # make demo: the toy experiment, small, and the example graphs with estimates against exact gradients, into out/
 # make test: lint, check types and run the tests
 # make fuzz: hold many more random graphs against exact gradients
-# make bench: print how compiling grows, and a step against the same loop by hand
+# make bench: steps against the same by hand and in other libraries, and growth, into out/bench (half an hour)
+# make bench-check: hold ratios to the stored ones
 # make docs: bring the outputs shown in the documentation up to date
 PYTHON ?= python3
 BIN := .venv/bin
 
 .NOTPARALLEL:
-.PHONY: demo test fuzz bench docs clean
+.PHONY: demo test fuzz bench bench-check docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m scg demo --out out
@@ -21,9 +22,11 @@ test: .venv/test.stamp
 fuzz: .venv/test.stamp
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_random_graphs.py
 
-bench: .venv/demo.stamp
-	$(BIN)/python benchmarks/compile_growth.py
-	$(BIN)/python benchmarks/chain_step.py
+bench: .venv/bench.stamp
+	$(BIN)/python -m benchmarks
+
+bench-check: .venv/bench.stamp
+	$(BIN)/python -m benchmarks --check
 
 docs: .venv/test.stamp
 	PYTHONPATH=. $(BIN)/python tests/docs/blocks.py
@@ -37,6 +40,10 @@ docs: .venv/test.stamp
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -c constraints.txt -e ".[draw,test,dev]"
+	touch $@
+
+.venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -c constraints.txt -e ".[draw,bench]"
 	touch $@
 
 clean:

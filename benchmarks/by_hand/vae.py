@@ -1,21 +1,24 @@
-"""A discrete VAE with one layer of Bernoulli latents: its score, REBAR and RELAX steps by hand in torch.
+"""A VAE with layers of Bernoulli latents: its steps by hand, for any number of layers.
 
-Run ``python benchmarks/vae_by_hand.py``; the median time of each step, forward and backward, is printed.
+Layer l has b_l ~ q(b_l | b_{l-1}), b_{-1} = x, and is charged with the costs f_l, ..., f_L of
+f_l = log q(b_l | b_{l-1}) - log p(b_{l-1} | b_l), the last less log p(b_L).
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
+import itertools
 import math
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, linear, softplus
 
-Control = Callable[["ByHand", Tensor, Tensor, Tensor], Tensor]
+from benchmarks.by_hand.inner import with_slopes
+
+Noise = Sequence[Tensor]
+Baseline = Callable[[Tensor], Tensor]
 
 
 class Network(nn.Module):
@@ -37,127 +40,200 @@ class Network(nn.Module):
         return value
 
 
-class ByHand(nn.Module):
-    """The parameters: encoder, decoder and prior of the model, then those of the control variates."""
+class Model(nn.Module):
+    """The parameters: encoders, decoders and prior of the model, then those of the control variates."""
 
-    def __init__(self, inputs: int = 784, latents: int = 200, hidden: int = 200) -> None:
+    def __init__(self, layers: int = 1, inputs: int = 784, latents: int = 200, hidden: int = 200) -> None:
         """Start at temperature .5 and eta 1."""
         super().__init__()
-        self.encoder = nn.Linear(inputs, latents)
-        self.decoder = nn.Linear(latents, inputs)
+        widths = list(itertools.pairwise([inputs, *[latents] * layers]))
+        self.encoders = nn.ModuleList(nn.Linear(below, above) for below, above in widths)
+        self.decoders = nn.ModuleList(nn.Linear(above, below) for below, above in widths)
         self.prior = nn.Parameter(torch.zeros(latents))
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(0.5)))
-        self.log_eta = nn.Parameter(torch.tensor(0.0))
-        self.net = Network(latents, hidden)
+        self.log_temperature = nn.Parameter(torch.full((layers,), math.log(0.5)))
+        self.log_eta = nn.Parameter(torch.zeros(layers))
+        self.nets = nn.ModuleList(Network(latents, hidden) for _ in range(layers))
+
+    @property
+    def layers(self) -> int:
+        """The number of layers of latents."""
+        return len(self.encoders)
 
 
-def draw(model: ByHand, batch: int, count: int = 2) -> tuple[Tensor, ...]:
+def draw(model: Model, batch: int, count: int) -> Noise:
     """Draw ``count`` tensors ``[batch, latents]``, uniform on the open interval (0, 1)."""
-    noise = torch.rand(count, batch, len(model.prior), dtype=model.prior.dtype)
+    prior = model.prior
+    noise = torch.rand(count, batch, len(prior), dtype=prior.dtype, device=prior.device)
     return noise.clamp_(min=torch.finfo(noise.dtype).tiny).unbind()
 
 
-def score_step(model: ByHand, x: Tensor, u: Tensor) -> Tensor:
-    """Return a loss whose gradient is ``f dlog q + df``, without a baseline."""
-    logits = model.encoder(x)
-    b = (perturbed(logits.detach(), u) > 0).to(x.dtype)
-    f, log_q = cost(model, x, logits, b)
-    surrogate = (f.detach() * log_q).mean()
-    return f.mean() + (surrogate - surrogate.detach())
+def score_step(model: Model, x: Tensor, us: Noise, baselines: Sequence[Baseline] | None = None) -> Tensor:
+    """Return a loss whose gradient is the sum over layers of ``(f - baseline) dlog q + df``."""
+    logits, _, bs = sampled(model, x, us)
+    costs, log_qs = costs_of(model, x, logits, bs)
+    terms = []
+    for layer, (credit, log_q) in enumerate(zip(credits_of(costs), log_qs, strict=True)):
+        factor = credit if baselines is None else credit - baselines[layer](credit)
+        terms.append((factor * log_q).mean())
+    surrogate = total(terms)
+    return total(costs).mean() + (surrogate - surrogate.detach())
 
 
-def rebar_step(model: ByHand, x: Tensor, u: Tensor, w: Tensor) -> Tensor:
-    """Return the loss of REBAR, whose control variate is ``eta f(relax(z))``."""
-    return controlled_step(model, x, u, w, relaxed_cost)
+class MovingAverage:
+    """The running mean of past credit, which starts without a bias towards 0."""
+
+    def __init__(self, decay: float = 0.9) -> None:
+        """Remember nothing yet."""
+        self.decay, self.total, self.mass = decay, torch.zeros(()), 0.0
+
+    def __call__(self, credit: Tensor) -> Tensor:
+        """Return the mean of the past, and remember the credit."""
+        mean = self.total / max(self.mass, 1 - self.decay)
+        self.total = self.decay * self.total + (1 - self.decay) * credit.mean()
+        self.mass = self.decay * self.mass + (1 - self.decay)
+        return mean
 
 
-def relax_step(model: ByHand, x: Tensor, u: Tensor, w: Tensor) -> Tensor:
-    """Return the loss of RELAX, whose control variate is ``eta f(relax(z)) + r_phi(z, logits)``."""
-    return controlled_step(model, x, u, w, relaxed_cost_and_network)
+def leave_one_out(credit: Tensor) -> Tensor:
+    """The mean of the other replicates ``[replicates, batch]``."""
+    return (credit.sum(0) - credit) / (len(credit) - 1)
 
 
-def controlled_step(model: ByHand, x: Tensor, u: Tensor, w: Tensor, control: Control) -> Tensor:
-    """Return a loss whose ``backward`` leaves the gradients of the model and of the control variate.
+def controlled_step(model: Model, x: Tensor, us: Noise, ws: Noise, *, network: bool) -> Tensor:
+    """Return a loss whose ``backward`` leaves the gradients of the model and of the control variates.
 
-    In the logits, for each example, ``ghat = (f(b) - c(zt)) dlog q(b) + dc(z) - dc(zt)``; the parameters of
-    ``c`` descend ``sum |ghat|^2 / batch`` (Tucker et al., 2017; Grathwohl et al., 2018).
+    In the logits of each layer, ``ghat = (f(b) - c(zt)) dlog q(b) + dc(z) - dc(zt)`` with ``c`` the relaxed
+    cost times eta, for RELAX with ``r_phi`` added; the parameters of ``c`` descend ``sum |ghat|^2 / batch``
+    (Tucker et al., 2017; Grathwohl et al., 2018).
     """
-    logits = model.encoder(x)
-    at = logits.detach()
-    z = perturbed(at, u)
-    b = (z > 0).to(x.dtype)
-    sign = 2 * b - 1
-    inner = sign * at + w.log()
-    z_tilde = sign * (softplus(inner) - torch.log1p(-w))
-    f, _ = cost(model, x, logits, b)
+    logits, zs, bs = sampled(model, x, us)
+    at = [each.detach() for each in logits]
+    inner = [(2 * b - 1) * a + w.log() for a, b, w in zip(at, bs, ws, strict=True)]
+    tied = [(2 * b - 1) * (softplus(i) - torch.log1p(-w)) for b, i, w in zip(bs, inner, ws, strict=True)]
+    costs, _ = costs_of(model, x, logits, bs)
 
-    points = torch.stack((z, z_tilde)).requires_grad_()
-    c = control(model, x, at, points)
-    slope, slope_tilde = torch.autograd.grad(c.sum(), points, create_graph=True)[0].unbind()
-    # dz/dlogits is 1 and dzt/dlogits is sigmoid(inner): constants, so that no second backward crosses them.
-    path = slope - torch.sigmoid(inner) * slope_tilde
-    ghat = (f.detach() - c[1])[:, None] * (b - torch.sigmoid(at)) + path
+    def variates(points: Sequence[Tensor]) -> list[Tensor]:
+        found = relaxed_costs(model, x, us, at, bs, points)
+        if not network:
+            return found
+        return [c + net(p, a) for c, net, p, a in zip(found, model.nets, points, at, strict=True)]
 
-    # c reads the model and the logits detached: the variance reaches the control parameters and no others.
-    variance = ghat.square().sum() / len(x)
-    surrogate = (ghat.detach() * logits).sum() / len(x) + variance
-    loss: Tensor = f.mean() + (surrogate - surrogate.detach())
-    return loss
-
-
-def perturbed(logits: Tensor, u: Tensor) -> Tensor:
-    """The logistic variable ``z`` whose sign is the latent."""
-    return logits + (u.log() - torch.log1p(-u))
+    points = [torch.stack(pair) for pair in zip(zs, tied, strict=True)]
+    controls, slopes = with_slopes(variates, points)
+    terms = []
+    layers = zip(logits, at, bs, inner, credits_of(costs), controls, slopes, strict=True)
+    for attached, a, b, i, credit, c, (slope, slope_tilde) in layers:
+        # dz/dlogits is 1 and dzt/dlogits is sigmoid(inner): constants that no second backward crosses.
+        ghat = (credit - c[1])[:, None] * (b - torch.sigmoid(a)) + (slope - torch.sigmoid(i) * slope_tilde)
+        # c reads the model and the logits detached: the variance reaches the control parameters alone.
+        terms.append((ghat.detach() * attached).sum() + ghat.square().sum())
+    surrogate = total(terms) / len(x)
+    return total(costs).mean() + (surrogate - surrogate.detach())
 
 
-def cost(model: ByHand, x: Tensor, logits: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """``f = log q(b|x) - log p(b) - log p(x|b)`` and ``log q``, ``[batch]`` each."""
-    log_q = -binary_cross_entropy_with_logits(logits, b, reduction="none").sum(-1)
-    log_p = b @ model.prior - softplus(model.prior).sum()
-    return log_q - log_p + distortion(model.decoder(b), x), log_q
+def total(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors."""
+    return functools.reduce(torch.add, terms)
 
 
-def distortion(output: Tensor, x: Tensor) -> Tensor:
-    """``-log p(x|b)`` from the logits of the inputs, ``[..., batch, inputs]`` to ``[..., batch]``."""
-    return binary_cross_entropy_with_logits(output, x.expand_as(output), reduction="none").sum(-1)
+def sampled(model: Model, x: Tensor, us: Noise) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return the logits of every layer, the logistic variables z, and the latents, their signs."""
+    logits, zs, bs, below = [], [], [], x
+    for encoder, u in zip(model.encoders, us, strict=True):
+        logits.append(encoder(below))
+        zs.append(logits[-1].detach() + logistic(u))
+        below = (zs[-1] > 0).to(x.dtype)
+        bs.append(below)
+    return logits, zs, bs
 
 
-def relaxed_cost(model: ByHand, x: Tensor, logits: Tensor, points: Tensor) -> Tensor:
-    """``eta f(sigmoid(z / temperature))`` at both points, ``[2, batch]``."""
-    prior, weight, bias = (p.detach() for p in (model.prior, model.decoder.weight, model.decoder.bias))
-    relaxed = torch.sigmoid(points * torch.exp(-model.log_temperature))
-    rate = (relaxed * (logits - prior)).sum(-1) + (softplus(prior).sum() - softplus(logits).sum(-1))
-    return model.log_eta.exp() * (rate + distortion(linear(relaxed, weight, bias), x))
+def logistic(u: Tensor) -> Tensor:
+    """The logit of uniform noise."""
+    return u.log() - torch.log1p(-u)
 
 
-def relaxed_cost_and_network(model: ByHand, x: Tensor, logits: Tensor, points: Tensor) -> Tensor:
-    """``eta f(sigmoid(z / temperature)) + r_phi(z, logits)`` at both points, ``[2, batch]``."""
-    value: Tensor = relaxed_cost(model, x, logits, points) + model.net(points, logits)
-    return value
+def costs_of(
+    model: Model, x: Tensor, logits: list[Tensor], bs: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return ``f_l`` and ``log q(b_l | b_{l-1})`` of every layer, ``[..., batch]``."""
+    below, costs, log_qs = x, [], []
+    for logit, b, decoder in zip(logits, bs, model.decoders, strict=True):
+        log_qs.append(-cross_entropy(logit, b))
+        costs.append(log_qs[-1] + cross_entropy(decoder(b), below))
+        below = b
+    costs[-1] = costs[-1] - (below @ model.prior - softplus(model.prior).sum())
+    return costs, log_qs
 
 
-def main() -> None:
-    """Print the median time of each step, taken in turn."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    model, x = ByHand(), (torch.rand(arguments.batch, 784) < 0.3).float()
-
-    steps: dict[str, Callable[..., Tensor]] = {"score": score_step, "rebar": rebar_step, "relax": relax_step}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(arguments.rounds):
-        for name, step in steps.items():
-            model.zero_grad()
-            start = time.perf_counter()
-            step(model, x, *draw(model, len(x), 1 if name == "score" else 2)).backward()
-            times[name].append(time.perf_counter() - start)
-    for name, several in times.items():
-        print(f"{name:>6}: {1e3 * statistics.median(several):.2f} ms")
+def credits_of(costs: list[Tensor]) -> list[Tensor]:
+    """Return, for every layer, the sum of its cost and those above, detached."""
+    summed = itertools.accumulate((cost.detach() for cost in reversed(costs)), torch.add)
+    return list(summed)[::-1]
 
 
-if __name__ == "__main__":
-    main()
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """``-log p(targets)``, ``[..., batch, n]`` to ``[..., batch]``."""
+    logits, targets = torch.broadcast_tensors(logits, targets)
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1)
+
+
+def relaxed_costs(
+    model: Model, x: Tensor, us: Noise, at: list[Tensor], bs: list[Tensor], points: Sequence[Tensor]
+) -> list[Tensor]:
+    """``eta f(sigmoid(z / temperature))`` at the points of each layer, ``[2, batch]``, layers above redrawn.
+
+    Every layer is evaluated once, at its own two points and at those that come from the layers below.
+    """
+    heat = torch.exp(-model.log_temperature).repeat_interleave(2)[:, None, None]
+    prior, last = model.prior.detach(), model.layers - 1
+    totals: list[Tensor] = []
+    logits, z, soft, below, hard = at[0], points[0], x, x, x
+    for layer, b in enumerate(bs):
+        if layer:
+            encoded = linear(soft, *frozen(model.encoders[layer]))
+            logits = torch.cat((encoded, at[layer].expand(2, *at[layer].shape)))
+            z = torch.cat((encoded + logistic(us[layer]), points[layer]))
+            below = torch.cat((soft, hard.expand(2, *hard.shape)))
+        soft = torch.sigmoid(z * heat[: len(z)])
+        rate = (soft * (logits - prior if layer == last else logits)).sum(-1) - softplus(logits).sum(-1)
+        if layer == last:
+            rate = rate + softplus(prior).sum()
+        *above, own = (rate + cross_entropy(linear(soft, *frozen(model.decoders[layer])), below)).split(2)
+        totals = [*map(torch.add, totals, above), own]
+        hard = b
+    return [eta * total for eta, total in zip(model.log_eta.exp(), totals, strict=True)]
+
+
+def frozen(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """The weight and the bias of a layer, detached."""
+    return layer.weight.detach(), layer.bias.detach()
+
+
+def enumerated_step(model: Model, x: Tensor) -> Tensor:
+    """Return the exact expected cost, layer by layer from the marginals of the layer below.
+
+    One pass over all codes of a layer serves the whole batch.
+    """
+    codes = all_codes(len(model.prior)).to(x)
+    terms, marginal, below = [], torch.ones((), device=x.device), x
+    for layer, (encoder, decoder) in enumerate(zip(model.encoders, model.decoders, strict=True)):
+        log_q = log_masses(encoder(below), codes)
+        f = log_q - log_masses(decoder(codes), below).T
+        if layer == model.layers - 1:
+            f = f - log_masses(model.prior, codes)
+        q = log_q.exp()
+        expected = (q * f).sum(-1)
+        terms.append(expected.sum() if layer == 0 else (marginal @ expected).sum())
+        marginal = q if layer == 0 else marginal @ q
+        below = codes
+    return total(terms) / len(x)
+
+
+def all_codes(bits: int) -> Tensor:
+    """All ``[2**bits, bits]`` zeros and ones."""
+    return torch.cartesian_prod(*[torch.tensor((0.0, 1.0))] * bits).view(-1, bits)
+
+
+def log_masses(logits: Tensor, values: Tensor) -> Tensor:
+    """``log p(value)`` for every row of logits ``[..., n]`` and of values ``[m, n]``: ``[..., m]``."""
+    return logits @ values.T - softplus(logits).sum(-1, keepdim=True)

@@ -1,0 +1,1 @@
+"""The steps by hand, in plain torch, as an expert would write them for speed."""

@@ -1,0 +1,19 @@
+"""The problems, by name: each module gives contests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from benchmarks.contest import Contest, Settings
+from benchmarks.problems import chain, compiling, layers, replicates, siblings, toy, vae, variance
+
+PROBLEMS: dict[str, Callable[[Settings], Iterator[Contest]]] = {
+    "toy": toy.contests,
+    "vae": vae.contests,
+    "chain": chain.contests,
+    "siblings": siblings.contests,
+    "replicates": replicates.contests,
+    "layers": layers.contests,
+    "variance": variance.contests,
+    "compile": compiling.contests,
+}
