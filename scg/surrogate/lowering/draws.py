@@ -232,7 +232,8 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     axes, plates = density_axes(world, name), world.plan.ir.layout[name]
     given = parameters(world, record, axes)
     value = world.aligned(world.value(name), world.lead(name), axes + plates)
-    world.log_probs[name] = _log_prob(world, law, axes + plates, given, value, f"{name}_log_prob")
+    line = _log_prob(world, law, axes + plates, given, value, f"{name}_log_prob")
+    world.log_probs[name] = world.emitter.placed(name, line)
     return world.log_probs[name]
 
 
