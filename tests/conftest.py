@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -22,3 +23,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def validated() -> None:
     """Have torch check the arguments of distributions again, after torch.compile has turned that off."""
     Distribution.set_default_validate_args(True)
+
+
+@pytest.fixture
+def compiling(validated: None) -> Iterator[None]:
+    """Start torch.compile afresh, and leave checks to it as it does where it is first called."""
+    torch.compiler.reset()
+    Distribution.set_default_validate_args(False)
+    yield
+    torch.compiler.reset()

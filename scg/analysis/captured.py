@@ -27,7 +27,7 @@ def captured(ir: IR) -> Iterator[tuple[str, str]]:
                 yield record.name, f"the {kind} '{name}'"
 
 
-def reached(fn: Callable[..., Any]) -> list[str]:
+def captures(fn: Callable[..., Any]) -> list[str]:
     """Return the names of the parameters and modules that a function captures."""
     return [name for name, _ in _reached(fn)]
 

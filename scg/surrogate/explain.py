@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from scg.analysis.captured import captured, reached
+from scg.analysis.captured import captured, captures
 from scg.analysis.relaxation import Relaxation
 from scg.nodes.ir import IR
 from scg.nodes.records import Sample
@@ -60,7 +60,7 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
         if name in prepared.relaxing:
             yield from _relaxed(prepared, name)
-        elif choice.estimator.noises and (found := facts.known_relaxation(name)) is not None:
+        elif choice.estimator.perturbs and (found := facts.known_relaxation(name)) is not None:
             yield from _obstacles(found, "is left to the network")
         if name in prepared.controls and prepared.controls[name].caller is not None:
             yield f"    its network reads {_read(prepared, name)}"
@@ -101,7 +101,7 @@ def _listed(names: Sequence[str]) -> str:
 def _untrained(estimator: Estimator) -> Iterator[str]:
     """Warn of a network that is a plain function and captures what it should learn."""
     net = getattr(estimator, "net", None)
-    names = [] if net is None or isinstance(net, nn.Module) else reached(net)
+    names = [] if net is None or isinstance(net, nn.Module) else captures(net)
     if names:
         yield f"    warning: its network captures {names}, which is not trained: give an nn.Module"
 

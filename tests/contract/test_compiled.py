@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 import scg
 from scg.surrogate.estimators.registry import registry
@@ -52,12 +51,7 @@ def chosen() -> Iterator[tuple[Instance, Maker]]:
 PAIRS = POSSIBLE if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else list(chosen())
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch.compiler.reset()
-    Distribution.set_default_validate_args(False)  # as torch.compile does where it is first called
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("compiling")
 
 
 def outcome(program: scg.Program, call: object, noise: dict[str, Tensor]) -> dict[str, Tensor]:

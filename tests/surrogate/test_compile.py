@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Poisson
+from torch.distributions import Bernoulli, Poisson
 
 import scg
 from tests.support.running import gradients, pickled
@@ -17,12 +17,7 @@ from tests.support.running import gradients, pickled
 X = torch.linspace(-1.0, 1.0, 12).view(4, 3)
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch.compiler.reset()
-    Distribution.set_default_validate_args(False)  # as torch.compile does where it is first called
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("compiling")
 
 
 def itself(b: Tensor) -> Tensor:

@@ -110,6 +110,8 @@ class Estimator(ABC):
     """The most joint branches that a BRANCHES estimator allows."""
     noises: ClassVar[int] = 0
     """How many tensors of fresh base noise ``gradient`` asks the site for."""
+    perturbs: ClassVar[bool] = False
+    """Whether it goes back to what a relaxable value is the step of: ``site.noise`` is standardised then."""
 
     @classmethod
     def automatic(cls, facts: NodeFacts) -> Estimator:

@@ -38,6 +38,7 @@ class REBAR(Estimator):
     name: ClassVar[str] = "rebar"
     preference: ClassVar[int] = 2
     noises: ClassVar[int] = 1
+    perturbs: ClassVar[bool] = True
 
     temperature: float | Tensor = 0.5
     eta: float | Tensor = 1.0

@@ -37,6 +37,7 @@ class RELAX(Estimator):
     name: ClassVar[str] = "relax"
     preference: ClassVar[int] = 4
     noises: ClassVar[int] = 1
+    perturbs: ClassVar[bool] = True
 
     net: Callable[..., Tensor] | None = None
     relaxed_cost: bool | None = None

@@ -37,7 +37,7 @@ class Site:
     own weight. ``weight`` is the probability of the branches it lives in, times the weight of its plates, or
     None where that is 1. ``parameters`` are detached, in the full shape of the node. ``together`` marks the
     leading dimensions whose elements no cost has in common. ``noise`` is what the value was drawn from,
-    ``Relaxable.standard`` of it for an estimator that draws noise itself. ``share`` is what a step of an
+    ``Relaxable.standard`` of it for an estimator that ``perturbs``. ``share`` is what a step of an
     ordered plate counts, or None where all count the same. ``trained`` are the parameters of the controls
     that require a gradient. Where a value is about to be drawn, by ``Estimator.value``, the parameters are
     attached, and value and credit are empty.

@@ -35,11 +35,10 @@ def sample(world: World, record: Sample) -> None:
         return
     estimator = plan.choices[name].estimator
     attached = estimator.action is Action.THROUGH and world.is_program
-    if isinstance(law, Relaxable) and estimator.noises:
-        noise = standard_noise(world, name, axes)
+    noise = noise_of(world, record, axes)
+    if isinstance(law, Relaxable) and estimator.perturbs:
         draw = law_op(world, law, "draw_standard", law.draw_standard)
     else:
-        noise = noise_of(world, record, axes)
         draw = law_op(world, law, "draw", law.drawer(density.parameters))
     if attached and type(estimator).value is not Estimator.value:
         through = partial(drawn_by, estimator, law, len(axes) + len(plan.ir.layout[name]))
@@ -95,7 +94,10 @@ def own_axes(world: World, record: Sample) -> Labels:
 
 
 def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
-    """Return the noise of a node, aligned to leading ``axes``; it is drawn here where it is the value."""
+    """Return the noise of a node, aligned to leading ``axes``, as its estimator reads it.
+
+    It is drawn here where it is the value.
+    """
     name, plan, emitter = record.name, world.plan, world.emitter
     law, plates = world.trace.densities[name].law, plan.ir.layout[name]
     if law.noise == "value":
@@ -114,6 +116,8 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
         )
         line = world.called(f"{name}_noise")
         return emitter.placed(name, emitter.call(op, world.value(NOISE), key, given, lead, inner, name=line))
+    if isinstance(law, Relaxable) and plan.choices[name].estimator.perturbs:
+        return standard_noise(world, name, axes)
     return base_noise(world, name, name, f"{name}_noise", axes)
 
 

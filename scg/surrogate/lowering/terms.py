@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import fx
 
-from scg.laws import Relaxable
 from scg.nodes.plates import insertion, positions, trimmed
 from scg.nodes.records import Sample
 from scg.surrogate.estimators.base import Action, Estimator
@@ -19,7 +18,6 @@ from scg.surrogate.lowering.draws import (
     noise_of,
     own_log_prob,
     parameters,
-    standard_noise,
 )
 from scg.surrogate.lowering.slices import downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
@@ -119,11 +117,7 @@ class Terms:
     def _site(self, world: World, name: str, credit: fx.Node, lead: Labels, inquiry: Inquiry) -> fx.Node:
         emitter = world.emitter
         record, axes = self._record(name), world.axes_of(name)
-        given = parameters(world, record, axes)
-        if isinstance(inquiry.frame.law, Relaxable) and inquiry.estimator.noises:
-            noise = standard_noise(world, name, axes)
-        else:
-            noise = noise_of(world, record, axes)
+        given, noise = parameters(world, record, axes), noise_of(world, record, axes)
         weights = self.branching.product(world, lead, attached=False)
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
         extra = self._provided(world, name, lead, inquiry.estimator)
