@@ -13,7 +13,7 @@ from torch import Tensor
 from scg.analysis.crossing import crossings
 from scg.analysis.densities import Density
 from scg.analysis.influence import Influence, influence, useful
-from scg.analysis.modes import run_modes
+from scg.analysis.modes import does_repeat, run_modes
 from scg.analysis.paths import Break, breaks, describe
 from scg.analysis.probing import other_than, spread, undisturbed
 from scg.analysis.relaxation import Relaxation, relaxation
@@ -98,6 +98,11 @@ class Facts:
         """Return how each named node takes added dimensions in the parents that vary."""
         with undisturbed(self.ir.store.modules):
             return run_modes(self.ir, self.worlds, (self.ir[name] for name in names), varying)
+
+    def repeats(self, name: str, plates: frozenset[str], varying: frozenset[str], mode: str) -> bool:
+        """Say whether a node repeats along plates where its parents do: it may then be computed once."""
+        with undisturbed(self.ir.store.modules):
+            return does_repeat(self.ir, self.worlds, self.ir[name], plates, varying, mode)
 
     def relaxation(self, name: str) -> Relaxation:
         """Return what lies below a stochastic node at relaxed values of it."""

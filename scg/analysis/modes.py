@@ -17,6 +17,7 @@ from scg.nodes.records import Det, Record
 from scg.vectorise import Parent, Vectorised
 
 PROBE_AXIS = "#worlds"
+REPEATS = 3
 
 
 def vectorised(
@@ -64,8 +65,56 @@ def run_modes(
     return found
 
 
-def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> str:
-    """Try the modes on the values of several worlds, and on the same values moved about.
+def does_repeat(
+    ir: IR,
+    worlds: Sequence[Trace],
+    record: Record,
+    plates: frozenset[str],
+    varying: frozenset[str],
+    mode: str,
+) -> bool:
+    """Say whether a node that sees its parents 1 long in plates gives what it gives where they repeat there.
+
+    It does unless its function counts elements, tells one from another, or is random.
+    """
+
+    def dims(name: str) -> list[int]:
+        return [ir.layout[name].index(p) + (name in varying) for p in plates if p in ir.layout[name]]
+
+    names = record.arguments.names
+    for given in _stacked_and_moved(worlds, record, varying):
+        once = [_first(value, dims(name)) for name, value in zip(names, given, strict=True)]
+        several = [_repeated(value, dims(name)) for name, value in zip(names, once, strict=True)]
+        found = _attempt(ir, record, varying, mode, once)
+        expected = _attempt(ir, record, varying, "loop", several)
+        if found is None or expected is None:
+            return False
+        firsts = [_first(leaf, dims(record.name)) for leaf in expected]
+        repeated = [_repeated(leaf, dims(record.name)) for leaf in firsts]
+        if not _agree(found, firsts) or not _agree(expected, repeated):
+            return False
+    return True
+
+
+def _first(value: Any, dims: Sequence[int]) -> Any:
+    """Return the first element of some dimensions, which stay."""
+    index = tuple(slice(1) if dim in dims else slice(None) for dim in range(max(dims, default=-1) + 1))
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf[index], value)
+
+
+def _repeated(value: Any, dims: Sequence[int]) -> Any:
+    """Repeat dimensions of size 1."""
+    return pytree.tree_map_only(
+        Tensor,
+        lambda leaf: leaf.expand([REPEATS if d in dims else size for d, size in enumerate(leaf.shape)]),
+        value,
+    )
+
+
+def _stacked_and_moved(
+    worlds: Sequence[Trace], record: Record, varying: frozenset[str]
+) -> tuple[list[Any], list[Any]]:
+    """Return the parents of a node in several worlds, and the same moved about.
 
     Discrete values often agree by accident, say in their mean; moved values do not.
     """
@@ -79,6 +128,12 @@ def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[s
         pytree.tree_map(_moved, value) if name in varying else value
         for name, value in zip(record.arguments.names, given, strict=True)
     ]
+    return given, moved
+
+
+def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> str:
+    """Try the modes on the values of several worlds, and on the same values moved about."""
+    given, moved = _stacked_and_moved(worlds, record, varying)
     expected, expected_moved = _attempt(ir, record, varying, "loop", given), None
     assert expected is not None
     if any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in pytree.tree_leaves(moved)):

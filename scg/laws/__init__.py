@@ -4,7 +4,7 @@ from scg.laws.bernoulli import Bernoulli
 from scg.laws.build import bind, law_for, law_of
 from scg.laws.categorical import Categorical
 from scg.laws.law import Law, Parameters, broadcast, sum_event
-from scg.laws.numbers import divisor, is_transformed
+from scg.laws.numbers import divisor, is_seen_finite, is_transformed
 from scg.laws.registry import LAWS
 from scg.laws.relaxable import Relaxable
 
@@ -18,6 +18,7 @@ __all__ = [
     "bind",
     "broadcast",
     "divisor",
+    "is_seen_finite",
     "is_transformed",
     "law_for",
     "law_of",

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, threshold
+from torch.nn.functional import binary_cross_entropy_with_logits, threshold
 
 from scg.laws.law import Parameters, sum_event, violation
 from scg.laws.numbers import (
     FAR,
     HALVES,
     INFINITY,
+    inner,
     is_seen_finite,
     log1p_exp,
     log_both,
@@ -142,8 +143,8 @@ def _cross_entropy(logits: Tensor, value: Tensor, lead: int) -> Tensor:
     if logits.shape[max(logits.dim() - value.dim(), 0) :] == value.shape:
         full = value.expand_as(logits)
         return -sum_event(torch.binary_cross_entropy_with_logits(logits, full), lead)
-    rank = value.dim() - lead
+    rank = max(logits.dim(), value.dim()) - lead
     if rank and logits.shape[-rank:] == value.shape[-rank:]:
         # What does not depend on the value is summed by itself.
-        return (value * logits).flatten(lead).sum(-1) + logsigmoid(-logits).flatten(-rank).sum(-1)
-    return sum_event(value * logits + logsigmoid(-logits), lead)
+        return inner(value, logits, rank) - log1p_exp(logits).flatten(-rank).sum(-1)
+    return sum_event(value * logits - log1p_exp(logits), lead)

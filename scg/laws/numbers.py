@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -79,6 +80,19 @@ def weighted(weight: Tensor, log: Tensor) -> Tensor:
 def log1p_exp(tensor: Tensor) -> Tensor:
     """``log(1 + exp x)``, exact also in float64, where torch's own threshold of 20 costs ``2e-9``."""
     return softplus(tensor, threshold=40.0)
+
+
+def inner(one: Tensor, other: Tensor, rank: int) -> Tensor:
+    """Sum the products over the last dims, a matrix product where every one meets every other.
+
+    >>> inner(torch.ones(2, 1, 5), torch.ones(3, 5), 1).shape
+    torch.Size([2, 3])
+    """
+    one, other = one.flatten(-rank), other.flatten(-rank)
+    sizes = list(zip_longest(reversed(one.shape), reversed(other.shape), fillvalue=1))
+    if any(a < b for a, b in sizes) and any(a > b for a, b in sizes):
+        return torch.einsum("...i,...i->...", one, other)
+    return (one * other).sum(-1)
 
 
 def logistic(noise: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
-from scg.laws import Law, Relaxable, divisor, is_transformed
+from scg.laws import Law, Relaxable, divisor, is_seen_finite, is_transformed
 from scg.noise import substream
 
 
@@ -74,13 +74,11 @@ def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tenso
     return law.log_prob_over(parameters, value, lead)
 
 
-def joint_support(
-    law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], together: Sequence[int], limit: int
-) -> Tensor:
-    """Return every joint outcome [n, *shape, *value_event], of which there are at most ``limit``.
+def joint_support(law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], limit: int) -> Tensor:
+    """Return every joint outcome [n, *apart, *value_event], of which there are at most ``limit``.
 
-    ``apart`` and ``together`` have one entry for each plate and event dimension: its size where its
-    elements are set one by one, else 1; and its size where they are set at once, else 1.
+    ``apart`` has one entry for each plate and event dimension: its size where its elements are set one by
+    one, 1 where they are set at once.
     """
     support = law.support(parameters)
     count = math.prod(apart)
@@ -89,9 +87,9 @@ def joint_support(
             f"{len(support)}**{count} joint outcomes are over the limit of {limit}: "
             "use scg.Enumerate(local=True), which sets one element at a time, or raise limit="
         )
-    values = support[_digits(len(support), apart, support.device)]
-    shape = [a * t for a, t in zip(apart, together, strict=True)]
-    return values.expand(len(values), *shape, *support.shape[1:])
+    if count == 1:
+        return support.view(-1, *apart, *support.shape[1:])
+    return support[_digits(len(support), apart, support.device)]
 
 
 def _digits(base: int, places: Sequence[int], device: torch.device) -> Tensor:
@@ -110,7 +108,15 @@ def joint_mass(
     """
     mass = law.mass(parameters)
     rank = axes + len(apart)
-    mass = mass[(slice(None), *(None,) * (rank - (mass.dim() - 1)))]
+    if rank > mass.dim() - 1:
+        mass = mass[(slice(None), *(None,) * (rank - (mass.dim() - 1)))]
+    mass = mass if math.prod(apart) == 1 else _picked(mass, apart, axes)
+    mass = mass.flatten(rank - inner + 1).prod(-1) if inner else mass
+    return mass.movedim(0, axes) if axes else mass
+
+
+def _picked(mass: Tensor, apart: Sequence[int], axes: int) -> Tensor:
+    """Return [n, *axes, *apart] from the probability of each value, multiplied over plates set apart."""
     size = len(mass)
     full = [width if width > 1 else mass.shape[1 + axes + i] for i, width in enumerate(apart)]
     mass = mass.expand(size, *mass.shape[1 : 1 + axes], *full)
@@ -120,12 +126,13 @@ def joint_mass(
     for index, width in enumerate(apart):
         if width > 1:
             picked = picked.prod(1 + axes + index, keepdim=True)
-    picked = picked.flatten(rank - inner + 1).prod(-1) if inner else picked
-    return picked.movedim(0, axes)
+    return picked
 
 
 def possible(value: Tensor, mass: Tensor) -> Tensor:
     """Return a value with 0 where it is not finite and its branch impossible, so that 0 inf is 0."""
+    if is_seen_finite(value):
+        return value
     return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)
 
 

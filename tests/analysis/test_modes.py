@@ -56,10 +56,11 @@ PLATED: dict[str, tuple[Callable[[], Function], dict[str, Any], set[str]]] = {
 }
 
 
-def bits(fn: Function, options: dict[str, Any]) -> scg.Graph:
+def bits(fn: Function, options: dict[str, Any], dtype: torch.dtype = torch.float32) -> scg.Graph:
     g = scg.Graph()
-    x = g.input("x", plates="batch", example=torch.linspace(-1, 1, 20).view(5, 4))
-    b = g.sample("b", Bernoulli, logits=g.det("logits", lambda x, t: x * t, x, g.param("t", 0.7)))
+    x = g.input("x", plates="batch", example=torch.linspace(-1, 1, 20, dtype=dtype).view(5, 4))
+    t = g.param("t", torch.tensor(0.7, dtype=dtype))
+    b = g.sample("b", Bernoulli, logits=g.det("logits", lambda x, t: x * t, x, t))
     g.det("h", fn, b, **options)
     return g
 
@@ -188,6 +189,71 @@ def test_probing_leaves_the_buffers_of_modules_as_they_were(samples: int | None)
     assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())
     program(seed=0, **g.freeze().store.examples)
     assert int(norm.num_batches_tracked) >= 1
+
+
+class Rows(nn.Module):
+    """Remembers how many rows it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.rows: list[int] = []
+
+    def forward(self, b: Tensor) -> Tensor:
+        self.rows.append(b[..., 0].numel())
+        out: Tensor = self.linear(b)
+        return out
+
+
+REPEATING: dict[str, tuple[Callable[[], Function], bool]] = {
+    "linear": (lambda: nn.Linear(4, 2), True),
+    "conv": (convolution, True),
+    "gru": (Recurrent, True),
+    "several results": (lambda: lambda b: (b.sum(-1), b * 2), True),
+    "squeezes": (lambda: lambda b: b.squeeze() * 2, False),
+    "tells elements apart": (lambda: lambda b: b * torch.arange(b.shape[-2])[:, None], False),
+    "counts elements": (lambda: lambda b: b / b.shape[-2], False),
+    "holds one number for each": (lambda: lambda b: b + torch.linspace(0, 1, 20).view(5, 4), False),
+    "dropout": (lambda: nn.Dropout(0.5), False),
+}
+
+
+@pytest.mark.parametrize("name", REPEATING)
+def test_a_function_stands_for_many_elements_unless_it_tells_them_apart(name: str) -> None:
+    torch.manual_seed(0)
+    build, expected = REPEATING[name]
+    g = bits(build(), {})
+    ir = g.freeze()
+    facts = gather(ir, ir.store.examples)
+    varying = facts.influence.stochastic
+    mode = facts.modes(["h"], varying)["h"]
+    assert facts.repeats("h", frozenset({"batch"}), varying, mode) is expected
+
+
+@pytest.mark.parametrize("name", sorted(set(REPEATING) - {"dropout"}))
+def test_enumerated_values_that_repeat_give_the_exact_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    build, _ = REPEATING[name]
+    fn = build()
+    g = bits(fn.double() if isinstance(fn, nn.Module) else fn, {}, torch.float64)
+    g.cost("c", g.det("summed", elements, g["h"]) ** 2 * g.det("scale", lambda x: x.sum(-1), g["x"]))
+    inputs = g.freeze().store.examples
+    scg.compile(g, policy="enumerate")(**inputs).loss.backward()
+    exact = scg.exact_gradient(g, **inputs)
+    assert len(exact) == len(list(g.parameters())) > 0
+    for parameter, gradient in g.named_parameters():
+        torch.testing.assert_close(gradient.grad, exact[parameter], rtol=1e-9, atol=1e-9)
+
+
+def test_each_joint_outcome_is_decoded_once_for_the_whole_batch() -> None:
+    decoder = Rows()
+    g = bits(decoder, {})
+    g.cost("c", g.det("summed", lambda h, x: (h - x[..., :2]).square().sum(-1), g["h"], g["x"]))
+    program = scg.compile(g, policy="enumerate")
+    program(**g.freeze().store.examples)
+    decoder.rows.clear()
+    program(**g.freeze().store.examples).loss.backward()
+    assert decoder.rows == [5, 16]
 
 
 def test_explain_says_how_replicates_are_run() -> None:

@@ -1,13 +1,16 @@
-"""Branches of enumerated nodes: their masses, and expectations over them."""
+"""Branches of enumerated nodes: their outcomes and masses, and expectations over them."""
 
 from __future__ import annotations
 
 import operator
 
-from torch import fx
+from torch import Tensor, fx
 
-from scg.surrogate.lowering.worlds import Labels, Plan, World
-from scg.surrogate.ops import possible
+from scg.nodes.records import Sample
+from scg.surrogate.lowering.draws import law_op, parameters
+from scg.surrogate.lowering.plan import Labels, Plan
+from scg.surrogate.lowering.worlds import World
+from scg.surrogate.ops import joint_mass, joint_support, possible
 
 
 class Branching:
@@ -102,3 +105,31 @@ class Branching:
         ]
         value = world.emitter.method("sum", value, gone, name=value.name)
         return value, tuple(label for d, label in enumerate(merged) if d not in gone)
+
+
+def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node, Labels]:
+    """Append every joint outcome of an enumerated node; return them, their masses and the masses' lead.
+
+    Plates that every reached cost keeps are set together, in which outcomes are 1 long; the rest and
+    the event one by one.
+    """
+    name, plan, emitter = record.name, world.plan, world.emitter
+    density, plates = world.trace.densities[name], plan.ir.layout[name]
+    law, inner = density.law, density.inner
+    axes = world.union(record.arguments.names)
+    given = parameters(world, record, axes)
+    together, limit = plan.facts.together(name), plan.choices[name].estimator.limit
+    event = world.trace.event_shape(plan.ir, name)[:inner]
+    apart = [1 if plate in together else world.size(plate) for plate in plates] + list(event)
+
+    def outcomes(parameters: dict[str, Tensor], apart: list[int]) -> Tensor:
+        return joint_support(law, parameters, apart, limit)
+
+    def mass(parameters: dict[str, Tensor], apart: list[int]) -> Tensor:
+        return joint_mass(law, parameters, apart, len(axes), inner)
+
+    support = law_op(world, law, "branches", outcomes, limit)
+    values = emitter.placed(name, emitter.call(support, given, apart, name=world.called(name)))
+    weigh = law_op(world, law, "mass", mass, len(axes), inner)
+    masses = emitter.call(weigh, given, apart, name=f"{name}_mass")
+    return values, masses, (*axes, axis, *plates)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from scg.surrogate.lowering.branching import Branching
-from scg.surrogate.lowering.worlds import Labels, Plan, World
+from scg.surrogate.lowering.plan import Labels, Plan
+from scg.surrogate.lowering.worlds import World
 from scg.surrogate.ops import discounted, possible, to_go, undiscounted
 
 LOOK_BACK = 8

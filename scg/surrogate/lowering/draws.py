@@ -1,4 +1,4 @@
-"""Draws and densities: the lines of stochastic nodes, of log-probabilities, and of enumerated branches."""
+"""Draws and densities: the lines of stochastic nodes and of log-probabilities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from scg.nodes.plates import positions, trimmed
 from scg.nodes.records import LogProb, Record, Sample
 from scg.surrogate.estimators.base import Action, Estimator
 from scg.surrogate.estimators.site import Site
-from scg.surrogate.lowering.worlds import NOISE, REPLICATES, Labels, World
-from scg.surrogate.ops import joint_mass, joint_support, log_prob, relaxed_draw, replay
+from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels
+from scg.surrogate.lowering.worlds import World
+from scg.surrogate.ops import log_prob, relaxed_draw, replay
 
 
 def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
@@ -160,7 +161,7 @@ def _arguments(world: World, record: Sample | LogProb, axes: Labels) -> dict[str
         template = arguments.get(key)
         if isinstance(template, Ref):
             lead = (world.axes_of(template.name), world.plan.ir.layout[template.name])
-            found[key] = _laid_out(world, record, key, world.value(template.name), lead, axes)
+            found[key] = _laid_out(world, record, key, world.lean(template.name), lead, axes)
         else:
             found[key] = world.held(f"constants.{world.plan.constant(key, density.parameters[key])}")
     return found
@@ -174,7 +175,7 @@ def _manufactured(world: World, record: Sample | LogProb, axes: Labels) -> dict[
     maker = world.home(record.arguments.names)
     key = f"#made_{record.name}"
     if key not in maker.values:
-        maker.values[key] = maker.apply(record, record.dist, carried, f"{record.name}_law")
+        maker.values[key] = maker.apply(record, record.dist, carried, f"{record.name}_law", maker.value)
     plates = world.plan.ir.layout[record.name]
     found = {}
     for key_ in density.law.parameters:
@@ -208,12 +209,13 @@ def log_probability(world: World, record: LogProb) -> None:
     if record.of is not None:
         world.values[name] = own_log_prob(world, record.of)
         world.axes[name] = density_axes(world, record.of)
+        world.repeating[name] = _repeated(world, ir[record.of], record.of)
         return
     density = world.trace.densities[name]
     axes = world.union(record.parents)
     given = parameters(world, record, axes)
     have, carried = ir.layout[record.value], world.axes_of(record.value)
-    value = world.value(record.value)
+    value = world.lean(record.value)
     if have or carried:
         rank = world.trace.values[record.value].dim() - len(have) - density.law.value_rank
         missing = (None,) * max(density.inner - rank, 0)
@@ -222,6 +224,7 @@ def log_probability(world: World, record: LogProb) -> None:
         value = world.emitter.index(value, trimmed((*lead, *missing)))
     world.values[name] = _log_prob(world, density.law, axes + ir.layout[name], given, value, name)
     world.axes[name] = axes
+    world.repeating[name] = _repeated(world, record, record.value)
 
 
 def own_log_prob(world: World, name: str) -> fx.Node:
@@ -235,10 +238,18 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     law = world.trace.densities[name].law
     axes, plates = density_axes(world, name), world.plan.ir.layout[name]
     given = parameters(world, record, axes)
-    value = world.aligned(world.value(name), world.lead(name), axes + plates)
+    value = world.aligned(world.lean(name), world.lead(name), axes + plates)
     line = _log_prob(world, law, axes + plates, given, value, f"{name}_log_prob")
     world.log_probs[name] = world.emitter.placed(name, line)
     return world.log_probs[name]
+
+
+def _repeated(world: World, record: Record, value: str) -> frozenset[str]:
+    """Return the plates along which the log-probability of a value repeats."""
+    assert isinstance(record, (Sample, LogProb))
+    if user_function(record) is not None:
+        return frozenset()
+    return world.repeat((value, *record.arguments.names)).intersection(world.plan.ir.layout[record.name])
 
 
 def density_axes(world: World, name: str) -> Labels:
@@ -257,31 +268,3 @@ def _log_prob(
     return world.emitter.call(
         law_op(world, law, "log_prob", summed, count), given, value, name=world.called(name)
     )
-
-
-def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node, Labels]:
-    """Append every joint outcome of an enumerated node; return them, their masses and the masses' lead.
-
-    Plates that every reached cost keeps are set together, the rest and the event one by one.
-    """
-    name, plan, emitter = record.name, world.plan, world.emitter
-    density, plates = world.trace.densities[name], plan.ir.layout[name]
-    law, inner = density.law, density.inner
-    axes = world.union(record.arguments.names)
-    given = parameters(world, record, axes)
-    together, limit = plan.facts.together(name), plan.choices[name].estimator.limit
-    event = world.trace.event_shape(plan.ir, name)[:inner]
-    apart = [1 if plate in together else world.size(plate) for plate in plates] + list(event)
-    at_once = [world.size(plate) if plate in together else 1 for plate in plates] + [1] * inner
-
-    def outcomes(parameters: dict[str, Tensor], apart: list[int], at_once: list[int]) -> Tensor:
-        return joint_support(law, parameters, apart, at_once, limit)
-
-    def mass(parameters: dict[str, Tensor], apart: list[int]) -> Tensor:
-        return joint_mass(law, parameters, apart, len(axes), inner)
-
-    support = law_op(world, law, "branches", outcomes, limit)
-    values = emitter.placed(name, emitter.call(support, given, apart, at_once, name=world.called(name)))
-    weigh = law_op(world, law, "mass", mass, len(axes), inner)
-    masses = emitter.call(weigh, given, apart, name=f"{name}_mass")
-    return values, masses, (*axes, axis, *plates)

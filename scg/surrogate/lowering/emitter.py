@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import fx
 
 from scg.surrogate.ops import add_all, named
@@ -77,3 +79,13 @@ class Emitter:
         for term in terms[1:]:
             total = self.call(operator.add, total, term, name=name)
         return total
+
+
+def is_library(fn: Callable[..., Any]) -> bool:
+    """Say whether a callable is one of torch or Python that emitted code can name."""
+    if isinstance(fn, (types.MethodDescriptorType, types.WrapperDescriptorType)):
+        return getattr(torch.Tensor, fn.__name__, None) is fn
+    module = getattr(fn, "__module__", None) or ""
+    return isinstance(fn, (types.BuiltinFunctionType, types.FunctionType)) and (
+        module in ("_operator", "builtins", "torch") or module.startswith("torch.")
+    )

@@ -9,20 +9,18 @@ from functools import partial
 
 from torch import Tensor, fx
 
-from scg.analysis.calls import user_function
 from scg.analysis.facts import Facts
 from scg.laws import Law
-from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Sample
 from scg.surrogate.controls import Controlled
 from scg.surrogate.estimators.base import Action
-from scg.surrogate.lowering.branching import Branching
-from scg.surrogate.lowering.draws import branches
+from scg.surrogate.lowering.branching import Branching, branches
 from scg.surrogate.lowering.emitter import Emitter
+from scg.surrogate.lowering.plan import NOISE, REPLICATES, make_plan
 from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
 from scg.surrogate.lowering.totals import branched_total, total
-from scg.surrogate.lowering.worlds import NOISE, POINTS, REPLICATES, Plan, World, is_library
+from scg.surrogate.lowering.worlds import World
 from scg.surrogate.ops import output
 from scg.surrogate.policy import Choice
 
@@ -32,8 +30,7 @@ class Lowered:
     """An emitted program: its graph, and the tensors it holds besides those of the user's graph.
 
     ``nodes`` maps lines to the nodes they evaluate, ``places`` also those of a node's branches and estimator,
-    ``draws`` each line that draws to the node and
-    its law, ``modes`` each node to its run mode.
+    ``draws`` each line that draws to the node and its law, ``modes`` each node to its run mode.
     """
 
     graph: fx.Graph
@@ -85,60 +82,6 @@ def _lines(world: World) -> dict[str, str]:
         if line not in names or not isinstance(ir[names[line]], (Sample, Param)):
             names[line] = name
     return names
-
-
-def make_plan(
-    facts: Facts,
-    choices: Mapping[str, Choice],
-    samples: int | None,
-    controls: Mapping[str, Controlled],
-    relaxing: frozenset[str],
-    constants: Mapping[str, Tensor],
-) -> Plan:
-    """Return what lowering reads, with a run mode for each function that meets an added dimension."""
-    ir = facts.ir
-    enumerated = [name for name in ir.samples if choices[name].estimator.action is Action.BRANCHES]
-    replicates = () if samples is None else (REPLICATES,)
-    axes = (POINTS, *replicates, *(f"#{name}" for name in enumerated))
-    varying = facts.influence.stochastic
-    several = samples is not None or enumerated or any(c.estimator.needs_downstream for c in choices.values())
-    widened = [name for name in ir if not varying.isdisjoint(ir[name].arguments.names)] if several else []
-    modes = facts.modes(widened, varying) if widened else {}
-    return Plan(
-        ir=ir,
-        facts=facts,
-        choices=choices,
-        samples=samples,
-        axes=axes,
-        modes=modes,
-        varying=varying,
-        useful=facts.useful,
-        controls=controls,
-        relaxing=relaxing,
-        learnable=learnable(ir, choices),
-        constants=dict(constants),
-    )
-
-
-def learnable(ir: IR, choices: Mapping[str, Choice]) -> frozenset[str]:
-    """Return the samples whose parameters may need a gradient: all but those known to have none.
-
-    Inputs may come from an encoder outside, and functions may capture parameters.
-    """
-    attached: set[str] = set()
-    found: set[str] = set()
-    for record in ir.records():
-        function = user_function(record)
-        captures = function is not None and (function.call is None or not is_library(function.call))
-        above = captures or not attached.isdisjoint(record.parents)
-        if isinstance(record, Sample):
-            if above:
-                found.add(record.name)
-            if above and choices[record.name].estimator.action is Action.THROUGH:
-                attached.add(record.name)
-        elif above or isinstance(record, (Param, Input)):
-            attached.add(record.name)
-    return frozenset(found)
 
 
 def _arguments(world: World) -> None:
@@ -202,6 +145,7 @@ def _branch(world: World, branching: Branching) -> World:
             axis = f"#{name}"
             values, masses, lead = branches(inside, record, axis)
             inside.values[name], inside.axes[name] = values, (axis,)
+            inside.repeating[name] = frozenset(plan.facts.together(name))
             branching.masses[axis] = (masses, lead)
         elif any(parent in inside.values for parent in record.parents):
             emit_record(inside, record)

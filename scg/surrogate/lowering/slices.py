@@ -15,7 +15,8 @@ from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
 from scg.surrogate.lowering.draws import log_probability, sample
 from scg.surrogate.lowering.emitter import Emitter
-from scg.surrogate.lowering.worlds import POINTS, Labels, Plan, World
+from scg.surrogate.lowering.plan import POINTS, Labels, Plan
+from scg.surrogate.lowering.worlds import World
 from scg.surrogate.ops import discounted
 
 

@@ -19,9 +19,10 @@ from scg.surrogate.lowering.draws import (
     own_log_prob,
     parameters,
 )
+from scg.surrogate.lowering.plan import REPLICATES, Labels
 from scg.surrogate.lowering.slices import downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
-from scg.surrogate.lowering.worlds import REPLICATES, Labels, World
+from scg.surrogate.lowering.worlds import World
 from scg.surrogate.ops import first_order, fresh_key
 from scg.surrogate.sites import Frame, Inquiry
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import fx
 
 from scg.surrogate.lowering.branching import Branching
-from scg.surrogate.lowering.worlds import REPLICATES, Labels, World
+from scg.surrogate.lowering.plan import REPLICATES, Labels
+from scg.surrogate.lowering.worlds import World
 from scg.surrogate.ops import discounted
 
 

@@ -5,74 +5,20 @@ from __future__ import annotations
 import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
 from scg.analysis.calls import is_elementwise, transform_of
-from scg.analysis.facts import Facts
 from scg.analysis.modes import vectorised
 from scg.analysis.trace import Trace
 from scg.laws import Law
-from scg.nodes.ir import IR
 from scg.nodes.plates import Index, insertion, positions, trimmed
 from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
-from scg.surrogate.controls import Controlled
-from scg.surrogate.lowering.emitter import Emitter
+from scg.surrogate.lowering.emitter import Emitter, is_library
+from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.ops import expand_lead, on_copied_buffers
-from scg.surrogate.policy import Choice
-
-REPLICATES = "#samples"
-POINTS = "#points"
-NOISE = "#noise"
-
-Labels = tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What every part of lowering reads.
-
-    ``axes`` are the added dimensions in their one order, ``modes`` how each function takes them,
-    ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``controls`` has what
-    is known of the controls of nodes that have some, ``relaxing`` names those whose estimators evaluate
-    costs at relaxed values; ``learnable`` names the samples whose parameters may
-    need a gradient; ``constants`` has the numbers that the program holds, by name, those of programs
-    emitted before included.
-    """
-
-    ir: IR
-    facts: Facts
-    choices: Mapping[str, Choice]
-    samples: int | None
-    axes: Labels
-    modes: Mapping[str, str]
-    varying: frozenset[str]
-    useful: frozenset[str]
-    controls: Mapping[str, Controlled]
-    relaxing: frozenset[str]
-    learnable: frozenset[str]
-    constants: dict[str, Tensor] = field(default_factory=dict)
-
-    def constant(self, name: str, value: Tensor) -> str:
-        """Return the name under which the program holds a number; equal numbers of one name are shared."""
-        key = (name, value.dtype, value.item())  # of one element: what is larger is a node
-        if key not in self._numbers:
-            self._numbers[key] = f"{name}_{len(self.constants) + 1}"
-            self.constants[self._numbers[key]] = value
-        return self._numbers[key]
-
-    @cached_property
-    def _numbers(self) -> dict[tuple[str, torch.dtype, float], str]:
-        return {(n.rpartition("_")[0], v.dtype, v.item()): n for n, v in self.constants.items()}
-
-    def ordered(self, axes: Iterable[str]) -> Labels:
-        """Return added axes in their one order, each once."""
-        several = frozenset(axes)
-        return tuple(axis for axis in self.axes if axis in several) if several else ()
 
 
 class World:
@@ -103,17 +49,46 @@ class World:
         self.temperature: fx.Node | None = None
         self.values: dict[str, fx.Node] = {}
         self.axes: dict[str, Labels] = {}
+        self.repeating: dict[str, frozenset[str]] = {}
         self.parameters: dict[tuple[str, Labels], dict[str, fx.Node]] = {}
         self.log_probs: dict[str, fx.Node] = {}
         self.draws: dict[str, tuple[str, Law]] = {}
         self.captured: dict[fx.Node, fx.Node] = {}
 
     def value(self, name: str) -> fx.Node:
-        """Return the value of a node, or of the noise argument."""
+        """Return the value of a node in full, or of the noise argument."""
+        if name not in self.values:
+            assert self.outer is not None, name
+            return self.capture(self.outer.value(name))
+        plates, key = self.repeating.get(name), f"#full_{name}"
+        if not plates:
+            return self.values[name]
+        if key not in self.values:
+            sizes = [self.size(label) if label in plates else None for label in self.lead(name)]
+            expand = self.emitter.shown("expand", None, expand_lead)
+            self.values[key] = self.emitter.call(expand, self.values[name], sizes, name=self.called(name))
+        return self.values[key]
+
+    def lean(self, name: str) -> fx.Node:
+        """Return the value of a node as it is held: 1 long in the plates along which it repeats."""
         if name in self.values:
             return self.values[name]
         assert self.outer is not None, name
-        return self.capture(self.outer.value(name))
+        return self.capture(self.outer.lean(name))
+
+    def repeats(self, name: str) -> frozenset[str]:
+        """Return the plates along which the value of a node repeats, and is held 1 long."""
+        if name in self.values or self.outer is None:
+            return self.repeating.get(name, frozenset())
+        return self.outer.repeats(name)
+
+    def repeat(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the plates along which every one of several nodes that has them repeats."""
+        several = tuple(names)
+        found: frozenset[str] = frozenset().union(*map(self.repeats, several))
+        if not found:
+            return found
+        return found.difference(*(set(self.plan.ir.layout[name]) - self.repeats(name) for name in several))
 
     def axes_of(self, name: str) -> Labels:
         """Return the added axes that the value of a node carries."""
@@ -187,36 +162,64 @@ class World:
     def deterministic(self, record: Det) -> None:
         """Append the lines of a deterministic node, with whatever axes its parents carry."""
         name, ir = record.name, self.plan.ir
-        axes = self.union(record.arguments.names)
-        value = self.apply(record, record.fn, axes, name)
+        axes, repeated = self.union(record.arguments.names), self._repeated(record)
+        read = self.lean if repeated or is_elementwise(record) else self.value
+        value = self.apply(record, record.fn, axes, name, read)
         inherited = frozenset().union(*(ir.layout[parent] for parent in record.parents))
         if not inherited.issuperset(ir.layout[name]):
             sizes = [None if plate in inherited else self.size(plate) for plate in ir.layout[name]]
             expand = self.emitter.shown("expand", None, expand_lead)
             value = self.emitter.call(expand, value, [*[None] * len(axes), *sizes], name=self.called(name))
-        self.values[name], self.axes[name] = value, axes
+        self.values[name], self.axes[name], self.repeating[name] = value, axes, repeated
 
-    def apply(self, record: Record, function: Function, axes: Labels, line: str) -> fx.Node:
-        """Append the call of a node's function and return what it gives, with leading ``axes``."""
+    def _repeated(self, record: Det) -> frozenset[str]:
+        """Return the plates along which a node repeats as its parents do, if its function allows that.
+
+        A function sees values 1 long in a plate only where no parent has more to say there.
+        """
+        found = self.repeat(record.arguments.names)
+        if not found or is_elementwise(record):
+            return found
+        several = frozenset().union(*map(self.repeats, record.arguments.names))
+        if found != several or not found.issubset(self.plan.ir.layout[record.name]) or not self.is_program:
+            return frozenset()
+        plan, name = self.plan, record.name
+        repeats = plan.facts.repeats(name, found, plan.varying, self.modes[name])
+        return found if repeats else frozenset()
+
+    def apply(
+        self,
+        record: Record,
+        function: Function,
+        axes: Labels,
+        line: str,
+        read: Callable[[str], fx.Node],
+    ) -> fx.Node:
+        """Append the call of a node's function and return what it gives, with leading ``axes``.
+
+        ``read`` returns the values of its parents.
+        """
         transform, name = transform_of(record), self.called(line)
         if isinstance(record, Det) and record.fn.call in STRUCTURAL:
-            args, _ = record.arguments.substitute(self.value)
+            args, _ = record.arguments.substitute(read)
             return args[0] if len(args) == 1 else self.emitter.call(operator.getitem, *args, name=name)
         if not axes or is_elementwise(record):
-            args, kwargs = record.arguments.substitute(lambda parent: self._argument(record, parent, axes))
+            args, kwargs = record.arguments.substitute(
+                lambda parent: self._argument(record, parent, read(parent), axes)
+            )
             return self._invoke(function, transform, record.name, name, args, kwargs)
         carried = {parent: self.axes_of(parent) for parent in record.arguments.names}
         mode = self.modes[record.name]
         call = vectorised(self.plan.ir, record, axes, carried, self.plan.varying, mode)
         if call.is_plain:
-            args, kwargs = record.arguments.substitute(self.value)
+            args, kwargs = record.arguments.substitute(read)
             return self._invoke(function, transform, record.name, name, args, kwargs)
 
         def several(fn: Callable[..., Any]) -> Callable[..., Any]:
             one = fn if transform is None else transform(fn)
             return lambda *values: call(one, *values)
 
-        values = tuple(self.value(parent) for parent in record.arguments.names)
+        values = tuple(map(read, record.arguments.names))
         return self._invoke(function, several, f"{mode}_{record.name}", name, values, {})
 
     def _invoke(
@@ -262,26 +265,16 @@ class World:
         """Whether this world's lines are part of the program itself, which holds the modules."""
         return self.outer is None or (self.outer.emitter is self.emitter and self.outer.is_program)
 
-    def _argument(self, record: Record, parent: str, axes: Labels) -> fx.Node:
-        """Return a parent's value with size-1 dimensions for the plates and axes that it lacks."""
+    def _argument(self, record: Record, parent: str, value: fx.Node, axes: Labels) -> fx.Node:
+        """Return the value of a parent with size-1 dimensions for the plates and axes that it lacks."""
         ir, values = self.plan.ir, self.trace.values
         have, want, carried = ir.layout[parent], ir.layout[record.name], self.axes_of(parent)
         plates: Index = ()
         if have and not set(want) <= set(have):
             plates = positions(have, tuple(p for p in ir.plates if p in have or p in want))
         if not carried:
-            return self.emitter.index(self.value(parent), trimmed(plates))
+            return self.emitter.index(value, trimmed(plates))
         rank = values[parent].dim() + plates.count(None)
         pad = max(values[record.name].dim() - rank, 0)
         index = (*positions(carried, axes), *(None,) * pad, *plates)
-        return self.emitter.index(self.value(parent), trimmed(index))
-
-
-def is_library(fn: Callable[..., Any]) -> bool:
-    """Say whether a callable is one of torch or Python that emitted code can name."""
-    if isinstance(fn, (types.MethodDescriptorType, types.WrapperDescriptorType)):
-        return getattr(torch.Tensor, fn.__name__, None) is fn
-    module = getattr(fn, "__module__", None) or ""
-    return isinstance(fn, (types.BuiltinFunctionType, types.FunctionType)) and (
-        module in ("_operator", "builtins", "torch") or module.startswith("torch.")
-    )
+        return self.emitter.index(value, trimmed(index))

@@ -1,0 +1,122 @@
+"""The plan: what every part of lowering reads, decided before the first line is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scg.analysis.calls import user_function
+from scg.analysis.facts import Facts
+from scg.nodes.ir import IR
+from scg.nodes.records import Input, Param, Sample
+from scg.surrogate.controls import Controlled
+from scg.surrogate.estimators.base import Action
+from scg.surrogate.lowering.emitter import is_library
+from scg.surrogate.policy import Choice
+
+REPLICATES = "#samples"
+POINTS = "#points"
+NOISE = "#noise"
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What every part of lowering reads.
+
+    ``axes`` are the added dimensions in their one order, ``modes`` how each function takes them,
+    ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``controls`` has what
+    is known of the controls of nodes that have some, ``relaxing`` names those whose estimators evaluate
+    costs at relaxed values; ``learnable`` names the samples whose parameters may
+    need a gradient; ``constants`` has the numbers that the program holds, by name, those of programs
+    emitted before included.
+    """
+
+    ir: IR
+    facts: Facts
+    choices: Mapping[str, Choice]
+    samples: int | None
+    axes: Labels
+    modes: Mapping[str, str]
+    varying: frozenset[str]
+    useful: frozenset[str]
+    controls: Mapping[str, Controlled]
+    relaxing: frozenset[str]
+    learnable: frozenset[str]
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    def constant(self, name: str, value: Tensor) -> str:
+        """Return the name under which the program holds a number; equal numbers of one name are shared."""
+        key = (name, value.dtype, value.item())  # of one element: what is larger is a node
+        if key not in self._numbers:
+            self._numbers[key] = f"{name}_{len(self.constants) + 1}"
+            self.constants[self._numbers[key]] = value
+        return self._numbers[key]
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[str, torch.dtype, float], str]:
+        return {(n.rpartition("_")[0], v.dtype, v.item()): n for n, v in self.constants.items()}
+
+    def ordered(self, axes: Iterable[str]) -> Labels:
+        """Return added axes in their one order, each once."""
+        several = frozenset(axes)
+        return tuple(axis for axis in self.axes if axis in several) if several else ()
+
+
+def make_plan(
+    facts: Facts,
+    choices: Mapping[str, Choice],
+    samples: int | None,
+    controls: Mapping[str, Controlled],
+    relaxing: frozenset[str],
+    constants: Mapping[str, Tensor],
+) -> Plan:
+    """Return what lowering reads, with a run mode for each function that meets an added dimension."""
+    ir = facts.ir
+    enumerated = [name for name in ir.samples if choices[name].estimator.action is Action.BRANCHES]
+    replicates = () if samples is None else (REPLICATES,)
+    axes = (POINTS, *replicates, *(f"#{name}" for name in enumerated))
+    varying = facts.influence.stochastic
+    several = samples is not None or enumerated or any(c.estimator.needs_downstream for c in choices.values())
+    widened = [name for name in ir if not varying.isdisjoint(ir[name].arguments.names)] if several else []
+    modes = facts.modes(widened, varying) if widened else {}
+    return Plan(
+        ir=ir,
+        facts=facts,
+        choices=choices,
+        samples=samples,
+        axes=axes,
+        modes=modes,
+        varying=varying,
+        useful=facts.useful,
+        controls=controls,
+        relaxing=relaxing,
+        learnable=learnable(ir, choices),
+        constants=dict(constants),
+    )
+
+
+def learnable(ir: IR, choices: Mapping[str, Choice]) -> frozenset[str]:
+    """Return the samples whose parameters may need a gradient: all but those known to have none.
+
+    Inputs may come from an encoder outside, and functions may capture parameters.
+    """
+    attached: set[str] = set()
+    found: set[str] = set()
+    for record in ir.records():
+        function = user_function(record)
+        captures = function is not None and (function.call is None or not is_library(function.call))
+        above = captures or not attached.isdisjoint(record.parents)
+        if isinstance(record, Sample):
+            if above:
+                found.add(record.name)
+            if above and choices[record.name].estimator.action is Action.THROUGH:
+                attached.add(record.name)
+        elif above or isinstance(record, (Param, Input)):
+            attached.add(record.name)
+    return frozenset(found)
