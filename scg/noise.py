@@ -32,6 +32,10 @@ class NoiseSpec:
     alike: tuple[Any, ...] = ()
 
 
+Groups = tuple[tuple[NoiseSpec, tuple[str, ...]], ...]
+"""Specifications of noise, each with the names of all that are drawn together."""
+
+
 def _mix_(state: Tensor) -> Tensor:
     """Scramble 64-bit integers in place: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
     state.bitwise_xor_((state >> 30).bitwise_and_(MASK_34)).mul_(FIRST)
@@ -84,7 +88,7 @@ class NoiseLayout:
     It depends on the nodes and their shapes only, so that a seed means the same noise under any policy.
     """
 
-    groups: tuple[tuple[NoiseSpec, tuple[str, ...]], ...]
+    groups: Groups
     names: tuple[str, ...]
     normals: int
     total: int
@@ -122,21 +126,26 @@ def draw_noise(seed: int, *layouts: NoiseLayout, device: torch.device | None = N
     return drawn
 
 
-def global_noise(*layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
-    """Draw the noise of every node from torch's global generator, all that is alike in one call."""
+def merged(*layouts: NoiseLayout) -> Groups:
+    """Group the noise of several layouts that is alike."""
     groups: dict[tuple[Any, ...], tuple[NoiseSpec, list[str]]] = {}
     for layout in layouts:
         for spec, names in layout.groups:
             groups.setdefault(spec.alike or (spec.kind, spec.dtype, spec.shape), (spec, []))[1].extend(names)
+    return tuple((spec, tuple(names)) for spec, names in groups.values())
+
+
+def global_noise(groups: Groups, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Draw the noise of every node from torch's global generator, each group in one call."""
     drawn: dict[str, Tensor] = {}
-    for spec, several in groups.values():
-        shape = (len(several), *spec.shape)
+    for spec, names in groups:
+        shape = (len(names), *spec.shape)
         if spec.kind == "normal":
             piece = torch.randn(shape, dtype=spec.dtype, device=device)
         else:
             piece = torch.rand(shape, dtype=spec.dtype, device=device)
             piece.clamp_(min=torch.finfo(spec.dtype).eps / 4)
-        drawn.update(zip(several, piece.unbind(), strict=True))
+        drawn.update(zip(names, piece.unbind(), strict=True))
     return drawn
 
 

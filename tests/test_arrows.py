@@ -28,6 +28,7 @@ MAY_IMPORT = {
         "scg.surrogate.estimators.site",
         "scg.surrogate.ops",
         "scg.surrogate.policy",
+        "scg.surrogate.randomness",
         "scg.surrogate.sites",
         "scg.analysis",
         "scg.nodes",

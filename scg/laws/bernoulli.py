@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.nn.functional import binary_cross_entropy_with_logits, threshold
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, threshold
 
 from scg.laws.law import Parameters, sum_event, violation
 from scg.laws.numbers import (
     FAR,
     HALVES,
     INFINITY,
+    crosses,
     inner,
     is_seen_finite,
     log1p_exp,
@@ -104,6 +105,9 @@ class Bernoulli(Relaxable):
             log = _cross_entropy(logits, value, lead)
             if is_seen_finite(log):
                 return log
+            rank = max(logits.dim(), value.dim()) - lead
+            if rank and logits.shape[-rank:] == value.shape[-rank:] and crosses(logits.shape, value.shape):
+                return _mixed(logits, value, rank)
         return super().log_prob_over(parameters, value, lead)
 
     def score(self, parameters: Parameters, value: Tensor) -> dict[str, Tensor] | None:
@@ -148,3 +152,12 @@ def _cross_entropy(logits: Tensor, value: Tensor, lead: int) -> Tensor:
         # What does not depend on the value is summed by itself.
         return inner(value, logits, rank) - log1p_exp(logits).flatten(-rank).sum(-1)
     return sum_event(value * logits - log1p_exp(logits), lead)
+
+
+def _mixed(logits: Tensor, value: Tensor, rank: int) -> Tensor:
+    """``b log p + (1 - b) log(1 - p)`` summed over the last dims, each part a matrix product."""
+    lowest = -(torch.finfo(logits.dtype).max ** 0.5)
+    logits = logits.clamp(lowest, -lowest)
+    log_p = logsigmoid(logits)
+    log = inner(value, log_p, rank) + inner(1 - value, log_p - logits, rank)
+    return threshold(log, lowest / 2, -INFINITY)

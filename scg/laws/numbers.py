@@ -6,7 +6,7 @@ import math
 from itertools import zip_longest
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.nn.functional import softplus, threshold
 
 INFINITY = float("inf")
@@ -82,15 +82,24 @@ def log1p_exp(tensor: Tensor) -> Tensor:
     return softplus(tensor, threshold=40.0)
 
 
+def crosses(one: Size, other: Size) -> bool:
+    """Whether, broadcast, each of two shapes is repeated along a dim of the other.
+
+    >>> crosses(torch.Size([2, 1, 5]), torch.Size([3, 5])), crosses(torch.Size([2, 5]), torch.Size([5]))
+    (True, False)
+    """
+    sizes = list(zip_longest(reversed(one), reversed(other), fillvalue=1))
+    return any(a < b for a, b in sizes) and any(a > b for a, b in sizes)
+
+
 def inner(one: Tensor, other: Tensor, rank: int) -> Tensor:
-    """Sum the products over the last dims, a matrix product where every one meets every other.
+    """Sum the products over the last dims, as a matrix product where shapes cross.
 
     >>> inner(torch.ones(2, 1, 5), torch.ones(3, 5), 1).shape
     torch.Size([2, 3])
     """
     one, other = one.flatten(-rank), other.flatten(-rank)
-    sizes = list(zip_longest(reversed(one.shape), reversed(other.shape), fillvalue=1))
-    if any(a < b for a, b in sizes) and any(a > b for a, b in sizes):
+    if crosses(one.shape, other.shape):
         return torch.einsum("...i,...i->...", one, other)
     return (one * other).sum(-1)
 

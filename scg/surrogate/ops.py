@@ -14,36 +14,7 @@ from torch.utils import _pytree as pytree
 from scg.errors import EstimatorError
 from scg.laws import Law, Relaxable, divisor, is_seen_finite, is_transformed
 from scg.noise import substream
-
-
-class Noise(dict[str, Tensor]):
-    """Base noise by node, and the seed of whatever has to be drawn besides."""
-
-    def __init__(self, given: Mapping[str, Tensor], seed: int | None = None) -> None:
-        """Hold ``given``; draw the rest from ``seed``, or from torch's global generator."""
-        super().__init__(given)
-        self._seed = seed
-
-    @property
-    def has_seed(self) -> bool:
-        """Whether a seed decides what is drawn besides, and not the global generator alone."""
-        return self._seed is not None
-
-    @property
-    def seed(self) -> int:
-        """The seed, drawn when it is first asked for."""
-        if self._seed is None:
-            self._seed = int(torch.randint(2**62, ()))
-        return self._seed
-
-
-def fresh_key(name: str, index: int) -> str:
-    """Return the name, in the noise of a run, of what the estimator of a node draws for itself.
-
-    >>> fresh_key("b", 0)
-    'b.1'
-    """
-    return f"{name}.{index + 1}"
+from scg.surrogate.randomness import Noise
 
 
 def replay(
@@ -164,6 +135,8 @@ def to_go(value: Tensor, dim: int, rate: float) -> Tensor:
 
 def paired(detached: Tensor, attached: Tensor) -> Tensor:
     """Return <sg a, b>, whose backward gives b the gradient a."""
+    if not detached.dim() and not attached.dim():
+        return detached * attached
     if detached.dtype != attached.dtype or detached.shape != attached.shape:
         return (detached * attached).sum()
     return torch.dot(detached.reshape(-1), attached.reshape(-1))

@@ -8,18 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather
-from scg.analysis.sizes import plate_sizes
 from scg.nodes.ir import IR
-from scg.noise import NoiseLayout, NoiseSpec, noise_layout
 from scg.surrogate.controls import Controlled, controlled
 from scg.surrogate.describe import node_facts
 from scg.surrogate.lowering.lower import Lowered, lower
-from scg.surrogate.ops import fresh_key, unwrapped
+from scg.surrogate.ops import unwrapped
 from scg.surrogate.policy import Choice, Policy, check_branches, choose
+from scg.surrogate.randomness import Randomness
 
 
 @dataclass(eq=False)
@@ -49,10 +47,9 @@ class Prepared:
     controls: Mapping[str, Controlled]
     relaxing: frozenset[str]
     inputs: Mapping[str, Tensor]
-    noise: Mapping[str, NoiseSpec]
+    randomness: Randomness
     opaque: Mapping[str, str]
     emitted: dict[bool, Emitted] = field(default_factory=dict)
-    _layouts: dict[tuple[Any, ...], tuple[NoiseLayout, ...]] = field(default_factory=dict)
 
     def surrogate(self, program: nn.Module) -> Emitted:
         """Return the program with gradients."""
@@ -68,53 +65,6 @@ class Prepared:
         return {
             name: mode for emitted in self.emitted.values() for name, mode in emitted.lowered.modes.items()
         }
-
-    @property
-    def device(self) -> torch.device | None:
-        """Where noise is drawn: where the parameters and inputs are."""
-        held = [*self.ir.store.tensors.values(), *self.inputs.values()]
-        return held[0].device if held else None
-
-    def noise_shapes(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-        """Return the shape of the noise of each node, for a run on these inputs."""
-        layouts = self.layouts(inputs, fresh=True)
-        shapes = {n: spec.shape for layout in layouts for spec, names in layout.groups for n in names}
-        sizes = plate_sizes(self.ir, inputs)
-        lead = () if self.samples is None else (self.samples,)
-        for name in self.ir.samples:
-            if name not in shapes:
-                event = self.facts.trace.event_shape(self.ir, name)
-                shapes[name] = (*lead, *(sizes[plate] for plate in self.ir.layout[name]), *event)
-        return shapes
-
-    def layouts(self, inputs: Mapping[str, Tensor], *, fresh: bool) -> tuple[NoiseLayout, ...]:
-        """Return the base noise that a run on these inputs needs, and what estimators need for themselves."""
-        if torch.compiler.is_compiling():  # where sizes may be symbols, which are not to be hashed
-            return self._laid_out(inputs, fresh=fresh)
-        key = (fresh, *(value.shape for value in inputs.values()))
-        if key not in self._layouts:
-            self._layouts[key] = self._laid_out(inputs, fresh=fresh)
-        return self._layouts[key]
-
-    def _laid_out(self, inputs: Mapping[str, Tensor], *, fresh: bool) -> tuple[NoiseLayout, ...]:
-        sizes = plate_sizes(self.ir, inputs)
-        lead = () if self.samples is None else (self.samples,)
-
-        def placed(name: str, spec: NoiseSpec) -> NoiseSpec:
-            plates = self.ir.layout[spec.name]
-            shape = (*lead, *(sizes[plate] for plate in plates), *spec.shape)
-            alike = (spec.kind, str(spec.dtype), plates, spec.shape)
-            return NoiseSpec(name, spec.kind, shape, spec.dtype, alike)
-
-        shared = noise_layout([placed(name, spec) for name, spec in self.noise.items()])
-        if not fresh:
-            return (shared,)
-        own = [
-            placed(fresh_key(name, index), self.noise[name])
-            for name, choice in self.choices.items()
-            for index in range(choice.estimator.noises)
-        ]
-        return shared, noise_layout(own)
 
     def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
         if gradients not in self.emitted:
@@ -173,7 +123,23 @@ def prepare(
         name for name, choice in choices.items() if choice.estimator.relaxes(node_facts(facts, name, samples))
     )
     opaque = _opaque(facts, known, relaxing)
-    return Prepared(ir, facts, choices, samples, keep, known, relaxing, dict(inputs), facts.noise, opaque)
+    randomness = _randomness(facts, choices, samples, inputs)
+    return Prepared(ir, facts, choices, samples, keep, known, relaxing, dict(inputs), randomness, opaque)
+
+
+def _randomness(
+    facts: Facts, choices: Mapping[str, Choice], samples: int | None, inputs: Mapping[str, Tensor]
+) -> Randomness:
+    """Return the noise of runs, drawn where the parameters and inputs are."""
+    ir = facts.ir
+    return Randomness(
+        ir,
+        samples,
+        facts.noise,
+        {name: facts.trace.event_shape(ir, name) for name in ir.samples},
+        {name: choice.estimator.noises for name, choice in choices.items()},
+        next((held.device for held in (*ir.store.tensors.values(), *inputs.values())), None),
+    )
 
 
 def _opaque(facts: Facts, controls: Mapping[str, Controlled], relaxing: frozenset[str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -18,17 +17,16 @@ from scg.analysis.check import accept
 from scg.errors import CompileError, GraphError
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store
-from scg.noise import draw_noise, global_noise, seed_of, substream
 from scg.surrogate.checked import CheckedRun, arose, told
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.explain import explain
-from scg.surrogate.ops import Noise
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Emitted, Prepared, collector_paused, prepare
+from scg.surrogate.randomness import Noise
+from scg.surrogate.signature import Signature, kind, signature
 
 INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
-FRESH = "fresh"
 FREED = re.compile(r";  \w+( = \w+)* = None$")
 
 
@@ -59,8 +57,8 @@ class Program(nn.Module):
         super().__init__()
         self._ir = ir
         self._options = options
-        self._prepared: dict[Any, Prepared] = {}
-        self._accepted: dict[Any, Prepared] = {}
+        self._prepared: dict[Signature, Prepared] = {}
+        self._accepted: dict[Signature, Prepared] = {}
         self._compiling: dict[str, Any] | None = None
         for name, tensor in ir.store.tensors.items():
             if isinstance(tensor, nn.Parameter):
@@ -191,46 +189,24 @@ class Program(nn.Module):
         noise: SupportsIndex | Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
     ) -> Noise:
-        if not isinstance(noise, Mapping):
-            layouts = prepared.layouts(inputs, fresh=torch.is_grad_enabled())
-            if noise is None:
-                return Noise(global_noise(*layouts, device=prepared.device))
-            seed = _seed(noise)
-            return Noise(draw_noise(seed, *layouts, device=prepared.device), seed)
-        unknown = [name for name in noise if name.partition(".")[0] not in self._ir.samples]
-        missing = [name for name in prepared.noise if name not in noise]
-        if unknown or missing:
-            raise GraphError(
-                f"noise has unknown names {unknown} and lacks {missing}: "
-                "give what program.draw_noise(seed, **inputs) returns for these inputs"
-            )
-        for name, shape in prepared.noise_shapes(inputs).items():
-            if name in noise and tuple(noise[name].shape) != shape:
-                raise GraphError(
-                    f"noise of '{name}' has shape {tuple(noise[name].shape)}, not {shape}: "
-                    "give what program.draw_noise(seed, **inputs) returns for these inputs"
-                )
-        _, layout = prepared.layouts(inputs, fresh=True)
-        covered = len(noise) == len(self._ir.samples) + len(layout.names)
-        if covered and all(name in noise for name in layout.names):
-            return Noise(noise)
-        seed = noise.seed if isinstance(noise, Noise) else seed_of(noise)
-        fresh = draw_noise(substream(seed, FRESH), layout, device=prepared.device)
-        return Noise({**fresh, **noise}, seed)
+        if isinstance(noise, Mapping):
+            return prepared.randomness.complete(noise, inputs)
+        seed = None if noise is None else _seed(noise)
+        return prepared.randomness.draw(inputs, seed, gradients=torch.is_grad_enabled())
 
     def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
-        key = self._signature(inputs)
+        key = signature(self, self._ir, inputs)
         if key not in self._accepted:
             accept(self._ir, inputs)
             prepared = self._prepared_by(inputs)
-            key = self._signature(inputs)  # to which networks made by now belong
+            key = signature(self, self._ir, inputs)  # to which networks made by now belong
             self._accepted[key] = prepared
         return self._accepted[key]
 
     def _prepared_by(self, inputs: Mapping[str, Tensor]) -> Prepared:
         """Return what inputs of one kind determine, whatever the sizes of plates."""
-        kind = self._kind(self._signature(inputs))
-        if kind not in self._prepared:
+        found = kind(self._ir, signature(self, self._ir, inputs))
+        if found not in self._prepared:
             ir = replace(self._ir, store=self._live_store())
             options = self._options
             with collector_paused():
@@ -244,50 +220,19 @@ class Program(nn.Module):
                     controls=self.controls,
                 )
                 prepared.surrogate(self)
-            kind = self._kind(self._signature(inputs))
-            self._prepared[kind] = prepared
-        return self._prepared[kind]
+            found = kind(self._ir, signature(self, self._ir, inputs))
+            self._prepared[found] = prepared
+        return self._prepared[found]
 
     def _prepared_before(self, inputs: Mapping[str, Tensor]) -> Prepared:
         """Return what inputs of one kind determine where nothing new can be found out: in torch.compile."""
-        kind = self._kind(self._signature(inputs))
-        if kind not in self._prepared:
+        found = kind(self._ir, signature(self, self._ir, inputs))
+        if found not in self._prepared:
             raise GraphError(
                 "torch.compile meets inputs, types or modes that the program was not prepared for: call "
                 "program.prepare(**inputs), or run the program once, before it is compiled"
             )
-        return self._prepared[kind]
-
-    def _kind(self, signature: Any) -> Any:
-        """Return a signature without the sizes of plates."""
-        given, *rest = signature
-        layout, by_name = self._ir.layout, sorted(given, key=itemgetter(0))
-        return tuple((name, shape[len(layout[name]) :], *others) for name, shape, *others in by_name), *rest
-
-    def _signature(self, inputs: Mapping[str, Tensor]) -> Any:
-        """Return what a run depends on besides values: kinds of inputs and parameters, modes of modules."""
-        given = tuple(
-            (name, value.shape, value.dtype, value.device)
-            if isinstance(value, Tensor)
-            else (name, type(value))
-            for name, value in inputs.items()
-        )
-        held = self._held()
-        modules = [getattr(self, name) for name in self._ir.store.modules]
-        modes = tuple(part.training for module in (*modules, *self._networks()) for part in module.modules())
-        return given, None if held is None else (held.dtype, held.device), modes
-
-    def _networks(self) -> Iterator[nn.Module]:
-        """Yield the networks of control variates, which may differ in training as those of the graph do."""
-        for controls in self.controls.values():
-            net = getattr(controls, "net", None)
-            if isinstance(net, nn.Module):
-                yield net
-
-    def _held(self) -> Tensor | None:
-        """Return a parameter that tells where the program is, and of what type."""
-        own = next((name for name, p in self._ir.store.tensors.items() if isinstance(p, nn.Parameter)), None)
-        return next(self.parameters(), None) if own is None else self._parameters[own]
+        return self._prepared[found]
 
     def _live_store(self) -> Store:
         store = self._ir.store
@@ -307,8 +252,8 @@ class Program(nn.Module):
             raise GraphError(
                 "the program is pending: give g.input(..., example=tensor), or call program.prepare(**inputs)"
             )
-        held = self._signature({})[1]
-        alike = [prepared for kind, prepared in self._prepared.items() if kind[1] == held]
+        held = signature(self, self._ir, {}).held
+        alike = [prepared for found, prepared in self._prepared.items() if found.held == held]
         return alike[-1] if alike else next(reversed(self._prepared.values()))
 
     @property

@@ -154,7 +154,8 @@ class Frame:
     ) -> Callable[[Tensor, Tensor], Relaxed]:
         def evaluate(points: Tensor, temperature: Tensor) -> Relaxed:
             credit, total = relaxed(points, temperature)
-            return Relaxed(credit.expand(torch.Size([len(points)]) + shape), total)
+            full = torch.Size([len(points)]) + shape
+            return Relaxed(credit if credit.shape == full else credit.expand(full), total)
 
         return evaluate
 

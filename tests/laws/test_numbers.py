@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -106,3 +107,44 @@ def test_half_precision_is_widened() -> None:
     assert value.dtype == torch.bfloat16
     assert value.float().mean().item() == pytest.approx(0.001, abs=3e-4)
     assert law.log_prob(parameters, value).dtype == torch.float32
+
+
+SHAPES = {
+    "alike": ((3, 5), (3, 5)),
+    "values repeat": ((3, 5), (5,)),
+    "logits repeat": ((5,), (3, 5)),
+    "crossed": ((2, 1, 5), (1, 3, 5)),
+    "crossed, of other ranks": ((2, 1, 5), (3, 5)),
+    "crossed twice": ((2, 1, 4, 5), (2, 3, 1, 5)),
+    "crossed events": ((2, 1, 5), (3, 1)),
+}
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("ends", [[], [math.inf, -math.inf], [300.0, -300.0]])
+@pytest.mark.parametrize("name", SHAPES)
+def test_sums_over_events_are_sums_of_log_probs(name: str, ends: list[float], looks: bool) -> None:
+    """Under a transform no value can be looked at, and a formula that is right for all logits is taken."""
+    torch.manual_seed(0)
+    law, _ = law_for(td.Bernoulli, {"logits": torch.zeros(())})
+    logits, value = (torch.randn(shape, dtype=torch.float64) for shape in SHAPES[name])
+    logits.view(-1)[: len(ends)] = torch.tensor(ends, dtype=torch.float64)
+    value = (value > 0).to(torch.float64)
+    lead = max(logits.dim(), value.dim()) - 1
+
+    def summed(logits: Tensor) -> tuple[Tensor, Tensor]:
+        log = law.log_prob_over({"logits": logits}, value, lead)
+        return torch.where(log > -math.inf, log, 0.0).sum(), log
+
+    expected = law.log_prob({"logits": logits.requires_grad_()}, value).sum(-1)
+    possible = torch.where(expected > -math.inf, expected, 0.0).sum()
+    (slope,) = torch.autograd.grad(possible, logits)
+    if looks:
+        total, found = summed(logits)
+        (derivative,) = torch.autograd.grad(total, logits)
+    else:
+        derivative, found = torch.func.grad(summed, has_aux=True)(logits.detach())
+    torch.testing.assert_close(found, expected)
+    if not any(map(math.isinf, ends)):
+        torch.testing.assert_close(derivative, slope)
+    assert bool(derivative.isfinite().all())

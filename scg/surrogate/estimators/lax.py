@@ -84,5 +84,4 @@ class LAX(Estimator):
             return site.total(predicted)[0], predicted[0]
 
         path, predicted = site.derivative(variate)
-        score = site.score(site.value, centred(site.credit - predicted, self.baseline))
-        return {name: part + path[name] for name, part in score.items()}
+        return site.score(site.value, centred(site.credit - predicted, self.baseline), path)

@@ -68,15 +68,19 @@ class Site:
         """Return log p(value) [*lead], summed over the event."""
         return self.law.log_prob_over(parameters, value, self.lead)
 
-    def score(self, value: Tensor, weight: Tensor) -> Parameters:
-        """Return weight * dlog p(value) / d(parameter) for each parameter, element by element."""
+    def score(self, value: Tensor, weight: Tensor, plus: Parameters | None = None) -> Parameters:
+        """Return weight * dlog p(value) / d(parameter) + plus for each parameter, element by element."""
         value = value.detach()
         unit = self.law.score(self.parameters, value)
         if unit is None:
             unit, _ = derivative(
                 lambda leaves: (self.log_prob(leaves, value).sum(), ()), self.parameters, attached=False
             )
-        return {name: self.spread(weight, part) * part for name, part in unit.items()}
+        if plus is None:
+            return {name: self.spread(weight, part) * part for name, part in unit.items()}
+        return {
+            name: torch.addcmul(plus[name], self.spread(weight, part), part) for name, part in unit.items()
+        }
 
     def derivative(self, fn: Callable[[Parameters], tuple[Tensor, Aux]]) -> tuple[Parameters, Aux]:
         """Return d fn / d(parameter) over the share of the node's elements, and what fn gives besides.

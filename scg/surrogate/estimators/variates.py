@@ -45,10 +45,9 @@ def conditioned(
     slopes, credit = derivative(both, {"points": points}, attached=bool(site.trained), weights=signs(points))
     path = site.shared(back(slopes["points"]))
     residual = site.credit - (credit if scale is None else scale * credit)
-    score = site.score(site.value, centred(residual, baseline))
     if scale is not None:
         path = {name: site.spread(scale, part) * part for name, part in path.items()}
-    return {name: part + path[name] for name, part in score.items()}
+    return site.score(site.value, centred(residual, baseline), path)
 
 
 def signs(points: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from scg.surrogate.lowering.plan import REPLICATES, Labels
 from scg.surrogate.lowering.slices import downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import first_order, fresh_key
+from scg.surrogate.ops import first_order
+from scg.surrogate.randomness import fresh_key
 from scg.surrogate.sites import Frame, Inquiry
 
 
