@@ -67,6 +67,14 @@ class Caller:
         return found.reshape(lead)
 
 
+def walked(module: nn.Module) -> list[nn.Module]:
+    """Return a module and all inside it, as ``modules()`` does in several times the time."""
+    found = [module]
+    for part in found:
+        found += [child for child in part._modules.values() if child is not None]
+    return found
+
+
 def _vectorised(mode: str, count: int, plates: int) -> Vectorised:
     names = [str(index) for index in range(count)]
     parents = {name: Parent((ADDED,), None, plates > 0, True) for name in names}

@@ -14,10 +14,11 @@ from torch import Tensor, fx, nn
 
 from scg import draw
 from scg.analysis.check import accept
-from scg.errors import CompileError, GraphError
+from scg.errors import GraphError
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store
 from scg.surrogate.checked import CheckedRun, arose, told
+from scg.surrogate.compiling import check_traceable, compiled, refusal
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.explain import explain
@@ -93,7 +94,7 @@ class Program(nn.Module):
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
         arguments = [inputs[name] for name in self._ir.inputs]
         if is_traced:
-            self._check_traceable(prepared, given)
+            check_traceable(self._ir, prepared, given)
             return Estimate(**emitted.run(self, *arguments, given))
         if self.check_values or not emitted.has_run:
             lowered = emitted.lowered
@@ -125,38 +126,18 @@ class Program(nn.Module):
         return self
 
     def _compiled(self, prepared: Prepared, emitted: Emitted, given: Noise) -> Callable[..., dict[str, Any]]:
-        self._check_traceable(prepared, given)
+        check_traceable(self._ir, prepared, given)
         if emitted.compiled is None:
             assert self._compiling is not None
-            emitted.compiled = torch.compile(emitted.run, **self._compiling)
+            emitted.compiled = compiled(emitted.run, self._compiling)
         return emitted.compiled
-
-    def _check_traceable(self, prepared: Prepared, given: Noise) -> None:
-        """Refuse what torch.compile would drop without a word, or cannot draw from a seed."""
-        faults = [
-            f"'{name}' ({self._ir[name].where}): {what} calls an autograd.Function, whose second derivative "
-            "torch.compile drops: write it in torch operations, or run the program as it is"
-            for name, what in prepared.opaque.items()
-        ]
-        faults += [
-            f"'{name}' has no base noise, so a compiled program cannot draw it from a seed: give "
-            "noise=program.draw_noise(seed, **inputs)"
-            for name in (self._ir.samples if given.has_seed else ())
-            if name not in given
-        ]
-        if faults:
-            raise CompileError("\n".join(faults))
 
     def _told(self, emitted: Emitted, error: Exception) -> Exception:
         """Return an error with the name and line of the node that raised it, if it is known."""
         name = arose(emitted.lowered.places, error, emitted.filename)
-        if self._compiling is not None and type(error).__module__.startswith("torch._"):
-            what = "the program" if name is None else f"node '{name}' ({self._ir[name].where})"
-            reason = str(getattr(error, "inner_exception", error)).partition("\n")[0]
-            remedy = "run the program without compile()"
-            if self._compiling["fullgraph"]:
-                remedy = "with program.compile(fallback=True) it runs as plain torch between compiled parts"
-            return CompileError(f"torch.compile cannot take {what}: {reason}; {remedy}")
+        refused = None if self._compiling is None else refusal(self._ir, name, error, self._compiling)
+        if refused is not None:
+            return refused
         return error if name is None else told(self._ir[name], error)
 
     def prepare(self, **inputs: Tensor) -> Program:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.nodes.ir import IR
+from scg.surrogate.networks import walked
 
 
 class Signature(NamedTuple):
@@ -36,14 +37,6 @@ def kind(ir: IR, found: Signature) -> Signature:
     by_name = sorted(found.given, key=itemgetter(0))
     given = tuple((name, shape[len(ir.layout[name]) :], *others) for name, shape, *others in by_name)
     return found._replace(given=given)
-
-
-def walked(module: nn.Module) -> list[nn.Module]:
-    """Return a module and all inside it, as ``modules()`` does in several times the time."""
-    found = [module]
-    for part in found:
-        found += [child for child in part._modules.values() if child is not None]
-    return found
 
 
 def _switched(program: nn.Module, ir: IR) -> list[nn.Module]:

@@ -14,7 +14,7 @@ from scg.laws import Law, broadcast, is_transformed
 from scg.nodes.plates import Index
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.estimators.site import Relaxed, Site
-from scg.surrogate.networks import Caller
+from scg.surrogate.networks import Caller, walked
 from scg.surrogate.ops import add_all, descend, discount_weights, paired
 
 Parameters = dict[str, Tensor]
@@ -116,7 +116,8 @@ class Frame:
         """Return what the estimator of the site can call."""
         found: dict[str, Any] = {"fresh": tuple(self._aligned(noise) for noise in fresh)}
         if controls is not None:
-            trained = tuple(parameter for parameter in controls.parameters() if parameter.requires_grad)
+            held = {p: None for part in walked(controls) for p in part._parameters.values() if p is not None}
+            trained = tuple(parameter for parameter in held if parameter.requires_grad)
             found.update(controls=controls, training=controls.training, trained=trained)
             if self.caller is not None:
                 found["predict"] = self._predict(controls, context, shape)

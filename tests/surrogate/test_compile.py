@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Poisson
 
 import scg
+from scg.surrogate.compiling import is_fixed
 from tests.support.running import gradients, pickled
 
 X = torch.linspace(-1.0, 1.0, 12).view(4, 3)
+SETTINGS = {"scale": 1.0}
 
 
 pytestmark = pytest.mark.usefixtures("compiling")
@@ -47,6 +50,67 @@ def test_every_call_is_what_the_plain_program_gives(policy: str) -> None:
         found, expected = (gradients(p, x=x, seed=seed) for p in (program, plain))
         assert found.keys() == expected.keys()
         assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+
+
+def scaled(b: Tensor) -> Tensor:
+    scale: float = SETTINGS["scale"]
+    return b * scale
+
+
+@pytest.mark.parametrize("policy", ["score", "rebar", "enumerate"])
+@pytest.mark.parametrize("samples", [None, 2])
+@pytest.mark.parametrize("kept_in", ["a module", "a closure", "a submodule"])
+def test_what_a_user_changes_afterwards_is_seen(
+    kept_in: str, samples: int | None, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"scale": 1.0}
+
+    class Scaled(nn.Module):
+        scale = 1.0
+
+        def forward(self, b: Tensor) -> Tensor:
+            return b * self.scale
+
+    layer = Scaled()
+    functions: dict[str, Any] = {
+        "a module": scaled,
+        "a closure": lambda b: b * own["scale"],
+        "a submodule": nn.Sequential(layer),
+    }
+    g = bits(functions[kept_in])
+    plain, program = (scg.compile(g, policy, samples=samples) for _ in range(2))
+    program.compile(backend="aot_eager")
+    for scale in (1.0, 1.0, 3.0, 1.0):
+        monkeypatch.setitem(SETTINGS, "scale", scale)
+        own["scale"] = layer.scale = scale
+        found, expected = (gradients(p, x=X, seed=1) for p in (program, plain))
+        shared = found.keys() & expected.keys()
+        assert shared and all(torch.allclose(found[name], expected[name], atol=1e-6) for name in shared)
+
+
+def test_guards_are_left_alone_under_a_mode_of_torch() -> None:
+    program = scg.compile(bits(), "score").compile(backend="aot_eager", mode="default")
+    plain = scg.compile(bits(), "score")
+    for _ in range(2):
+        found, expected = (gradients(p, x=X, seed=1) for p in (program, plain))
+        assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+
+
+def test_few_guards_are_about_anything_but_what_may_change() -> None:
+    watched: list[str] = []
+
+    def kept(guards: Any) -> list[bool]:
+        watched.extend(guard.name for guard in guards)
+        return [True] * len(guards)
+
+    program = compiled()
+    program(x=X)
+    run = next(iter(program._prepared.values())).surrogate(program).run
+    program.compile(backend="aot_eager", options={"guard_filter_fn": kept})
+    program(x=X)
+    assert len(watched) > 300
+    left = [name for name in watched if not is_fixed(SimpleNamespace(name=name), run)]
+    assert len(left) < len(watched) / 2
 
 
 def test_without_a_seed_the_global_generator_decides() -> None:
