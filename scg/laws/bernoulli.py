@@ -15,7 +15,6 @@ from scg.laws.numbers import (
     FAR,
     HALVES,
     INFINITY,
-    crosses,
     inner,
     is_seen_finite,
     log1p_exp,
@@ -103,11 +102,7 @@ class Bernoulli(Relaxable):
         logits = parameters[self.given]
         if self.given == "logits" and logits.dtype == value.dtype and logits.dtype not in HALVES:
             log = _cross_entropy(logits, value, lead)
-            if is_seen_finite(log):
-                return log
-            rank = max(logits.dim(), value.dim()) - lead
-            if rank and logits.shape[-rank:] == value.shape[-rank:] and crosses(logits.shape, value.shape):
-                return _mixed(logits, value, rank)
+            return log if is_seen_finite(log) else _guarded(logits, value, lead)
         return super().log_prob_over(parameters, value, lead)
 
     def score(self, parameters: Parameters, value: Tensor) -> dict[str, Tensor] | None:
@@ -144,20 +139,35 @@ class Bernoulli(Relaxable):
 
 def _cross_entropy(logits: Tensor, value: Tensor, lead: int) -> Tensor:
     """``b l - log(1 + exp l)`` summed over all but the leading dims; not a number at some infinite logits."""
-    if logits.shape[max(logits.dim() - value.dim(), 0) :] == value.shape:
+    if _is_full(logits, value):
         full = value.expand_as(logits)
         return -sum_event(torch.binary_cross_entropy_with_logits(logits, full), lead)
-    rank = max(logits.dim(), value.dim()) - lead
-    if rank and logits.shape[-rank:] == value.shape[-rank:]:
+    rank = _shared_rank(logits, value, lead)
+    if rank:
         # What does not depend on the value is summed by itself.
         return inner(value, logits, rank) - log1p_exp(logits).flatten(-rank).sum(-1)
     return sum_event(value * logits - log1p_exp(logits), lead)
 
 
-def _mixed(logits: Tensor, value: Tensor, rank: int) -> Tensor:
-    """``b log p + (1 - b) log(1 - p)`` summed over the last dims, each part a matrix product."""
-    lowest = -(torch.finfo(logits.dtype).max ** 0.5)
-    logits = logits.clamp(lowest, -lowest)
+def _guarded(logits: Tensor, value: Tensor, lead: int) -> Tensor:
+    """The same sum, right for every logit."""
+    bounds, rank = torch.finfo(logits.dtype), _shared_rank(logits, value, lead)
+    if not rank or _is_full(logits, value):
+        log = _cross_entropy(logits.clamp(bounds.min, bounds.max), value, lead)
+        return threshold(log, bounds.min / 4, -INFINITY)
+    most = bounds.max**0.5  # of which many can be added
+    logits = logits.clamp(-most, most)
     log_p = logsigmoid(logits)
     log = inner(value, log_p, rank) + inner(1 - value, log_p - logits, rank)
-    return threshold(log, lowest / 2, -INFINITY)
+    return threshold(log, -most / 4, -INFINITY)
+
+
+def _is_full(logits: Tensor, value: Tensor) -> bool:
+    """Whether logits have all dims of a value."""
+    return logits.shape[max(logits.dim() - value.dim(), 0) :] == value.shape
+
+
+def _shared_rank(logits: Tensor, value: Tensor, lead: int) -> int:
+    """Return how many dims an event has, 0 where logits and values do not have them alike."""
+    rank = max(logits.dim(), value.dim()) - lead
+    return rank if rank > 0 and logits.shape[-rank:] == value.shape[-rank:] else 0
