@@ -162,8 +162,7 @@ class World:
     def deterministic(self, record: Det) -> None:
         """Append the lines of a deterministic node, with whatever axes its parents carry."""
         name, ir = record.name, self.plan.ir
-        axes, repeated = self.union(record.arguments.names), self._repeated(record)
-        read = self.lean if repeated or is_elementwise(record) else self.value
+        axes, (read, repeated) = self.union(record.arguments.names), self._read(record)
         value = self.apply(record, record.fn, axes, name, read)
         inherited = frozenset().union(*(ir.layout[parent] for parent in record.parents))
         if not inherited.issuperset(ir.layout[name]):
@@ -172,20 +171,23 @@ class World:
             value = self.emitter.call(expand, value, [*[None] * len(axes), *sizes], name=self.called(name))
         self.values[name], self.axes[name], self.repeating[name] = value, axes, repeated
 
-    def _repeated(self, record: Det) -> frozenset[str]:
-        """Return the plates along which a node repeats as its parents do, if its function allows that.
+    def _read(self, record: Det) -> tuple[Callable[[str], fx.Node], frozenset[str]]:
+        """Return how a node reads its parents, and the plates along which it then repeats as they do.
 
-        A function sees values 1 long in a plate only where no parent has more to say there.
+        A function sees values 1 long in a plate only where that says all, and it tells no elements apart.
         """
-        found = self.repeat(record.arguments.names)
-        if not found or is_elementwise(record):
-            return found
-        several = frozenset().union(*map(self.repeats, record.arguments.names))
-        if found != several or not found.issubset(self.plan.ir.layout[record.name]) or not self.is_program:
-            return frozenset()
-        plan, name = self.plan, record.name
-        repeats = plan.facts.repeats(name, found, plan.varying, self.modes[name])
-        return found if repeats else frozenset()
+        plan, name, names = self.plan, record.name, record.arguments.names
+        several: frozenset[str] = frozenset().union(*map(self.repeats, names))
+        if not several or not several.issubset(plan.ir.layout[name]):
+            return self.value, frozenset()
+        common = self.repeat(names)
+        if is_elementwise(record):
+            return self.lean, common
+        if common != several or not self.is_program:
+            return self.value, frozenset()
+        if not plan.facts.repeats(name, common, plan.varying, self.modes[name]):
+            return self.value, frozenset()
+        return self.lean, common
 
     def apply(
         self,
