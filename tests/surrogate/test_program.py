@@ -205,7 +205,7 @@ def test_keys_are_those_of_the_graph() -> None:
     assert [name for name, _ in g.named_parameters()] == names
     assert [name for name, _ in p.named_parameters()] == names
     controls = {key for key in p.state_dict() if key not in names}
-    assert controls == {f"controls.b.{key}" for key in ("first", "second", "steps")}
+    assert controls == {f"controls.b.{key}" for key in ("first", "mass")}
 
 
 def test_a_state_is_saved_and_loaded() -> None:
@@ -283,7 +283,7 @@ def pickled(p: scg.Program) -> scg.Program:
 def test_a_copy_is_equal_and_separate(duplicate: Callable[[scg.Program], scg.Program]) -> None:
     p = trained()
     q = duplicate(p)
-    assert float(q.state_dict()["controls.b.steps"]) == 3.0
+    assert float(q.state_dict()["controls.b.mass"]) == pytest.approx(1 - 0.9**3)
     assert equal(dict(q.state_dict()), dict(p.state_dict()))
     assert q.code == p.code and q.explain() == p.explain()
     assert equal(gradients(q, x=X, seed=9), gradients(p, x=X, seed=9))
@@ -369,10 +369,10 @@ def test_training_touches_the_user_s_modules_and_the_running_statistics_only() -
     g.cost("c", squares, g.sample("b", Bernoulli, logits=logits))
     p = scg.compile(g, policy=scg.Score("moving-average"), keep=["logits"])
     gradients(p, x=X, seed=0)
-    assert float(p.state_dict()["controls.b.steps"]) == 1.0
+    assert float(p.state_dict()["controls.b.mass"]) == pytest.approx(0.1)
     p.eval()
     gradients(p, x=X, seed=0)
-    assert float(p.state_dict()["controls.b.steps"]) == 1.0
+    assert float(p.state_dict()["controls.b.mass"]) == pytest.approx(0.1)
     assert torch.equal(p(x=X, seed=0).kept["logits"], p(x=X, seed=1).kept["logits"])
     p.train()
     torch.manual_seed(0)

@@ -65,9 +65,10 @@ class Score(Estimator):
 
     def controls(self, facts: NodeFacts) -> nn.Module | None:
         """Return the memory of past credit, with the baseline module if there is one."""
-        if isinstance(self.baseline, nn.Module):
-            return Memory(self.baseline)
-        return Memory() if self.normalise or self.baseline == "moving-average" else None
+        net = self.baseline if isinstance(self.baseline, nn.Module) else None
+        if net is None and not self.normalise and self.baseline != "moving-average":
+            return None
+        return Memory(net, deviates=self.normalise)
 
     def evaluations(self, facts: NodeFacts) -> int:
         """Return 1, or 2 where the greedy value is evaluated as well."""
@@ -121,39 +122,47 @@ class Score(Estimator):
 
 
 class Memory(nn.Module):
-    """The running mean and deviation of past credit, and the baseline module if there is one."""
+    """The running mean of past credit and of its square, and the baseline module if there is one.
+
+    The square is remembered if it ``deviates``; ``mass`` is the total weight of the past, which corrects the
+    bias towards the initial 0.
+    """
 
     first: Tensor
-    second: Tensor
-    steps: Tensor
+    second: Tensor | None
+    mass: Tensor
 
-    def __init__(self, net: nn.Module | None = None, decay: float = 0.9) -> None:
+    def __init__(self, net: nn.Module | None, *, deviates: bool, decay: float = 0.9) -> None:
         """Remember nothing yet."""
         super().__init__()
         self.net = net
         self.decay = decay
-        for name in ("first", "second", "steps"):
-            self.register_buffer(name, torch.zeros(()))
+        for name, is_kept in (("first", True), ("second", deviates), ("mass", True)):
+            self.register_buffer(name, torch.zeros(()) if is_kept else None)
 
     def mean(self) -> Tensor:
         """Return the running mean of past credit, 0 before there is any."""
-        return self.first / self._mass()
+        return self.first / self.mass.clamp(min=1.0 - self.decay)
 
     def deviation(self) -> Tensor:
         """Return the running standard deviation of past credit, but at least 1."""
-        mass = self._mass()
-        variance = self.second / mass - (self.first / mass).square()
+        assert self.second is not None
+        variance = self.second / self.mass.clamp(min=1.0 - self.decay) - self.mean().square()
         return variance.clamp(min=1.0).sqrt()
 
     def update(self, credit: Tensor, weight: Tensor | None) -> None:
         """Take the credit of this step into account for the next."""
         with torch.no_grad():
-            share = torch.ones_like(credit) if weight is None else weight.expand(credit.shape)
-            share = share / share.sum().clamp(min=torch.finfo(credit.dtype).tiny)
-            self.first.lerp_((credit * share).sum().to(self.first), 1.0 - self.decay)
-            self.second.lerp_((credit.square() * share).sum().to(self.second), 1.0 - self.decay)
-            self.steps.add_(1.0)
+            rate = 1.0 - self.decay
+            self.first.lerp_(_mean(credit, weight).to(self.first), rate)
+            if self.second is not None:
+                self.second.lerp_(_mean(credit.square(), weight).to(self.second), rate)
+            self.mass.lerp_(torch.ones_like(self.mass), rate)
 
-    def _mass(self) -> Tensor:
-        """Return the total weight of the past, which corrects the bias towards the initial 0."""
-        return torch.where(self.steps > 0, 1.0 - self.decay**self.steps, torch.ones_like(self.steps))
+
+def _mean(value: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the mean of a value, by weights of its elements where they differ."""
+    if weight is None or not weight.dim():
+        return value.mean()
+    share = weight.expand(value.shape)
+    return (value * share).sum() / share.sum().clamp(min=torch.finfo(value.dtype).tiny)
