@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import is_elementwise, runner, signature, user_function
+from scg.analysis.invoke import seen
 from scg.analysis.trace import Trace
+from scg.analysis.uniformity import is_uniform
 from scg.nodes.ir import IR
 from scg.nodes.plates import insertion
 from scg.nodes.records import Det, Record
@@ -18,6 +20,7 @@ from scg.vectorise import Parent, Vectorised
 
 PROBE_AXIS = "#worlds"
 REPEATS = 3
+FEW = 2
 
 
 def vectorised(
@@ -77,12 +80,30 @@ def does_repeat(
 
     It does unless its function counts elements, tells one from another, or is random.
     """
+    names = record.arguments.names
+
+    def places(name: str) -> list[int]:
+        return [ir.layout[name].index(p) for p in plates if p in ir.layout[name]]
 
     def dims(name: str) -> list[int]:
-        return [ir.layout[name].index(p) + (name in varying) for p in plates if p in ir.layout[name]]
+        return [place + (name in varying) for place in places(name)]
 
-    names = record.arguments.names
-    for given in _stacked_and_moved(worlds, record, varying):
+    def sized(count: int) -> list[Any]:
+        several = ((name, _first(worlds[0].values[name], places(name))) for name in names)
+        return [_repeated(value, places(name), count) for name, value in several]
+
+    fn = runner(ir, record)
+
+    def alone(*values: Any) -> Any:
+        known = dict(zip(names, values, strict=True))
+        args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, known[name]))
+        return fn(*args, **kwargs)
+
+    is_black_box = isinstance(record, Det) and record.differentiable is False
+    sizes = {worlds[0].sizes[plate] for plate in plates}
+    if is_black_box or not all(is_uniform(alone, sized, size) for size in sizes):
+        return False
+    for given in _given(worlds, record, varying):
         once = [_first(value, dims(name)) for name, value in zip(names, given, strict=True)]
         several = [_repeated(value, dims(name)) for name, value in zip(names, once, strict=True)]
         found = _attempt(ir, record, varying, mode, once)
@@ -102,45 +123,52 @@ def _first(value: Any, dims: Sequence[int]) -> Any:
     return pytree.tree_map_only(Tensor, lambda leaf: leaf[index], value)
 
 
-def _repeated(value: Any, dims: Sequence[int]) -> Any:
+def _repeated(value: Any, dims: Sequence[int], count: int = REPEATS) -> Any:
     """Repeat dimensions of size 1."""
     return pytree.tree_map_only(
         Tensor,
-        lambda leaf: leaf.expand([REPEATS if d in dims else size for d, size in enumerate(leaf.shape)]),
+        lambda leaf: leaf.expand([count if d in dims else size for d, size in enumerate(leaf.shape)]),
         value,
     )
 
 
-def _stacked_and_moved(
-    worlds: Sequence[Trace], record: Record, varying: frozenset[str]
-) -> tuple[list[Any], list[Any]]:
-    """Return the parents of a node in several worlds, and the same moved about.
+def _given(worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> list[list[Any]]:
+    """Return the parents of a node in several worlds, the same moved about, and in few worlds.
 
-    Discrete values often agree by accident, say in their mean; moved values do not.
+    Discrete values often agree by accident, say in their mean; moved values do not. A number of worlds that
+    is the size of something as well may be taken for it; another number is not.
     """
-    given = [
-        pytree.tree_map(lambda *leaves: torch.stack(leaves), *(world.values[name] for world in worlds))
-        if name in varying
-        else worlds[0].values[name]
-        for name in record.arguments.names
-    ]
-    moved = [
-        pytree.tree_map(_moved, value) if name in varying else value
-        for name, value in zip(record.arguments.names, given, strict=True)
-    ]
-    return given, moved
+
+    def stacked(some: Sequence[Trace], change: Callable[[Any], Any]) -> list[Any]:
+        return [
+            pytree.tree_map(lambda *leaves: change(torch.stack(leaves)), *(w.values[name] for w in some))
+            if name in varying
+            else worlds[0].values[name]
+            for name in record.arguments.names
+        ]
+
+    return [stacked(worlds, _itself), stacked(worlds, _moved), stacked(worlds[:FEW], _itself)]
+
+
+def _itself(leaf: Any) -> Any:
+    return leaf
+
+
+def _moved(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        return leaf
+    return leaf + 0.3 * torch.randn_like(leaf)
 
 
 def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> str:
-    """Try the modes on the values of several worlds, and on the same values moved about."""
-    given, moved = _stacked_and_moved(worlds, record, varying)
-    expected, expected_moved = _attempt(ir, record, varying, "loop", given), None
-    assert expected is not None
-    if any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in pytree.tree_leaves(moved)):
-        expected_moved = _attempt(ir, record, varying, "loop", moved)
+    """Return the first mode that agrees with a loop on everything for which a loop gives something."""
+    given = _given(worlds, record, varying)
+    expected = [_attempt(ir, record, varying, "loop", values) for values in given]
+    assert expected[0] is not None
     for mode in ("broadcast", "fold", "vmap") if _may_fold(ir, record) else ("broadcast", "vmap"):
-        if _agree(_attempt(ir, record, varying, mode, given), expected) and (
-            expected_moved is None or _agree(_attempt(ir, record, varying, mode, moved), expected_moved)
+        if all(
+            wanted is None or _agree(_attempt(ir, record, varying, mode, values), wanted)
+            for values, wanted in zip(given, expected, strict=True)
         ):
             return mode
     return "loop"
@@ -157,12 +185,6 @@ def _attempt(
             return pytree.tree_leaves(call(runner(ir, record), *values))
     except Exception:  # noqa: BLE001 - of an arbitrary function
         return None
-
-
-def _moved(leaf: Any) -> Any:
-    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-        return leaf
-    return leaf + 0.3 * torch.randn_like(leaf)
 
 
 def _may_fold(ir: IR, record: Record) -> bool:

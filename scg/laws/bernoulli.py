@@ -15,8 +15,10 @@ from scg.laws.numbers import (
     FAR,
     HALVES,
     INFINITY,
+    crosses,
     inner,
     is_seen_finite,
+    is_seen_within,
     log1p_exp,
     log_both,
     log_odds,
@@ -26,6 +28,9 @@ from scg.laws.numbers import (
     within,
 )
 from scg.laws.relaxable import Relaxable
+
+MODERATE = 100.0
+"""Logits up to which sums over an event may be taken apart, and lose few digits to each other."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,11 @@ class Bernoulli(Relaxable):
         """The sum of ``b l - log(1 + exp l)`` in few operations, right where it is seen to be finite."""
         logits = parameters[self.given]
         if self.given == "logits" and logits.dtype == value.dtype and logits.dtype not in HALVES:
-            log = _cross_entropy(logits, value, lead)
-            return log if is_seen_finite(log) else _guarded(logits, value, lead)
+            rank = _shared_rank(logits, value, lead)
+            if rank and crosses(logits.shape, value.shape) and not is_seen_within(logits, MODERATE):
+                return _mixed(logits, value, rank)
+            log = _cross_entropy(logits, value, lead, rank)
+            return log if is_seen_finite(log) else _guarded(logits, value, lead, rank)
         return super().log_prob_over(parameters, value, lead)
 
     def score(self, parameters: Parameters, value: Tensor) -> dict[str, Tensor] | None:
@@ -137,29 +145,33 @@ class Bernoulli(Relaxable):
         return TorchBernoulli(**{self.given: parameters[self.given]}, validate_args=False)
 
 
-def _cross_entropy(logits: Tensor, value: Tensor, lead: int) -> Tensor:
+def _cross_entropy(logits: Tensor, value: Tensor, lead: int, rank: int) -> Tensor:
     """``b l - log(1 + exp l)`` summed over all but the leading dims; not a number at some infinite logits."""
     if _is_full(logits, value):
         full = value.expand_as(logits)
         return -sum_event(torch.binary_cross_entropy_with_logits(logits, full), lead)
-    rank = _shared_rank(logits, value, lead)
     if rank:
         # What does not depend on the value is summed by itself.
         return inner(value, logits, rank) - log1p_exp(logits).flatten(-rank).sum(-1)
     return sum_event(value * logits - log1p_exp(logits), lead)
 
 
-def _guarded(logits: Tensor, value: Tensor, lead: int) -> Tensor:
+def _guarded(logits: Tensor, value: Tensor, lead: int, rank: int) -> Tensor:
     """The same sum, right for every logit."""
-    bounds, rank = torch.finfo(logits.dtype), _shared_rank(logits, value, lead)
-    if not rank or _is_full(logits, value):
-        log = _cross_entropy(logits.clamp(bounds.min, bounds.max), value, lead)
-        return threshold(log, bounds.min / 4, -INFINITY)
-    most = bounds.max**0.5  # of which many can be added
+    if rank and not _is_full(logits, value):
+        return _mixed(logits, value, rank)
+    bounds = torch.finfo(logits.dtype)
+    log = _cross_entropy(logits.clamp(bounds.min, bounds.max), value, lead, 0)
+    return threshold(log, -(bounds.max**0.5), -INFINITY)
+
+
+def _mixed(logits: Tensor, value: Tensor, rank: int) -> Tensor:
+    """``b log p + (1 - b) log(1 - p)`` summed over the last dims, in products that do not cancel."""
+    most = torch.finfo(logits.dtype).max ** 0.5  # of which many can be added
     logits = logits.clamp(-most, most)
     log_p = logsigmoid(logits)
     log = inner(value, log_p, rank) + inner(1 - value, log_p - logits, rank)
-    return threshold(log, -most / 4, -INFINITY)
+    return threshold(log, -1e-6 * most, -INFINITY)
 
 
 def _is_full(logits: Tensor, value: Tensor) -> bool:

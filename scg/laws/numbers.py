@@ -25,12 +25,18 @@ def can_look(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not is_transformed()
 
 
+def is_seen_within(tensor: Tensor, limit: float) -> bool:
+    """Whether a look tells that every number is between ``-limit`` and ``limit``."""
+    if not can_look(tensor) or not tensor.numel():
+        return False
+    low, high = torch.aminmax(tensor.detach())
+    return -limit <= float(low) and float(high) <= limit
+
+
 def within(tensor: Tensor, limit: float) -> Tensor:
     """``tensor.clamp(-limit, limit)``, whose derivative is dear: skipped where a look says it can be."""
-    if tensor.requires_grad and can_look(tensor) and tensor.numel():
-        low, high = torch.aminmax(tensor.detach())
-        if -limit <= float(low) and float(high) <= limit:
-            return tensor
+    if tensor.requires_grad and is_seen_within(tensor, limit):
+        return tensor
     return tensor.clamp(-limit, limit)
 
 

@@ -33,8 +33,8 @@ def compiled(run: Run, options: Mapping[str, Any]) -> Run:
 def is_fixed(guard: Any, run: Run) -> bool:
     """Say whether a guard of torch.compile watches what cannot change while a program lives.
 
-    That is the code of scg and of torch, and the laws, sites and estimators that emitted code holds. To look
-    at them in every call takes as long as the operations of a small program.
+    That is the code of scg and of torch, and the laws, sites and estimators of scg that emitted code holds.
+    To look at them in every call takes as long as the operations of a small program.
     """
     found = ROOT.search(guard.name)
     if found is None:
@@ -42,7 +42,9 @@ def is_fixed(guard: Any, run: Run) -> bool:
     if CODE.fullmatch(found[1]):
         return "backends" not in guard.name  # where torch keeps flags that a user sets
     owner = getattr(run.__globals__.get(found[1]), "__self__", None)
-    return isinstance(owner, (Law, Frame, Inquiry))
+    if isinstance(owner, Inquiry):
+        return type(owner.estimator).__module__.startswith("scg.")
+    return isinstance(owner, (Law, Frame))
 
 
 def check_traceable(ir: IR, prepared: Prepared, given: Noise) -> None:

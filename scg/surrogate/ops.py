@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
-from scg.laws import Law, Relaxable, divisor, is_seen_finite, is_transformed
+from scg.laws import Law, Relaxable, broadcast, divisor, is_seen_finite, is_transformed
 from scg.noise import substream
 from scg.surrogate.randomness import Noise
 
@@ -103,7 +103,7 @@ def _picked(mass: Tensor, apart: Sequence[int], axes: int) -> Tensor:
 def possible(value: Tensor, mass: Tensor) -> Tensor:
     """Return a value with 0 where it is not finite and its branch impossible, so that 0 inf is 0."""
     if is_seen_finite(value):
-        return value
+        return value.expand(broadcast(value.shape, mass.shape))
     return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)
 
 

@@ -104,9 +104,11 @@ class Randomness:
                 "give what program.draw_noise(seed, **inputs) returns for these inputs"
             )
         for name, shape in self.shapes(inputs).items():
-            if name in noise and tuple(noise[name].shape) != shape:
+            if name in noise and tuple(getattr(noise[name], "shape", ())) != shape:
+                found = getattr(noise[name], "shape", None)
+                what = f"is a {type(noise[name]).__name__}" if found is None else f"has shape {tuple(found)}"
                 raise GraphError(
-                    f"noise of '{name}' has shape {tuple(noise[name].shape)}, not {shape}: "
+                    f"noise of '{name}' {what}, not a tensor of shape {shape}: "
                     "give what program.draw_noise(seed, **inputs) returns for these inputs"
                 )
         own = self.layouts(inputs, gradients=True).own

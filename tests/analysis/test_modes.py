@@ -205,15 +205,36 @@ class Rows(nn.Module):
         return out
 
 
+class Positions(nn.Module):
+    """Adds numbers that are all zero at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(9))
+
+    def forward(self, b: Tensor) -> Tensor:
+        return torch.tanh(b + self.bias[: b.shape[-2], None] - 0.3)
+
+
 REPEATING: dict[str, tuple[Callable[[], Function], bool]] = {
     "linear": (lambda: nn.Linear(4, 2), True),
     "conv": (convolution, True),
-    "gru": (Recurrent, True),
+    "normalised": (lambda: nn.Sequential(nn.LayerNorm(4), nn.Softplus(), nn.Linear(4, 3)), True),
+    "reshaped": (lambda: lambda b: b.reshape(b.shape[0], 2, 2).flatten(1), True),
+    "joined to zeros": (lambda: lambda b: torch.cat((b, torch.zeros(*b.shape[:-1], 1)), -1), True),
+    "gru": (Recurrent, False),
     "several results": (lambda: lambda b: (b.sum(-1), b * 2), True),
     "squeezes": (lambda: lambda b: b.squeeze() * 2, False),
     "tells elements apart": (lambda: lambda b: b * torch.arange(b.shape[-2])[:, None], False),
     "counts elements": (lambda: lambda b: b / b.shape[-2], False),
     "holds one number for each": (lambda: lambda b: b + torch.linspace(0, 1, 20).view(5, 4), False),
+    "tells late elements apart": (
+        lambda: lambda b: b * torch.where(torch.arange(b.shape[-2]) > 2, 2.0, 1.0)[:, None],
+        False,
+    ),
+    "counts up": (lambda: lambda b: b * torch.ones_like(b).cumsum(-2), False),
+    "branches on a size": (lambda: lambda b: b * (2.0 if b.shape[-2] == 5 else 1.0), False),
+    "holds a number to be learned for each": (Positions, False),
     "dropout": (lambda: nn.Dropout(0.5), False),
 }
 
@@ -243,6 +264,29 @@ def test_enumerated_values_that_repeat_give_the_exact_gradient(name: str) -> Non
     assert len(exact) == len(list(g.parameters())) > 0
     for parameter, gradient in g.named_parameters():
         torch.testing.assert_close(gradient.grad, exact[parameter], rtol=1e-9, atol=1e-9)
+
+
+def test_what_tells_elements_apart_may_come_with_the_inputs() -> None:
+    """Alike in the example, and not in the run."""
+    g = scg.Graph()
+    g.plate("n", size=6)
+    weights = g.input("weights", example=torch.ones(6).double())
+    b = g.sample("b", Bernoulli, logits=g.param("t", torch.tensor(0.3).double()), plates="n")
+    g.cost("c", lambda b, weights: b * weights[: b.shape[-1]], b, weights)
+    given = torch.tensor([1.0, 0, 0, 0, 0, 0]).double()
+    scg.compile(g, "enumerate")(weights=given).loss.backward()
+    torch.testing.assert_close(g["t"].value.grad, scg.exact_gradient(g, weights=given)["t"])
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_a_plate_is_not_taken_for_worlds_of_the_same_number(size: int) -> None:
+    weights = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]).double()
+    g = scg.Graph()
+    g.plate("n", size=size)
+    b = g.sample("b", Bernoulli, logits=g.param("t", torch.tensor(0.3).double()), plates="n")
+    g.cost("c", lambda b: b * weights[: len(b)], b)
+    scg.compile(g, "enumerate")().loss.backward()
+    torch.testing.assert_close(g["t"].value.grad, scg.exact_gradient(g)["t"])
 
 
 def test_each_joint_outcome_is_decoded_once_for_the_whole_batch() -> None:

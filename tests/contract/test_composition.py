@@ -163,3 +163,31 @@ def test_several_results_may_lie_in_a_plate_that_no_parent_has() -> None:
     g.cost("c", g.sample("z", Normal, m, s))
     estimate = scg.compile(g)(x=torch.zeros(5))
     assert estimate.samples["z"].shape == (5,)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_factories_without_the_plate_of_a_node_that_is_enumerated(reduce: str) -> None:
+    """The density of the node, in a cost, is as long as its plate."""
+    g = scg.Graph()
+    g.plate("n", size=4, reduce=reduce)
+    t = g.param("t", torch.tensor(0.3).double())
+    b = g.sample("b", lambda t: Bernoulli(logits=2 * t), t, plates="n")
+    g.cost("density", g.log_prob(b) * 0.7)
+    g.cost("own", g.log_prob(lambda t: Bernoulli(logits=t), b, t) * b)
+    scg.compile(g, "enumerate")().loss.backward()
+    torch.testing.assert_close(g["t"].value.grad, scg.exact_gradient(g)["t"], rtol=1e-9, atol=1e-9)
+
+
+def test_credit_that_lacks_a_branch_is_remembered_by_the_weight_of_branches() -> None:
+    g = scg.Graph()
+    a = g.sample("a", Bernoulli, logits=g.param("s", torch.tensor([0.4, -0.3]).double()))
+    c = g.sample("c", Bernoulli, logits=g.det("h", lambda a: a.sum(), a))
+    t = g.param("t", torch.zeros(()).double())
+    b = g.sample("b", Bernoulli, logits=g.det("k", lambda c, t: c + t, c, t))
+    g.cost("f", lambda b, c: (b - 0.3) ** 2 + c, b, c)
+    policy = {"a": "enumerate", "c": "enumerate", "b": scg.Score("moving-average", normalise=True)}
+    program = scg.compile(g, policy, samples=20_000)
+    for seed in range(3):
+        t.value.grad = None
+        program(seed=seed).loss.backward()
+    torch.testing.assert_close(t.value.grad, scg.exact_gradient(g)["t"], rtol=0.05, atol=0.01)

@@ -148,3 +148,11 @@ def test_sums_over_events_are_sums_of_log_probs(name: str, ends: list[float], lo
     if not any(map(math.isinf, ends)):
         torch.testing.assert_close(derivative, slope)
     assert bool(derivative.isfinite().all())
+
+
+def test_large_logits_take_no_digits_from_small_ones_where_shapes_cross() -> None:
+    law, _ = law_for(td.Bernoulli, {"logits": torch.zeros(())})
+    logits = torch.tensor([[[1e7, -1e7, 0.3]], [[1e7, -1e7, -0.3]]])
+    value = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    expected = td.Bernoulli(logits=logits).log_prob(value).sum(-1)
+    torch.testing.assert_close(law.log_prob_over({"logits": logits}, value, 2), expected)

@@ -209,7 +209,9 @@ def log_probability(world: World, record: LogProb) -> None:
     if record.of is not None:
         world.values[name] = own_log_prob(world, record.of)
         world.axes[name] = density_axes(world, record.of)
-        world.repeating[name] = _repeated(world, ir[record.of], record.of)
+        owner = ir[record.of]
+        assert isinstance(owner, Sample)
+        world.repeating[name] = _repeated(world, owner, record.of)
         return
     density = world.trace.densities[name]
     axes = world.union(record.parents)
@@ -244,12 +246,12 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     return world.log_probs[name]
 
 
-def _repeated(world: World, record: Record, value: str) -> frozenset[str]:
-    """Return the plates along which the log-probability of a value repeats."""
-    assert isinstance(record, (Sample, LogProb))
-    if user_function(record) is not None:
-        return frozenset()
-    return world.repeat((value, *record.arguments.names)).intersection(world.plan.ir.layout[record.name])
+def _repeated(world: World, record: Sample | LogProb, value: str) -> frozenset[str]:
+    """Return the plates along which the log-probability of a value repeats; factories see parents in full."""
+    names = record.arguments.names
+    if user_function(record) is None:
+        return world.repeat((value, *names))
+    return world.repeats(value).difference(*(world.plan.ir.layout[name] for name in names))
 
 
 def density_axes(world: World, name: str) -> Labels:
