@@ -402,6 +402,11 @@ RUNNING: dict[str, Case] = {
         GraphError,
         r"noise of 'x' has shape \(3,\), not \(\): give what program\.draw_noise",
     ),
+    "noise that is a number": (
+        lambda: scg.compile(bernoulli())(noise={"x": 1.0}),  # type: ignore[dict-item]
+        GraphError,
+        r"noise of 'x' is a float, not a tensor of shape \(\): give what program\.draw_noise",
+    ),
     "noise of other nodes": (
         lambda: scg.compile(bernoulli())(noise={"y": torch.zeros(())}),
         GraphError,

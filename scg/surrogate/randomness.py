@@ -104,11 +104,9 @@ class Randomness:
                 "give what program.draw_noise(seed, **inputs) returns for these inputs"
             )
         for name, shape in self.shapes(inputs).items():
-            if name in noise and tuple(getattr(noise[name], "shape", ())) != shape:
-                found = getattr(noise[name], "shape", None)
-                what = f"is a {type(noise[name]).__name__}" if found is None else f"has shape {tuple(found)}"
+            if name in noise and (wrong := _misfit(noise[name], shape)) is not None:
                 raise GraphError(
-                    f"noise of '{name}' {what}, not a tensor of shape {shape}: "
+                    f"noise of '{name}' {wrong}: "
                     "give what program.draw_noise(seed, **inputs) returns for these inputs"
                 )
         own = self.layouts(inputs, gradients=True).own
@@ -156,3 +154,11 @@ class Randomness:
 
     def _lead(self) -> Sequence[int]:
         return () if self.samples is None else (self.samples,)
+
+
+def _misfit(noise: Any, shape: tuple[int, ...]) -> str | None:
+    """Say what is wrong with the noise of one node."""
+    if not isinstance(noise, Tensor):
+        return f"is a {type(noise).__name__}, not a tensor of shape {shape}"
+    found = tuple(noise.shape)
+    return None if found == shape else f"has shape {found}, not {shape}"
