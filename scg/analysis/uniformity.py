@@ -64,9 +64,8 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Note one operation, and run it."""
         name = func._schema.name.removeprefix("aten::").rstrip("_")
-        self.is_trusted &= name in PLAIN or torch.Tag.pointwise in func.tags
-        told = (args, kwargs or {})
-        if name in SIZED:
-            told = pytree.tree_map_only(int, lambda size: None, told)
-        self.found.append((func, pytree.tree_map_only(Tensor, Tensor.dim, told)))
+        is_random = torch.Tag.nondeterministic_seeded in func.tags
+        self.is_trusted &= name in PLAIN or (torch.Tag.pointwise in func.tags and not is_random)
+        told = tuple(len(a) if name in SIZED and isinstance(a, (list, tuple)) else a for a in args)
+        self.found.append((func, pytree.tree_map_only(Tensor, Tensor.dim, (told, kwargs or {}))))
         return func(*args, **(kwargs or {}))

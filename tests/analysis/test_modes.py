@@ -233,6 +233,10 @@ REPEATING: dict[str, tuple[Callable[[], Function], bool]] = {
         False,
     ),
     "counts up": (lambda: lambda b: b * torch.ones_like(b).cumsum(-2), False),
+    "is filled with a count": (
+        lambda: lambda b: b * torch.full(b.shape[-1:], float(b.shape[-2])).log() * 0,
+        False,
+    ),
     "branches on a size": (lambda: lambda b: b * (2.0 if b.shape[-2] == 5 else 1.0), False),
     "holds a number to be learned for each": (Positions, False),
     "dropout": (lambda: nn.Dropout(0.5), False),
