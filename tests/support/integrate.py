@@ -41,7 +41,8 @@ class Node:
 
 def _normal_points(points: int) -> list[Point]:
     z, w = np.polynomial.hermite_e.hermegauss(points)
-    return [(float(b) / math.sqrt(2 * math.pi), torch.tensor(float(a))) for a, b in zip(z, w, strict=True)]
+    weights = (float(b) / math.sqrt(2 * math.pi) for b in w)
+    return list(zip(weights, torch.from_numpy(z).unbind(), strict=True))
 
 
 def _outcome_points(node: Node) -> list[Point]:
