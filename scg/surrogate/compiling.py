@@ -34,7 +34,7 @@ def is_fixed(guard: Any, run: Run) -> bool:
     """Say whether a guard of torch.compile watches what cannot change while a program lives.
 
     That is the code of scg and of torch, and the laws, sites and estimators of scg that emitted code holds.
-    To look at them in every call takes as long as the operations of a small program.
+    A control variate has hundreds of such guards, and all are looked at in every call.
     """
     found = ROOT.search(guard.name)
     if found is None:

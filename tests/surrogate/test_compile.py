@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Poisson
 
 import scg
+from scg.surrogate import compiling
 from scg.surrogate.compiling import is_fixed
 from tests.support.running import gradients, pickled
 
@@ -88,12 +89,23 @@ def test_what_a_user_changes_afterwards_is_seen(
         assert shared and all(torch.allclose(found[name], expected[name], atol=1e-6) for name in shared)
 
 
-def test_guards_are_left_alone_under_a_mode_of_torch() -> None:
-    program = scg.compile(bits(), "score").compile(backend="aot_eager", mode="default")
+@pytest.mark.parametrize("mode", [None, "default"])
+def test_guards_are_left_alone_under_a_mode_of_torch(
+    mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noted(guard: Any, run: Any) -> bool:
+        asked.append(guard.name)
+        return is_fixed(guard, run)
+
+    monkeypatch.setattr(compiling, "is_fixed", noted)
+    program = scg.compile(bits(), "score").compile(backend="aot_eager", mode=mode)
     plain = scg.compile(bits(), "score")
     for _ in range(2):
         found, expected = (gradients(p, x=X, seed=1) for p in (program, plain))
         assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+    assert bool(asked) is (mode is None)
 
 
 def test_few_guards_are_about_anything_but_what_may_change() -> None:

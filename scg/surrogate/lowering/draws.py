@@ -250,7 +250,7 @@ def _repeated(world: World, record: Sample | LogProb, value: str) -> frozenset[s
     """Return the plates along which the log-probability of a value repeats; factories see parents in full."""
     names = record.arguments.names
     if user_function(record) is None:
-        return world.repeat((value, *names))
+        return world.all_repeat((value, *names))
     return world.repeats(value).difference(*(world.plan.ir.layout[name] for name in names))
 
 

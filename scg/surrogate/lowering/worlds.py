@@ -65,8 +65,7 @@ class World:
             return self.values[name]
         if key not in self.values:
             sizes = [self.size(label) if label in plates else None for label in self.lead(name)]
-            expand = self.emitter.shown("expand", None, expand_lead)
-            self.values[key] = self.emitter.call(expand, self.values[name], sizes, name=self.called(name))
+            self.values[key] = self._expanded(self.values[name], sizes, name)
         return self.values[key]
 
     def lean(self, name: str) -> fx.Node:
@@ -82,7 +81,7 @@ class World:
             return self.repeating.get(name, frozenset())
         return self.outer.repeats(name)
 
-    def repeat(self, names: Iterable[str]) -> frozenset[str]:
+    def all_repeat(self, names: Iterable[str]) -> frozenset[str]:
         """Return the plates along which every one of several nodes that has them repeats."""
         several = tuple(names)
         found: frozenset[str] = frozenset().union(*map(self.repeats, several))
@@ -167,9 +166,13 @@ class World:
         inherited = frozenset().union(*(ir.layout[parent] for parent in record.parents))
         if not inherited.issuperset(ir.layout[name]):
             sizes = [None if plate in inherited else self.size(plate) for plate in ir.layout[name]]
-            expand = self.emitter.shown("expand", None, expand_lead)
-            value = self.emitter.call(expand, value, [*[None] * len(axes), *sizes], name=self.called(name))
+            value = self._expanded(value, [*[None] * len(axes), *sizes], name)
         self.values[name], self.axes[name], self.repeating[name] = value, axes, repeated
+
+    def _expanded(self, value: fx.Node, sizes: list[fx.Node | int | None], name: str) -> fx.Node:
+        """Give leading dimensions the sizes that are not None."""
+        expand = self.emitter.shown("expand", None, expand_lead)
+        return self.emitter.call(expand, value, sizes, name=self.called(name))
 
     def _read(self, record: Det) -> tuple[Callable[[str], fx.Node], frozenset[str]]:
         """Return how a node reads its parents, and the plates along which it then repeats as they do.
@@ -180,7 +183,7 @@ class World:
         several: frozenset[str] = frozenset().union(*map(self.repeats, names))
         if not several or not several.issubset(plan.ir.layout[name]):
             return self.value, frozenset()
-        common = self.repeat(names)
+        common = self.all_repeat(names)
         if is_elementwise(record):
             return self.lean, common
         if common != several or not self.is_program:
