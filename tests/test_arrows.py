@@ -19,7 +19,16 @@ MAY_IMPORT = {
     "scg.laws": ("scg.laws", "scg.errors"),
     "scg.vectorise": ("scg.nodes",),
     "scg.draw": ("scg.draw", "scg.nodes", "scg.errors"),
-    "scg.analysis": ("scg.analysis", "scg.nodes", "scg.laws", "scg.errors", "scg.vectorise", "scg.noise"),
+    "scg.probes": ("scg.probes", "scg.errors"),
+    "scg.analysis": (
+        "scg.analysis",
+        "scg.probes",
+        "scg.nodes",
+        "scg.laws",
+        "scg.errors",
+        "scg.vectorise",
+        "scg.noise",
+    ),
     "scg.surrogate.estimators": ("scg.surrogate.estimators", "scg.laws", "scg.errors"),
     "scg.surrogate.lowering": (
         "scg.surrogate.lowering",
@@ -39,6 +48,7 @@ MAY_IMPORT = {
     "scg.surrogate": (
         "scg.surrogate",
         "scg.analysis",
+        "scg.probes",
         "scg.nodes",
         "scg.laws",
         "scg.errors",

@@ -12,10 +12,10 @@ from torch.utils import _pytree as pytree
 from scg.analysis.calls import is_elementwise, runner, signature, user_function
 from scg.analysis.invoke import seen
 from scg.analysis.trace import Trace
-from scg.analysis.uniformity import is_uniform
 from scg.nodes.ir import IR
 from scg.nodes.plates import insertion
 from scg.nodes.records import Det, Record
+from scg.probes.uniformity import is_uniform
 from scg.vectorise import Parent, Vectorised
 
 PROBE_AXIS = "#worlds"

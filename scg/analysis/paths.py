@@ -13,12 +13,12 @@ from torch.utils import _pytree as pytree
 from scg.analysis.calls import listed, runner, signature, user_function
 from scg.analysis.influence import useful
 from scg.analysis.invoke import seen
-from scg.analysis.known import KNOWN_BROKEN, KNOWN_SMOOTH
 from scg.analysis.probing import undisturbed
-from scg.analysis.smoothness import Smoothness, Verdict, probe
 from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, LogProb, Record, Sample
+from scg.probes.known import KNOWN_BROKEN, KNOWN_SMOOTH
+from scg.probes.smoothness import Smoothness, Verdict, probe
 
 SMOOTH = Verdict(Smoothness.SMOOTH, "known to be smooth")
 MANY = 16

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from scg.analysis.densities import Density
 from scg.laws import Law
 from scg.nodes.records import Record
+from scg.probes.generators import steady_generators
 
 
 def spread(record: Record, density: Density, batch: torch.Size) -> Tensor:
@@ -47,17 +46,6 @@ def sampled(law: Law, parameters: dict[str, Tensor], batch: torch.Size) -> Tenso
         return law.draw(parameters, torch.randn(shape, dtype=dtype, device=like.device))
     eps = torch.finfo(dtype).eps
     return law.draw(parameters, torch.rand(shape, dtype=dtype, device=like.device).clamp(eps, 1 - eps))
-
-
-@contextmanager
-def steady_generators(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
-    """Leave the generators of torch (on all devices), of Python and of NumPy, if in use, as they were."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        stack.callback(random.setstate, random.getstate())
-        if (numpy := sys.modules.get("numpy")) is not None:
-            stack.callback(numpy.random.set_state, numpy.random.get_state())
-        yield
 
 
 @contextmanager

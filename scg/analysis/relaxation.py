@@ -19,13 +19,13 @@ from scg.analysis.influence import below, stochastic_plates
 from scg.analysis.invoke import call, seen
 from scg.analysis.paths import SMOOTH, edge
 from scg.analysis.probing import sampled
-from scg.analysis.smoothness import Smoothness, Verdict
 from scg.analysis.trace import Trace, density_of, deterministic
-from scg.analysis.twice import Twice, attached, differentiated_twice, is_attached
 from scg.errors import ScgError
 from scg.laws import Law, Relaxable, sum_event
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Det, Function, LogProb, Record, Sample
+from scg.probes.smoothness import Smoothness, Verdict
+from scg.probes.twice import Twice, attached, differentiated_twice, is_attached
 
 TEMPERATURE = 0.5
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from scg.analysis.probing import undisturbed
-from scg.analysis.smoothness import Smoothness, probe
-from scg.analysis.twice import attached, differentiated_twice, is_attached
 from scg.errors import EstimatorError
 from scg.laws import broadcast
 from scg.nodes.arguments import Arguments, Ref
+from scg.probes.smoothness import Smoothness, probe
+from scg.probes.twice import attached, differentiated_twice, is_attached
 from scg.vectorise import Parent, Vectorised
 
 ADDED = "#added"

@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from scg.analysis.recording import same
-from scg.analysis.replay import Observation, Replay
+from scg.probes.recording import same
+from scg.probes.replay import Observation, Replay
 
 GRID = 12  # even, so that no grid point is the origin: zeros sit on the kinks of relu and abs
 BESIDE = 8  # a bracket around a jump is compared with neighbours this many times as wide

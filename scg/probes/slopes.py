@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from scg.analysis.lines import shaped_like
-from scg.analysis.replay import Replay
+from scg.probes.lines import shaped_like
+from scg.probes.replay import Replay
 
 STEPS = (1.0, 10.0, 0.1, 0.01)  # times the cube root of the precision, where central differences are best
 TRIES = 3  # a kink may lie on one point, not on three

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from scg.analysis.probing import steady_generators
-from scg.analysis.recording import Recorder
+from scg.probes.generators import steady_generators
+from scg.probes.recording import Recorder
 
 
 @dataclass(frozen=True)

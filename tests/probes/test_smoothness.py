@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, distributions, nn
 from torch.distributions import Distribution
 
-from scg.analysis.known import ELEMENTWISE, KNOWN_BROKEN, KNOWN_SMOOTH
-from scg.analysis.smoothness import Smoothness, Verdict, probe
+from scg.probes.known import ELEMENTWISE, KNOWN_BROKEN, KNOWN_SMOOTH
+from scg.probes.smoothness import Smoothness, Verdict, probe
 
 law: Any = distributions  # its methods carry no types
 Function = Callable[..., Any]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scg.analysis.lines import (
+from scg.probes.lines import (
     Gap,
     Line,
     Sample,
@@ -24,9 +24,9 @@ from scg.analysis.lines import (
     narrow_to_switch,
     scan,
 )
-from scg.analysis.recording import same
-from scg.analysis.replay import Observation, Replay, undisturbed
-from scg.analysis.slopes import disagreement
+from scg.probes.recording import same
+from scg.probes.replay import Observation, Replay, undisturbed
+from scg.probes.slopes import disagreement
 
 POINTS = 6  # where gradients are compared, besides the point itself
 UNLIKELY = (

@@ -1,0 +1,1 @@
+"""Probes: what is found out about a function of tensors by calling it; they know no graph."""
