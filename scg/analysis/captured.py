@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from scg.analysis.calls import user_function
 from scg.nodes.ir import IR
+from scg.nodes.records import Record
 
 
 def captured(ir: IR) -> Iterator[tuple[str, str]]:
@@ -25,6 +26,18 @@ def captured(ir: IR) -> Iterator[tuple[str, str]]:
             if id(value) not in held:
                 kind = "module" if isinstance(value, nn.Module) else "parameter"
                 yield record.name, f"the {kind} '{name}'"
+
+
+def held_by(ir: IR, record: Record) -> list[Tensor]:
+    """Return the parameters that a node's function holds or captures."""
+    function = user_function(record)
+    if function is None:
+        return []
+    if function.call is None:
+        return list(ir.store.modules[function.owner or ""].parameters())
+    reached = [value for _, value in _reached(function.call)]
+    several = [list(v.parameters()) if isinstance(v, nn.Module) else [v] for v in reached]
+    return list({id(tensor): tensor for group in several for tensor in group}.values())
 
 
 def captures(fn: Callable[..., Any]) -> list[str]:

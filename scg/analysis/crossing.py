@@ -1,45 +1,67 @@
-"""Crossing: does a function let elements of a plate influence each other, where credit relies on it?"""
+"""Crossing: does a function let elements of a plate influence each other, where credit relies on it?
+
+Structure is asked first: an operation that joins elements crosses, whatever the values were. Values are asked
+where structure cannot see (NumPy, indices that depend on values), and whether what was joined was rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import is_elementwise, runner, signature, user_function
+from scg.analysis.captured import held_by
 from scg.analysis.influence import stochastic_plates
 from scg.analysis.invoke import call, seen
+from scg.analysis.probing import displaced, moved
+from scg.analysis.recorded import Recording, first_that_runs, record_call, sizes_to_try, tensors
 from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
+from scg.standing import Standing
 
 MANY = 32
+ROUNDING = 1e3
+"""How many units in the last place of the largest value are rounding."""
+
+SCALES = (0.3, 3.0)
+"""How far what a function holds and reads besides is moved off its values."""
 
 Shared = Mapping[str, frozenset[str]]
 
 
-def crossings(ir: IR, worlds: list[Trace]) -> list[str]:
+class Finding(NamedTuple):
+    """What joins elements of a plate in a node, None where nothing does, and how that is known."""
+
+    joint: str | None
+    standing: Standing
+
+
+def crossings(ir: IR, worlds: list[Trace], findings: dict[tuple[str, str], Finding]) -> list[str]:
     """Return a fault for each node that mixes elements of a plate that a stochastic ancestor keeps.
 
-    A part of the plate (a suffix, where it is ordered) is replaced by its values in other worlds under
-    the same randomness; the outputs of the rest must not change in a single bit.
+    ``findings`` is filled with what was found, by node and plate.
     """
     shared = stochastic_plates(ir)
-    known: dict[Any, bool] = {}
-    return [
-        _fault(ir, record, plate)
-        for record in ir.records()
-        for plate in crossed(ir, worlds, record, shared, known)
-    ]
+    known: dict[Any, Finding] = {}
+    faults = []
+    for record in ir.records():
+        for plate, finding in crossed(ir, worlds, record, shared, known):
+            findings[record.name, plate] = finding
+            if finding.joint is not None:
+                faults.append(_fault(ir, record, plate, finding))
+    return faults
 
 
 def crossed(
-    ir: IR, worlds: list[Trace], record: Record, shared: Shared, known: dict[Any, bool]
-) -> Iterator[str]:
-    """Yield the plates whose elements a node mixes, of those that stochastic ancestors keep."""
+    ir: IR, worlds: list[Trace], record: Record, shared: Shared, known: dict[Any, Finding]
+) -> Iterator[tuple[str, Finding]]:
+    """Yield what was found of each plate that stochastic ancestors of a node keep."""
     one = worlds[0]
     if user_function(record) is None or (is_elementwise(record) and _is_aligned(ir, one, record)):
         return
@@ -48,39 +70,121 @@ def crossed(
     for plate in sorted(kept - mixes):
         if one.sizes[plate] == 1:
             continue
-        among = tuple(plate in shared[parent] for parent in record.parents)
-        key = (plate, signature(ir, one, record), among)
+        among = tuple(parent for parent in record.arguments.names if plate in shared[parent])
+        places = tuple(record.arguments.names.index(parent) for parent in among)
+        key = (plate, signature(ir, one, record), places)
         if key not in known:
-            known[key] = _crosses(ir, worlds, record, plate, shared)
-        if known[key]:
-            yield plate
+            known[key] = _found(ir, worlds, record, plate, among)
+        yield plate, known[key]
 
 
 def _is_aligned(ir: IR, trace: Trace, record: Record) -> bool:
     plated = [name for name in (*record.parents, record.name) if ir.layout[name]]
     values = [seen(ir, record, name, trace.values[name]) for name in plated]
-    return len({leaf.dim() for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)}) < 2
+    return len({leaf.dim() for leaf in tensors(values)}) < 2
 
 
-def _crosses(ir: IR, worlds: list[Trace], record: Record, plate: str, shared: Shared) -> bool:
-    """Replace some elements of the plate by those of another world, and watch all the others."""
+def _found(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Sequence[str]) -> Finding:
+    recordings = [found for trace in worlds[:2] for found in _recordings(ir, trace, record, plate, among)]
+    joint, is_certain = _joint(recordings)
+    if joint is None and is_certain:
+        branch = _branch(ir, worlds[0], record, plate, among, recordings)
+        return Finding(branch, Standing.STRUCTURAL)
+    difference = _difference(ir, worlds, record, plate, among)
+    if joint is None:
+        return Finding("its values" if difference == "real" else None, Standing.PROBED)
+    is_known = not any(found.is_unclear(label) for found in recordings for label in found.places)
+    if difference == "rounding" or (not is_known and difference == "real"):
+        return Finding(None if difference == "rounding" else joint, Standing.PROBED)
+    return Finding(joint, Standing.STRUCTURAL if is_known else Standing.ASSUMED)
+
+
+def _recordings(ir: IR, trace: Trace, record: Record, plate: str, among: Sequence[str]) -> list[Recording]:
+    """Record the function at other sizes, and at the example's only where it runs at no other."""
+    *others, example = sizes_to_try(ir, trace, record, (plate,))
+    calls = [partial(record_call, ir, trace, record, among, sizes) for sizes in others]
+    return first_that_runs(calls) or first_that_runs(
+        [partial(record_call, ir, trace, record, among, example)]
+    )
+
+
+def _joint(recordings: Sequence[Recording]) -> tuple[str | None, bool]:
+    """Return what joins elements, and whether the operations tell all."""
+    joints = [found.joint(label) for found in recordings for label in found.places]
+    tells_all = all(f.provenance.left is None and f.provenance.index is None for f in recordings)
+    return next((joint for joint in joints if joint is not None), None), bool(recordings) and tells_all
+
+
+def _branch(
+    ir: IR, trace: Trace, record: Record, plate: str, among: Sequence[str], recordings: Sequence[Recording]
+) -> str | None:
+    """Say whether a number that Python reads of elements decides what others become.
+
+    Another number is given in its place: a check raises, a branch gives something else.
+    """
+    for found in recordings[:1]:
+        sizes = {label.name: label.count for label in found.places}
+        for place, (name, value) in enumerate(found.provenance.scalars):
+            others = (not value,) if isinstance(value, bool) else (value + 1, -1e6, 1e6)
+            for other in others:
+                replaced = type(value)(other)
+                try:
+                    after = record_call(ir, trace, record, among, sizes, instead={place: replaced})
+                except Exception:  # noqa: BLE001 - a check that raises
+                    continue
+                if not _same(found.outputs, after.outputs):
+                    return name
+    return None
+
+
+def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    return len(one) == len(other) and all(
+        a.shape == b.shape and torch.allclose(a, b, equal_nan=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+def _difference(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Sequence[str]) -> str:
+    """Replace some elements of the plate by those of other worlds, and watch all the others.
+
+    It is "none", "rounding" or "real": the largest that was seen, at the values held and at others.
+    """
+    found = {_watched(ir, worlds, record, plate, among)}
+    others = [name for name in record.arguments.names if name not in among]
+    for scale in SCALES:
+        with displaced(held_by(ir, record), scale):
+            found.add(_watched(ir, moved(worlds, others, scale), record, plate, among))
+    return next(kind for kind in ("real", "rounding", "none") if kind in found)
+
+
+def _watched(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Sequence[str]) -> str:
     one = worlds[0]
     size, position = one.sizes[plate], ir.layout[record.name].index(plate)
-    before = _outputs(ir, one, record, {})
-    parents = [parent for parent in record.parents if plate in shared[parent]]
+    before, seen_before = _outputs(ir, one, record, {}), "none"
     for mask in _masks(size, ordered=ir.plates[plate].ordered):
         keep = (~mask).nonzero()[:, 0]
         for other in worlds[1:]:
             replaced = {
                 parent: _blend(one.values[parent], other.values[parent], mask, ir.layout[parent].index(plate))
-                for parent in parents
+                for parent in among
             }
             after = _outputs(ir, one, record, replaced)
             for old, new in zip(before, after, strict=True):
-                is_plated = position < old.dim() and old.shape[position] == size
-                if is_plated and not torch.equal(_bits(old, position, keep), _bits(new, position, keep)):
-                    return True
-    return False
+                if position < old.dim() and old.shape[position] == size:
+                    kind = _kind(_part(old, position, keep), _part(new, position, keep))
+                    if kind == "real":
+                        return kind
+                    seen_before = kind if kind != "none" else seen_before
+    return seen_before
+
+
+def _kind(old: Tensor, new: Tensor) -> str:
+    if torch.equal(old, new):
+        return "none"
+    if not old.is_floating_point():
+        return "real"
+    scale = float(torch.maximum(old.abs().max(), new.abs().max()))
+    tolerance = ROUNDING * torch.finfo(old.dtype).eps * scale
+    return "rounding" if float((old - new).abs().max()) <= tolerance else "real"
 
 
 def _masks(size: int, *, ordered: bool) -> Iterator[Tensor]:
@@ -103,7 +207,7 @@ def _masks(size: int, *, ordered: bool) -> Iterator[Tensor]:
     yield ~half
 
 
-def _bits(tensor: Tensor, position: int, keep: Tensor) -> Tensor:
+def _part(tensor: Tensor, position: int, keep: Tensor) -> Tensor:
     return tensor.index_select(position, keep.to(tensor.device)).nan_to_num(nan=12345.0)
 
 
@@ -122,14 +226,14 @@ def _outputs(ir: IR, trace: Trace, record: Record, replaced: dict[str, Any]) -> 
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        leaves = pytree.tree_leaves(call(record, runner(ir, record), args, kwargs))
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        return tensors(call(record, runner(ir, record), args, kwargs))
 
 
-def _fault(ir: IR, record: Record, plate: str) -> str:
+def _fault(ir: IR, record: Record, plate: str, finding: Finding) -> str:
     order = "an earlier element reads a later one" if ir.plates[plate].ordered else "elements read each other"
+    unsure = ", as far as is known," if finding.standing is Standing.ASSUMED else ""
     return (
-        f"node '{record.name}' ({record.where}) crosses plate '{plate}': {order}, and a stochastic node "
-        f"above keeps that plate, so credit would be lost. "
+        f"node '{record.name}' ({record.where}) crosses plate '{plate}'{unsure}: {order} through "
+        f"{finding.joint}, and a stochastic node above keeps that plate, so credit would be lost. "
         f'Declare it with mixes="{plate}", or keep the elements apart'
     )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.crossing import crossings
+from scg.analysis.crossing import Finding, crossings
 from scg.analysis.densities import Density
 from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import does_repeat, run_modes
@@ -66,6 +66,11 @@ class Facts:
 
     @cached_property
     def _relaxed_edges(self) -> dict[Any, Any]:
+        return {}
+
+    @cached_property
+    def findings(self) -> dict[tuple[str, str], Finding]:
+        """What was found of joined elements, by node and plate."""
         return {}
 
     @cached_property
@@ -144,7 +149,7 @@ class Facts:
                 )
         if self.ir.plates and self.ir.samples:
             with undisturbed(self.ir.store.modules):
-                found += crossings(self.ir, self.worlds[:3])
+                found += crossings(self.ir, self.worlds[:3], self.findings)
         return found
 
     def _world(self, seed: int) -> Trace:

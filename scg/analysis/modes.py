@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,35 +10,20 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import is_elementwise, runner, signature, user_function
+from scg.analysis.captured import held_by
 from scg.analysis.invoke import seen
+from scg.analysis.many import keeps_worlds_apart, takes_any_number
+from scg.analysis.probing import displaced
+from scg.analysis.repeated import vectorised
 from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
-from scg.nodes.plates import insertion
 from scg.nodes.records import Det, Record
+from scg.probes.generators import steady_generators
 from scg.probes.uniformity import is_uniform
-from scg.vectorise import Parent, Vectorised
 
 PROBE_AXIS = "#worlds"
 REPEATS = 3
 FEW = 2
-
-
-def vectorised(
-    ir: IR,
-    record: Record,
-    axes: tuple[str, ...],
-    carried: Mapping[str, tuple[str, ...]],
-    varying: frozenset[str],
-    mode: str,
-) -> Vectorised:
-    """Return the repeated call of a node whose parents carry the given added axes."""
-    parents = {}
-    for name in record.arguments.names:
-        have = ir.layout[name]
-        every = tuple(p for p in ir.plates if p in have or p in ir.layout[record.name])
-        index = insertion(have, every) if have else None
-        parents[name] = Parent(carried[name], index, bool(have), name in varying)
-    return Vectorised(record.arguments, parents, axes, mode)
 
 
 def run_modes(
@@ -161,17 +146,29 @@ def _moved(leaf: Any) -> Any:
 
 
 def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> str:
-    """Return the first mode that agrees with a loop on everything for which a loop gives something."""
+    """Return the first mode that agrees with a loop on everything for which a loop gives something.
+
+    Where worlds are run in one call that was written for one, the operations have to keep them apart.
+    """
     given = _given(worlds, record, varying)
-    expected = [_attempt(ir, record, varying, "loop", values) for values in given]
-    assert expected[0] is not None
-    for mode in ("broadcast", "fold", "vmap") if _may_fold(ir, record) else ("broadcast", "vmap"):
-        if all(
-            wanted is None or _agree(_attempt(ir, record, varying, mode, values), wanted)
-            for values, wanted in zip(given, expected, strict=True)
-        ):
-            return mode
-    return "loop"
+    held = held_by(ir, record)
+    scales = (0.0, 0.5) if held else (0.0,)
+
+    def agrees(mode: str) -> bool:
+        for scale in scales:
+            with displaced(held if scale else (), scale), steady_generators():
+                for values in given:
+                    wanted = _attempt(ir, record, varying, "loop", values)
+                    if wanted is not None and not _agree(_attempt(ir, record, varying, mode, values), wanted):
+                        return False
+        return True
+
+    assert _attempt(ir, record, varying, "loop", given[0]) is not None
+    if agrees("broadcast") and keeps_worlds_apart(ir, worlds[0], record, varying):
+        return "broadcast"
+    if _may_fold(ir, record) and agrees("fold") and takes_any_number(ir, worlds[0], record):
+        return "fold"
+    return "vmap" if agrees("vmap") else "loop"
 
 
 def _attempt(

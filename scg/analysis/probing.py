@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from scg.analysis.densities import Density
+from scg.analysis.trace import Trace
 from scg.laws import Law
 from scg.nodes.records import Record
 from scg.probes.generators import steady_generators
@@ -46,6 +50,42 @@ def sampled(law: Law, parameters: dict[str, Tensor], batch: torch.Size) -> Tenso
         return law.draw(parameters, torch.randn(shape, dtype=dtype, device=like.device))
     eps = torch.finfo(dtype).eps
     return law.draw(parameters, torch.rand(shape, dtype=dtype, device=like.device).clamp(eps, 1 - eps))
+
+
+def moved(worlds: Sequence[Trace], names: Iterable[str], scale: float) -> list[Trace]:
+    """Return evaluations in which some nodes, alike in all of them, are moved off their values."""
+    several = list(names)
+    moves: dict[tuple[str, int], Tensor] = {}
+
+    def leaf(name: str, index: int, tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            return tensor
+        move = moves.setdefault((name, index), scale * torch.randn_like(tensor))
+        return tensor + move
+
+    def value(name: str, held: Any) -> Any:
+        leaves, spec = pytree.tree_flatten(held)
+        return pytree.tree_unflatten([leaf(name, i, item) for i, item in enumerate(leaves)], spec)
+
+    return [
+        replace(world, values={**world.values, **{name: value(name, world.values[name]) for name in several}})
+        for world in worlds
+    ]
+
+
+@contextmanager
+def displaced(held: Iterable[Tensor], scale: float) -> Iterator[None]:
+    """Move what a function holds off its values, for probes, and put it back."""
+    tensors = [tensor for tensor in held if tensor.is_floating_point()]
+    saved = [tensor.detach().clone() for tensor in tensors]
+    with torch.no_grad():
+        try:
+            for tensor in tensors:
+                tensor.add_(scale * torch.randn_like(tensor))
+            yield
+        finally:
+            for tensor, old in zip(tensors, saved, strict=True):
+                tensor.copy_(old)
 
 
 @contextmanager

@@ -218,10 +218,10 @@ def soft_law(law: Law) -> Law:
 def _judge(search: Search, worlds: tuple[Trace, ...], record: Record, known: dict[Any, Any]) -> None:
     """Fail a node that is not a smooth function of a parent that depends on the owner, or crosses a plate."""
     if search.ir[record.name] is not record:
-        plates = list(crossed(search.ir, list(worlds[:3]), record, stochastic_plates(search.ir), {}))
-        if plates:
-            search.fail(record.name, f"its function of relaxed values crosses plate '{plates[0]}'")
-            return
+        for plate, finding in crossed(search.ir, list(worlds[:3]), record, stochastic_plates(search.ir), {}):
+            if finding.joint is not None:
+                search.fail(record.name, f"its function of relaxed values crosses plate '{plate}'")
+                return
     for parent in record.parents:
         if parent not in search.reached:
             continue

@@ -74,7 +74,8 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
 
 
-def _is_domain_check(packet: Any, args: Sequence[Any]) -> bool:
+def is_domain_check(packet: Any, args: Sequence[Any]) -> bool:
+    """Whether an operation asks where a function is defined, and not what it is."""
     if packet in DOMAIN_CHECKS:
         return True
     if packet not in (aten.eq, aten.ne):
@@ -133,7 +134,7 @@ class Recorder:
         if self._flow is not None:
             self._flow.append((str(function), *(a for a in args if isinstance(a, (bool, int, float)))))
         inputs = [t for t in (*tensors_in(args), *tensors_in((*kwargs.values(),))) if self.follows(t)]
-        if not inputs or _is_domain_check(packet, args):
+        if not inputs or is_domain_check(packet, args):
             return function(*args, **kwargs)
         if not function.is_view:
             self._before(packet, inputs, args)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx
 
 from scg.analysis.calls import is_elementwise, transform_of
-from scg.analysis.modes import vectorised
+from scg.analysis.repeated import vectorised
 from scg.analysis.trace import Trace
 from scg.laws import Law
 from scg.nodes.plates import Index, insertion, positions, trimmed

@@ -1,0 +1,140 @@
+"""Many: whether a function written for one world, or some elements, keeps many apart, by its operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from scg.analysis.calls import runner
+from scg.analysis.invoke import seen
+from scg.analysis.recorded import (
+    PRIMES,
+    Recording,
+    first_that_runs,
+    record_call,
+    resized,
+    sizes_to_try,
+    tensors,
+)
+from scg.analysis.repeated import vectorised
+from scg.analysis.trace import Trace
+from scg.nodes.ir import IR
+from scg.nodes.records import Record
+from scg.probes.dependence import Label
+from scg.probes.provenance import Provenance
+
+WORLDS = "#worlds"
+ANYTHING = Label("#anything", 1)
+
+
+def keeps_worlds_apart(ir: IR, trace: Trace, record: Record, varying: frozenset[str]) -> bool:
+    """Say whether a function that is given worlds in one more leading dimension treats each as it would alone.
+
+    No operation joins worlds, or elements of plates that it would not join for one world, and each works
+    along the dimensions, counted from the right, along which it would.
+    """
+    plates = ir.layout[record.name]
+    for sizes in sizes_to_try(ir, trace, record, plates):
+        try:
+            alone = _recorded(ir, trace, record, varying, sizes, None)
+            count = next(p for p in PRIMES if p not in _sizes(ir, trace, record) | set(sizes.values()))
+            many = _recorded(ir, trace, record, varying, sizes, count)
+        except Exception:  # noqa: BLE001 - of an arbitrary function
+            continue
+        return _is_as_alone(alone, many, count)
+    return False
+
+
+def _is_as_alone(alone: Recording, many: Recording, count: int) -> bool:
+    if many.provenance.left is not None or many.provenance.scalars or many.joint(Label(WORLDS, count)):
+        return False
+    if alone.provenance.turns != many.provenance.turns or len(alone.outputs) != len(many.outputs):
+        return False
+    shapes = ((a.shape, m.shape) for a, m in zip(alone.outputs, many.outputs, strict=True))
+    if any(one != wide and (count, *one) != tuple(wide) for one, wide in shapes):
+        return False
+    return all(alone.joint(label) == many.joint(label) for label in alone.places if label is not ANYTHING)
+
+
+def _recorded(
+    ir: IR,
+    trace: Trace,
+    record: Record,
+    varying: frozenset[str],
+    sizes: Mapping[str, int],
+    count: int | None,
+) -> Recording:
+    """Record a call for one world, or for ``count`` of them by broadcasting."""
+    added, names = int(count is not None), record.arguments.names
+    labels = {plate: Label(plate, size, ir.plates[plate].ordered) for plate, size in sizes.items()}
+    sources: dict[Label, list[tuple[Tensor, int]]] = {label: [] for label in (ANYTHING, *labels.values())}
+    worlds = Label(WORLDS, count or 0)
+    if added:
+        sources[worlds] = []
+    values = {}
+    for name in names:
+        value = resized(ir, name, trace.values[name], trace, sizes)
+        if added and name in varying:
+            value = pytree.tree_map_only(Tensor, lambda leaf: _several(leaf, count or 1), value)
+            sources[worlds] += [(leaf, 0) for leaf in tensors(value)]
+        values[name] = value
+        if name in varying:
+            sources[ANYTHING] += [(leaf, 0) for leaf in tensors(value) if leaf.dim()]
+        for plate in set(sizes) & set(ir.layout[name]):
+            place = ir.layout[name].index(plate) + added * (name in varying)
+            sources[labels[plate]] += [(leaf, place) for leaf in tensors(value)]
+    provenance = Provenance(sources)
+    call = _call(ir, record, varying, values, is_many=count is not None)
+    with torch.random.fork_rng(), torch.no_grad(), provenance:
+        torch.manual_seed(0)
+        result = call()
+    places = {label: ir.layout[record.name].index(plate) + added for plate, label in labels.items()}
+    if added:
+        places[worlds] = 0
+    return Recording(provenance, tuple(tensors(result)), places)
+
+
+def _several(leaf: Tensor, count: int) -> Tensor:
+    return leaf.expand(count, *leaf.shape).clone()
+
+
+def _call(
+    ir: IR, record: Record, varying: frozenset[str], values: Mapping[str, Any], *, is_many: bool
+) -> Any:
+    fn = runner(ir, record)
+    if not is_many:
+        args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
+        return partial(fn, *args, **kwargs)
+    carried = {name: (WORLDS,) if name in varying else () for name in record.arguments.names}
+    return partial(vectorised(ir, record, (WORLDS,), carried, varying, "broadcast"), fn, *values.values())
+
+
+def _sizes(ir: IR, trace: Trace, record: Record) -> set[int]:
+    return {n for name in record.arguments.names for leaf in tensors(trace.values[name]) for n in leaf.shape}
+
+
+def takes_any_number(ir: IR, trace: Trace, record: Record) -> bool:
+    """Say whether a function treats the elements of its leftmost plate alike, however many there are.
+
+    It does the same operations at two sizes that nothing else has, and none tells an element from another.
+    """
+    plates = ir.layout[record.name][:1]
+    names = [name for name in record.arguments.names if plates[0] in ir.layout[name]]
+    *others, _ = sizes_to_try(ir, trace, record, plates)
+    if len(others) < 2 or others[0] == others[1]:
+        return False
+    found = first_that_runs(partial(record_call, ir, trace, record, names, sizes) for sizes in others)
+    if len(found) < len(others):
+        return False
+    one, other = (recording.provenance for recording in found)
+    if one.steps != other.steps or one.left is not None or one.scalars:
+        return False
+    return not any(
+        recording.is_told_apart or any(recording.joint(label) for label in recording.places)
+        for recording in found
+    )
