@@ -115,8 +115,6 @@ class Vectorised:
             if not parent.plated:
                 return tensor
             tensor = tensor if parent.varies else tensor[None]
-            if tensor.shape[0] == tensor.shape[1] == 1:
-                return tensor[0]
             return tensor.expand(count, size, *tensor.shape[2:]).flatten(0, 1)
 
         result = self._apply(fn, self._each(values, leaf))

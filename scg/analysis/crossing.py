@@ -16,10 +16,10 @@ from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import is_elementwise, runner, signature, user_function
 from scg.analysis.captured import held_by
+from scg.analysis.followed import Recording, first_that_runs, record_call, sizes_to_try, tensors
 from scg.analysis.influence import stochastic_plates
 from scg.analysis.invoke import call, seen
 from scg.analysis.probing import displaced, moved
-from scg.analysis.recorded import Recording, first_that_runs, record_call, sizes_to_try, tensors
 from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
@@ -85,7 +85,9 @@ def _is_aligned(ir: IR, trace: Trace, record: Record) -> bool:
 
 
 def _found(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Sequence[str]) -> Finding:
-    recordings = [found for trace in worlds[:2] for found in _recordings(ir, trace, record, plate, among)]
+    recordings = _recordings(ir, worlds[0], record, plate, among)
+    if any(found.provenance.index is not None for found in recordings):
+        recordings += _recordings(ir, worlds[1], record, plate, among)
     joint, is_certain = _joint(recordings)
     if joint is None and is_certain:
         branch = _branch(ir, worlds[0], record, plate, among, recordings)

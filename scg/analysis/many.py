@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import runner
-from scg.analysis.invoke import seen
-from scg.analysis.recorded import (
+from scg.analysis.followed import (
     PRIMES,
     Recording,
     first_that_runs,
@@ -21,6 +20,7 @@ from scg.analysis.recorded import (
     sizes_to_try,
     tensors,
 )
+from scg.analysis.invoke import seen
 from scg.analysis.repeated import vectorised
 from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
@@ -33,7 +33,7 @@ ANYTHING = Label("#anything", 1)
 
 
 def keeps_worlds_apart(ir: IR, trace: Trace, record: Record, varying: frozenset[str]) -> bool:
-    """Say whether a function that is given worlds in one more leading dimension treats each as it would alone.
+    """Say whether a function, given worlds in one more leading dimension, treats each as it would alone.
 
     No operation joins worlds, or elements of plates that it would not join for one world, and each works
     along the dimensions, counted from the right, along which it would.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DRAWS, MORE_DRAWS = 2, 6
+DRAWS, MORE_DRAWS = 2, 4
 CUTS = 12
 JOINED, UNCLEAR = -1, -2
 """What stands for an element that reads several owners, and for one of which it was not found out."""
@@ -83,20 +83,23 @@ def dependence(call: Call, label: Label) -> list[Tensor] | None:
             else [(a | c, b | d) for (a, b), (c, d) in zip(seen, changed, strict=True)]
         )
         found = [_decoded(label, *pair) for pair in seen]
-        if draw + 1 >= DRAWS and not any(bool((owners == UNCLEAR).any()) for owners in found):
+        if draw + 1 >= DRAWS and not any(
+            bool(((owners == UNCLEAR) | (owners == 0)).any()) for owners in found
+        ):
             break
     return found
 
 
 def _changed(call: Call, label: Label, draw: int) -> list[tuple[Tensor, Tensor]] | None:
     """Return, for every output, what changes with the owners in each group, and with the others."""
-    for fill in (_between, _definite, _near):
+    fills = (_wide if draw % 2 else _between, _between, _definite, _near)
+    for index, fill in enumerate((*fills, fills[0])):
         generator = torch.Generator().manual_seed(draw)
         try:
             one = _filled(call, fill, generator, is_other=False)
             other = _filled(call, fill, generator, is_other=True)
             base = call.run(one)
-            if not all(map(_has_numbers, base)):
+            if index < len(fills) and not all(map(_is_finite, base)):
                 continue
             rows = [_differ(base, call.run(mixed)) for mixed in _mixtures(call, label, one, other)]
         except Exception:  # noqa: BLE001 - an operation may refuse random numbers in any way it likes
@@ -119,8 +122,8 @@ def _mixtures(call: Call, label: Label, one: list[Any], other: list[Any]) -> Ite
             yield mixed
 
 
-def _has_numbers(value: Tensor) -> bool:
-    return not value.numel() or not value.is_floating_point() or bool(value.isfinite().any())
+def _is_finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.isfinite().all())
 
 
 def _filled(
@@ -151,6 +154,10 @@ def _filled(
 
 def _between(leaf: Tensor, generator: torch.Generator) -> Tensor:
     return (0.2 + 0.6 * torch.rand(leaf.shape, generator=generator, dtype=torch.float64)).to(leaf)
+
+
+def _wide(leaf: Tensor, generator: torch.Generator) -> Tensor:
+    return (5 * torch.randn(leaf.shape, generator=generator, dtype=torch.float64)).to(leaf)
 
 
 def _definite(leaf: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,8 @@
 """Provenance: a recording of one call that tells, for every element of its results, whose elements it read.
 
 Whose an element is follows from the operations performed, whatever the values were: from views and moves by
-doing the same to numbers of owners, from operations place by place by what is beside what, and from all others
-by ``dependence``.
+doing the same to numbers of owners, from operations place by place by what is beside what, and from others by
+``dependence``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOVES = frozenset(
 )
 """Operations that only move elements: done to numbers of owners they give the owners of the result."""
 
-PLACEWISE = frozenset("_to_copy copy_ contiguous".split())
+PLACEWISE = frozenset("_to_copy copy_ contiguous floor_divide floor_divide_".split())
 RESHAPES = frozenset(
     "squeeze_ unsqueeze_ t_ transpose_ as_strided_ swapaxes_ swapdims_ detach_ resize_".split()
 )
@@ -198,7 +198,7 @@ class Provenance:
             return [torch.tensor(min(lost))] * len(outputs)
         for given in _readings(name, leaves, owned):
             found = dependence(Call(_runner(function, spec), tuple(leaves), given), label)
-            if found is not None and len(found) == len(outputs):
+            if found is not None and _shapes(found) == _shapes(outputs):
                 if any(bool((owners < 0).any()) for owners in found) and given is owned and name in INDEXING:
                     continue
                 return [self._coded(name, owners) for owners in found]
@@ -233,7 +233,7 @@ class Provenance:
         ]
         args, kwargs = pytree.tree_unflatten(numbers, spec)
         found = pytree.tree_leaves(function(*args, **{k: v for k, v in kwargs.items() if k != "dtype"}))
-        if [tuple(one.shape) for one in found] != [tuple(out.shape) for out in outputs]:
+        if _shapes(found) != _shapes(outputs):
             raise RuntimeError("another shape")
         return found
 
@@ -345,6 +345,10 @@ SIZED = frozenset(
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
+
+
+def _shapes(several: Sequence[Tensor]) -> list[torch.Size]:
+    return [tensor.shape for tensor in several]
 
 
 def _readings(name: str, leaves: list[Any], owned: dict[int, Tensor]) -> Iterator[dict[int, Tensor]]:

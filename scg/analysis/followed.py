@@ -1,4 +1,4 @@
-"""Recorded: what the operations of a node's function join, read off at sizes of plates other than the example's."""
+"""Followed: elements of plates, followed through a node's function at sizes other than the example's."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Recording:
 
 
 def sizes_to_try(ir: IR, trace: Trace, record: Record, plates: Sequence[str]) -> list[dict[str, int]]:
-    """Return sizes of plates at which a function is recorded: two that nothing else has, then the example's."""
+    """Return sizes of plates at which to record a function: two that nothing else has, then the example's."""
     names = record.arguments.names
     shapes = [leaf.shape for name in names for leaf in tensors(trace.values[name])]
     taken = {size for shape in shapes for size in shape}
