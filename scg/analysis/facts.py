@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from scg.analysis.crossing import crossings
 from scg.analysis.densities import Density
+from scg.analysis.hidden import Hidden, hidden
 from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import does_repeat, run_modes
 from scg.analysis.paths import Break, breaks, describe
@@ -19,11 +23,12 @@ from scg.analysis.probing import other_than, spread, undisturbed
 from scg.analysis.relaxation import Relaxation, relaxation
 from scg.analysis.sizes import plate_sizes
 from scg.analysis.trace import Trace, evaluate
-from scg.errors import GraphError, PlateError
+from scg.errors import GradientWarning, GraphError, PlateError
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
 from scg.noise import NoiseSpec
 
+HERE = str(Path(__file__).parent.parent)
 WORLDS = 5
 ENLARGED = 4
 
@@ -67,6 +72,16 @@ class Facts:
     @cached_property
     def _relaxed_edges(self) -> dict[Any, Any]:
         return {}
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """What functions do unseen between what is learned and the costs."""
+        return self.hidden_from(name for name, value in self.inputs.items() if value.requires_grad)
+
+    def hidden_from(self, attached: Iterable[str]) -> Hidden:
+        """Return what functions hide where the named inputs require a gradient."""
+        with undisturbed(self.ir.store.modules):
+            return hidden(self.ir, self.trace, lambda: self.worlds[1], attached)
 
     @cached_property
     def useful(self) -> frozenset[str]:
@@ -145,7 +160,7 @@ class Facts:
         if self.ir.plates and self.ir.samples:
             with undisturbed(self.ir.store.modules):
                 found += crossings(self.ir, self.worlds[:3])
-        return found
+        return [*found, *self.hidden.faults]
 
     def _world(self, seed: int) -> Trace:
         with undisturbed(self.ir.store.modules, seed):
@@ -189,7 +204,17 @@ def checked(facts: Facts) -> Facts:
     if faults:
         crosses = all("crosses plate" in fault for fault in faults)
         raise (PlateError if crosses else GraphError)("\n".join(faults))
+    for warning in facts.hidden.warnings:
+        warnings.warn(warning, GradientWarning, stacklevel=_outside())
     return facts
+
+
+def _outside() -> int:
+    """Return the number of frames between the caller and what is outside of scg."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _enlarged(ir: IR, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
