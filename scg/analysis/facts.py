@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -198,15 +198,21 @@ def gather(ir: IR, inputs: Mapping[str, Tensor]) -> Facts:
     return Facts(ir, inputs, assumed)
 
 
-def checked(facts: Facts) -> Facts:
-    """Return the facts, or raise every fault that they show."""
+def checked(facts: Facts, told: Container[str] = ()) -> Facts:
+    """Return the facts, or raise every fault that they show; warn of what was not told before."""
     faults = facts.faults()
     if faults:
         crosses = all("crosses plate" in fault for fault in faults)
         raise (PlateError if crosses else GraphError)("\n".join(faults))
-    for warning in facts.hidden.warnings:
-        warnings.warn(warning, GradientWarning, stacklevel=_outside())
+    warn(facts.hidden.warnings, told)
     return facts
+
+
+def warn(found: Iterable[str], told: Container[str] = ()) -> None:
+    """Warn of lost gradients, at the line outside of scg that led here."""
+    for warning in found:
+        if warning not in told:
+            warnings.warn(warning, GradientWarning, stacklevel=_outside())
 
 
 def _outside() -> int:

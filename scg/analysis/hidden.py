@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scg.analysis.calls import leaves_of
 from scg.analysis.learned import HELD, Learned, learned
-from scg.analysis.recorded import Recording, judged
+from scg.analysis.recorded import Recording, judged, stirred
 from scg.analysis.starved import parameter_names, starved
 from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
@@ -153,10 +154,14 @@ def _judgement(
     if call.flow.implicit:
         return UNJUDGED
     ir, trace = report.found.ir, report.found.trace
-    first = judged(ir, trace, record, call, used, moved)
+    first = judged(ir, trace, record, leaves_of(trace, record), call, used, moved)
     if Answer.YES in (first.disagrees, first.jumps):
         return first
-    second = judged(ir, report.contrast(), record, call, used, moved, stirred=True)
+    other = report.contrast() if ir.samples else trace
+    leaves = stirred(trace, other, record, call, moved)
+    if leaves is None:
+        return first
+    second = judged(ir, trace, record, leaves, call, used, moved)
     return second if Answer.YES in (second.disagrees, second.jumps) else first
 
 
@@ -195,10 +200,10 @@ def _tell(report: _Report, record: Record, call: Recording, blamed: Sequence[Fin
 def _fault(report: _Report, record: Record, shown: Sequence[str], sources: Sequence[str]) -> None:
     report.nodes.add(record.name)
     report.faults.append(
-        f"node '{record.name}' ({record.where}) hides a draw: {_listed(shown)} draws from a law that depends on "
-        f"{_listed(sources)}, and its result flows on to a cost, so {_listed(sources)} would get a wrong gradient. "
-        "Declare the draw as a node, g.sample(name, distribution, ...), or declare the node that "
-        "draws with differentiable=False where no gradient is wanted"
+        f"node '{record.name}' ({record.where}) draws inside its function, {_listed(shown)}, from a law that "
+        f"depends on {_listed(sources)}, and the draw leads to a cost, which would give a wrong gradient. "
+        "Declare the draw as a node, g.sample(name, distribution, ...), or the node that draws with "
+        "differentiable=False where no gradient is wanted"
     )
 
 
@@ -208,8 +213,8 @@ def _warning(
     report.nodes.add(record.name)
     drawn = "".join(f"; it draws from the generator of {name}, too" for name in generators)
     report.warnings.append(
-        f"node '{record.name}' ({record.where}) loses the gradient of {_listed(sources)} on the way to a cost, "
-        f"at {_listed(shown)}{drawn}. If no gradient is wanted there, declare '{record.name}' with "
+        f"node '{record.name}' ({record.where}) loses the gradient of {_listed(sources)} on the way to a "
+        f"cost, at {_listed(shown)}{drawn}. If no gradient is wanted there, declare '{record.name}' with "
         "differentiable=False; if the gradient is meant as it is, with differentiable=True"
     )
 
@@ -223,11 +228,10 @@ def _noise(
 ) -> None:
     """List the noise of a node among what is assumed."""
     places = {(finding.operation, finding.where) for finding in blamed}
-    shown = [str(n) for n in noises if (n.operation, n.where) not in places and n.operation != "a parent"]
-    if shown:
-        report.assumptions.append(
-            f"noise whose law depends on nothing learned: {_listed(shown)} at '{record.name}'"
-        )
+    own = [n for n in noises if (n.operation, n.where) not in places and n.operation != "a parent"]
+    for claim, kind in (("law depends on nothing learned", False), ("law is reparameterised by torch", True)):
+        if shown := [str(noise) for noise in own if noise.mild is kind]:
+            report.assumptions.append(f"noise whose {claim}: {_listed(shown)} at '{record.name}'")
     for name in generators:
         report.assumptions.append(
             f"noise of the generator of {name} at '{record.name}' depends on nothing learned"
@@ -245,9 +249,9 @@ def _starved(report: _Report) -> None:
         what = "a black box, differentiable=False" if black else "which has no derivative"
         kind = "cost" if isinstance(end, Cost) else "node"
         report.warnings.append(
-            f"{_listed(map(repr, group.names))} leads to costs only through {kind} '{group.end}' ({end.where}), "
-            f"{what}: no gradient ever trains it. Sample what depends on it, g.sample(name, distribution, ...), "
-            "or call requires_grad_(False) on it if that is meant"
+            f"no gradient ever reaches {_listed(map(repr, group.names))}, which leads to costs only through "
+            f"{kind} '{group.end}' ({end.where}), {what}. Sample what depends on it, g.sample(name, "
+            "distribution, ...), or call requires_grad_(False) on it if that is meant"
         )
 
 

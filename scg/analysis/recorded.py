@@ -1,4 +1,4 @@
-"""Recorded calls: what the function of a node does with what is learned, recorded once for all that call it alike."""
+"""Recorded calls: what the function of a node does with what is learned, once for all that call it alike."""
 
 from __future__ import annotations
 
@@ -109,33 +109,43 @@ def _alive(found: Flow) -> frozenset[int]:
     outputs = [value for value in found.outputs if isinstance(value, Tensor) and value.requires_grad]
     if not outputs or not (found.escaped or any(leaf.findings for leaf in found.leaves)):
         return reaching
-    weights = [torch.randn_like(output) for output in outputs]
+    weights = [torch.zeros_like(output) for output in outputs]
     try:
         gradients = torch.autograd.grad(outputs, found.sources, weights, allow_unused=True)
     except RuntimeError:
         return reaching
-    return frozenset(i for i, gradient in enumerate(gradients) if gradient is not None and gradient.any())
+    return frozenset(index for index, gradient in enumerate(gradients) if gradient is not None)
+
+
+def stirred(
+    trace: Trace, other: Trace, record: Record, found: Recording, moved: frozenset[int]
+) -> list[Any] | None:
+    """Return what the parents hold in another world, changed where no probe moves it and all of it is alike.
+
+    None where that is the example again.
+    """
+    before, after = leaves_of(trace, record), leaves_of(other, record)
+    own = {index for source, index in enumerate(found.given) if source in moved}
+    leaves = [leaf if index in own else _stirred(leaf) for index, leaf in enumerate(after)]
+    return None if all(map(_is_same, leaves, before)) else leaves
 
 
 def judged(
     ir: IR,
     trace: Trace,
     record: Record,
+    leaves: Sequence[Any],
     found: Recording,
     used: frozenset[int],
     moved: frozenset[int],
-    *,
-    stirred: bool = False,
 ) -> Judgement:
-    """Compare gradients and look for jumps, at the values of a trace or, ``stirred``, beside them.
+    """Compare gradients and look for jumps of a node's function where its parents hold these leaves.
 
     ``used`` are the outputs that matter, and ``moved`` the sources.
     """
-    leaves, fn = leaves_of(trace, record), of_leaves(ir, trace, record)
+    fn = of_leaves(ir, trace, record)
     point = {str(index): leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
     given = [str(index) for source, index in enumerate(found.given) if source in moved]
-    if stirred:
-        point = {name: leaf if name in given else _stirred(leaf) for name, leaf in point.items()}
 
     def call(at: dict[str, Tensor]) -> list[Any]:
         outputs = fn([at.get(str(index), leaf) for index, leaf in enumerate(leaves)])
@@ -143,11 +153,17 @@ def judged(
 
     findings = [*found.flow.escaped, *(f for leaf in found.flow.leaves for f in leaf.findings)]
     steps = any(finding.kind in (Kind.STEP, Kind.DRAW, Kind.LEAVES) for finding in findings)
-    captured = [tensor for source, tensor in enumerate(found.flow.sources) if source >= len(found.given)]
+    captured = found.flow.sources[len(found.given) :]
     return Joint(call, point, given, captured, _modules(ir, record)).judge(steps=steps)
 
 
-def _stirred(leaf: Tensor) -> Tensor:
+def _is_same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+
+
+def _stirred(leaf: Any) -> Any:
     """Move an example whose elements are all the same, which may hide what depends on it."""
     if not _is_floating(leaf) or not leaf.numel() or not bool((leaf == leaf.flatten()[0]).all()):
         return leaf

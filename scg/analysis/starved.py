@@ -86,7 +86,7 @@ def _edge(found: Learned, parent: str, child: str, passes: set[str] | frozenset[
 def _uses(
     found: Learned, record: Record, passes: frozenset[str], leading: frozenset[str]
 ) -> Iterator[tuple[Tensor, bool, str]]:
-    """Yield the parameters that a node uses by itself, whether it gives them a gradient, and where that ends."""
+    """Yield the parameters that a node itself uses, whether it gives them a gradient, and where that ends."""
     ir, name = found.ir, record.name
     if isinstance(record, (Param, Constant)):
         if ir.store.tensors[name].requires_grad:

@@ -30,9 +30,15 @@ aten = torch.ops.aten
 
 # Where the tensors stand that the law of a draw is made of: such a draw has no gradient.
 LAWS: Final[Mapping[Any, tuple[int, ...]]] = {
-    aten.bernoulli.default: (0,), aten.bernoulli.Tensor: (1,), aten.bernoulli_.Tensor: (1,),
-    aten.multinomial.default: (0,), aten.poisson.default: (0,), aten.binomial.default: (0, 1),
-    aten.normal.Tensor_float: (0,), aten.normal.float_Tensor: (1,), aten.normal.Tensor_Tensor: (0, 1),
+    aten.bernoulli.default: (0,),
+    aten.bernoulli.Tensor: (1,),
+    aten.bernoulli_.Tensor: (1,),
+    aten.multinomial.default: (0,),
+    aten.poisson.default: (0,),
+    aten.binomial.default: (0, 1),
+    aten.normal.Tensor_float: (0,),
+    aten.normal.float_Tensor: (1,),
+    aten.normal.Tensor_Tensor: (0, 1),
 }
 # Draws with a derivative in the tensors of their law.
 IMPLICIT: Final = frozenset({aten._standard_gamma, aten._sample_dirichlet})
@@ -55,7 +61,7 @@ MILD_STEPS: Final = frozenset(HIDDEN_STEPS) | {aten.copysign, aten.copysign_}
 
 @dataclass(frozen=True)
 class Leaf:
-    """One output: the sources and noises it is computed from, what was found before it, and if it has a gradient."""
+    """One output: what it is computed from, what was found on the way, and whether it has a gradient."""
 
     sources: frozenset[int]
     noises: tuple[Finding, ...]
@@ -164,8 +170,8 @@ class _Functions(TorchFunctionMode):
         self._tape = tape
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in LEAVES_TORCH:
-            self._tape.escape(args[0])
+        if (name := getattr(func, "__name__", "")) in LEAVES_TORCH:
+            self._tape.escape(args[0], name.strip("_"))
         return func(*args, **(kwargs or {}))
 
 
@@ -199,7 +205,9 @@ class _Operations(TorchDispatchMode):
 class _Operation:
     """One operation: what it reads, before it runs, and from that what its results hold."""
 
-    def __init__(self, tape: Tape, func: Any, args: Any, kwargs: Mapping[str, Any], given: Sequence[Tensor]):
+    def __init__(
+        self, tape: Tape, func: Any, args: Any, kwargs: Mapping[str, Any], given: Sequence[Tensor]
+    ) -> None:
         self._tape, self._func, self._packet = tape, func, func.overloadpacket
         self._name: str = self._packet.__name__.strip("_")
         self._args, self._kwargs = args, kwargs
@@ -222,7 +230,9 @@ class _Operation:
             if self._packet is aten.detach or not self._tracks:
                 self._tape.detach(results[0], "detach" if self._tracks else "no_grad")
             return
-        noises = self._tape.bit(self._tape.found(Kind.NOISE, self._name), 0) if is_random else 0
+        is_implicit = self._packet in IMPLICIT
+        noise = self._tape.found(Kind.NOISE, self._name, mild=is_implicit) if is_random else None
+        noises = 0 if noise is None else self._tape.bit(noise, 0)
         for result in results:
             mark = self._result(result, noises)
             if mark != BLANK:

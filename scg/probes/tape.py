@@ -1,4 +1,4 @@
-"""The tape of one call: what each storage holds of what is learned and of noise, and what was found on the way."""
+"""The tape of one call: what each storage holds of what is learned and of noise, and what was found."""
 
 from __future__ import annotations
 
@@ -130,12 +130,12 @@ class Tape:
         self.touched[finding] = self.touched.get(finding, 0) | sources
         return 1 << self._bits.setdefault(finding, len(self._bits))
 
-    def escape(self, tensor: Tensor) -> None:
-        """Note that Python holds a value, so that whatever follows may depend on it."""
+    def escape(self, tensor: Tensor, name: str = "a number that Python reads") -> None:
+        """Note that a value leaves torch, so that whatever follows may depend on it."""
         mark = self.of(tensor)
         self.escaped |= mark.findings | mark.noises
         if mark.sources and not is_discrete(tensor):
-            found = self.found(Kind.LEAVES, "a number that Python reads")
+            found = self.found(Kind.LEAVES, name)
             self.escaped |= self.bit(found, mark.sources)
 
     def findings(self, bits: int) -> tuple[Finding, ...]:
