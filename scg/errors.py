@@ -31,3 +31,7 @@ class NonFiniteError(ScgError):
 
 class CompileError(ScgError):
     """torch.compile cannot take a node."""
+
+
+class GradientWarning(UserWarning):
+    """A gradient is lost on the way from what is learned to a cost, and nothing says that this is meant."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from scg.analysis.densities import taken_apart
-from scg.analysis.invoke import black_box, callable_of
+from scg.analysis.invoke import black_box, callable_of, seen
 from scg.analysis.trace import Trace
 from scg.laws import LAWS
 from scg.nodes.ir import IR
@@ -80,3 +80,21 @@ def signature(ir: IR, trace: Trace, record: Record) -> tuple[Any, ...]:
     constants = repr(record.arguments.substitute(shape))
     flag = record.differentiable if isinstance(record, Det) else None
     return function.owner or id(function.call), constants, ir.layout[record.name], flag
+
+
+def leaves_of(trace: Trace, record: Record) -> list[Any]:
+    """Return what the parents of a node hold, flat."""
+    return pytree.tree_leaves({name: trace.values[name] for name in record.arguments.names})
+
+
+def of_leaves(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], Any]:
+    """Return the function of a node as one of what its parents hold, flat."""
+    fn = runner(ir, record)
+    spec = pytree.tree_structure({name: trace.values[name] for name in record.arguments.names})
+
+    def call(leaves: list[Any]) -> Any:
+        values = pytree.tree_unflatten(leaves, spec)
+        args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
+        return fn(*args, **kwargs)
+
+    return call

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+import warnings
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from scg.analysis.crossing import Finding, crossings
 from scg.analysis.densities import Density
+from scg.analysis.hidden import Hidden, hidden
 from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import does_repeat, run_modes
 from scg.analysis.paths import Break, breaks, describe
@@ -19,11 +23,12 @@ from scg.analysis.probing import other_than, spread, undisturbed
 from scg.analysis.relaxation import Relaxation, relaxation
 from scg.analysis.sizes import plate_sizes
 from scg.analysis.trace import Trace, evaluate
-from scg.errors import GraphError, PlateError
+from scg.errors import GradientWarning, GraphError, PlateError
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
 from scg.noise import NoiseSpec
 
+HERE = str(Path(__file__).parent.parent)
 WORLDS = 5
 ENLARGED = 4
 
@@ -72,6 +77,16 @@ class Facts:
     def findings(self) -> dict[tuple[str, str], Finding]:
         """What was found of joined elements, by node and plate."""
         return {}
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """What functions do unseen between what is learned and the costs."""
+        return self.hidden_from(name for name, value in self.inputs.items() if value.requires_grad)
+
+    def hidden_from(self, attached: Iterable[str]) -> Hidden:
+        """Return what functions hide where the named inputs require a gradient."""
+        with undisturbed(self.ir.store.modules):
+            return hidden(self.ir, self.trace, lambda: self.worlds[1], attached)
 
     @cached_property
     def useful(self) -> frozenset[str]:
@@ -150,7 +165,7 @@ class Facts:
         if self.ir.plates and self.ir.samples:
             with undisturbed(self.ir.store.modules):
                 found += crossings(self.ir, self.worlds[:3], self.findings)
-        return found
+        return [*found, *self.hidden.faults]
 
     def _world(self, seed: int) -> Trace:
         with undisturbed(self.ir.store.modules, seed):
@@ -188,13 +203,29 @@ def gather(ir: IR, inputs: Mapping[str, Tensor]) -> Facts:
     return Facts(ir, inputs, assumed)
 
 
-def checked(facts: Facts) -> Facts:
-    """Return the facts, or raise every fault that they show."""
+def checked(facts: Facts, told: Container[str] = ()) -> Facts:
+    """Return the facts, or raise every fault that they show; warn of what was not told before."""
     faults = facts.faults()
     if faults:
         crosses = all("crosses plate" in fault for fault in faults)
         raise (PlateError if crosses else GraphError)("\n".join(faults))
+    warn(facts.hidden.warnings, told)
     return facts
+
+
+def warn(found: Iterable[str], told: Container[str] = ()) -> None:
+    """Warn of lost gradients, at the line outside of scg that led here."""
+    for warning in found:
+        if warning not in told:
+            warnings.warn(warning, GradientWarning, stacklevel=_outside())
+
+
+def _outside() -> int:
+    """Return the number of frames between the caller and what is outside of scg."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _enlarged(ir: IR, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -38,8 +38,14 @@ def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[s
         yield "added dimensions: " + ", ".join(f"{name} by {mode}" for name, mode in shown.items())
     for plate in prepared.facts.assumed:
         yield f"assumed: plate '{plate}' has one element in the example, and was probed with more"
+    found = prepared.facts.hidden
+    for assumption in found.assumptions:
+        yield f"assumed: {assumption}"
+    for warning in found.warnings:
+        yield f"warning: {warning}"
     for owner, what in captured(ir):
-        yield f"warning: '{owner}' captures {what}: its gradient is right, but only its owner can save it"
+        right = "" if owner in found.nodes else "its gradient is right, but "
+        yield f"warning: '{owner}' captures {what}: {right}only its owner can save it"
 
 
 def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
-from scg.analysis.facts import Facts, checked, gather
+from scg.analysis.facts import Facts, checked, gather, warn
+from scg.errors import GraphError
 from scg.nodes.ir import IR
 from scg.surrogate.controls import Controlled, controlled
 from scg.surrogate.describe import node_facts
@@ -50,6 +52,23 @@ class Prepared:
     randomness: Randomness
     opaque: Mapping[str, str]
     emitted: dict[bool, Emitted] = field(default_factory=dict)
+    watched: frozenset[str] = frozenset()
+    guarded: set[str] = field(default_factory=set)
+
+    def guard(self, inputs: Mapping[str, Tensor]) -> None:
+        """Judge what functions hide from watched inputs that require a gradient, which no example did."""
+        for name in self.watched:
+            if inputs[name].requires_grad and name not in self.guarded:
+                if torch.compiler.is_compiling():
+                    raise GraphError(
+                        f"input '{name}' requires a gradient for the first time in torch.compile: run the "
+                        "program once before it is compiled, on inputs that do"
+                    )
+                found = self.facts.hidden_from([name])
+                if found.faults:
+                    raise GraphError("\n".join(found.faults))
+                warn(found.warnings, self.facts.hidden.warnings)
+                self.guarded.add(name)
 
     def surrogate(self, program: nn.Module) -> Emitted:
         """Return the program with gradients."""
@@ -113,9 +132,13 @@ def prepare(
     keep: tuple[str, ...],
     allow_biased: bool,
     controls: nn.ModuleDict,
+    told: Container[str] = (),
 ) -> Prepared:
-    """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later."""
-    facts = checked(gather(ir, inputs))
+    """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later.
+
+    Warnings that were ``told`` are not repeated.
+    """
+    facts = checked(gather(ir, inputs), told)
     choices = choose(ir, policy, lambda name: node_facts(facts, name, samples), allow_biased=allow_biased)
     check_branches(facts, choices)
     known = controlled(facts, choices, samples, controls)
@@ -124,7 +147,19 @@ def prepare(
     )
     opaque = _opaque(facts, known, relaxing)
     randomness = _randomness(facts, choices, samples, inputs)
-    return Prepared(ir, facts, choices, samples, keep, known, relaxing, dict(inputs), randomness, opaque)
+    return Prepared(
+        ir,
+        facts,
+        choices,
+        samples,
+        keep,
+        known,
+        relaxing,
+        dict(inputs),
+        randomness,
+        opaque,
+        watched=facts.hidden.watched,
+    )
 
 
 def _randomness(

@@ -90,6 +90,8 @@ class Program(nn.Module):
             raise GraphError("give noise= or seed=, not both: they are two names for one thing")
         is_traced = torch.compiler.is_compiling()
         prepared = self._prepared_before(inputs) if is_traced else self._prepared_for(inputs)
+        if prepared.watched and torch.is_grad_enabled():
+            prepared.guard(inputs)
         given = self._noise(prepared, noise if seed is None else seed, inputs)
         emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
         arguments = [inputs[name] for name in self._ir.inputs]
@@ -199,6 +201,7 @@ class Program(nn.Module):
                     keep=options.keep,
                     allow_biased=options.allow_biased,
                     controls=self.controls,
+                    told={w for p in self._prepared.values() for w in p.facts.hidden.warnings},
                 )
                 prepared.surrogate(self)
             found = kind(self._ir, signature(self, self._ir, inputs))
