@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ FIRST, SECOND = -4658895280553007687, -7723592293110705685
 MASK_34, MASK_37, MASK_33 = (1 << 34) - 1, (1 << 37) - 1, (1 << 33) - 1
 MASK_52 = (1 << 52) - 1
 ALL = (1 << 64) - 1
+WORDS = slice(3, 3 + 624)
+"""Where the words of a Mersenne twister lie in the state of torch's generator, as 64-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,60 @@ def _mix(state: int) -> int:
     return state - (ALL + 1) if state >> 63 else state
 
 
-def substream(seed: int, stream: str) -> int:
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def word(text: str) -> int:
+    """Return 64 bits that stand for a text, as a signed integer.
+
+    >>> word("plumless") != word("buckeroo")
+    True
+    """
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def folded(seed: int) -> int:
+    """Return a seed of any size as a signed integer of 64 bits: itself where it is one.
+
+    >>> folded(-5), folded(2**70) != folded(2**70 + 1)
+    (-5, True)
+    """
+    if -(2**63) <= seed < 2**63:
+        return seed
+    large: int = word(f"#{seed}")
+    return large
+
+
+def traced(seed: int | Tensor, device: torch.device | None = None) -> Tensor:
+    """Return a seed as code that torch.compile traces computes with it: a tensor, which wraps around.
+
+    Of a Python integer torch.compile would make exact arithmetic, which 64 bits do not hold.
+    """
+    if isinstance(seed, Tensor):
+        return seed.to(torch.int64)
+    return _opaque(torch.full((), folded(seed), dtype=torch.int64, device=device))
+
+
+def _opaque(number: Tensor) -> Tensor:
+    """Return integers as they are, by an operation that torch.compile does not take for index arithmetic.
+
+    It adds and multiplies what it takes for an index symbolically, and then in steps of floating point.
+    """
+    return number.bitwise_xor(0)
+
+
+@overload
+def substream(seed: int, stream: str) -> int: ...
+@overload
+def substream(seed: Tensor, stream: str) -> Tensor: ...
+def substream(seed: int | Tensor, stream: str) -> int | Tensor:
     """Derive the seed of a named stream, independent of every other.
 
     >>> substream(0, "b") != substream(0, "c") != substream(1, "b")
     True
     """
-    return _mix(_mix(seed + GOLDEN) ^ _mix(zlib.crc32(stream.encode())))
+    named: int = word(stream)
+    if isinstance(seed, Tensor):
+        return _mix_(_mix_(seed + GOLDEN).bitwise_xor_(_mix(named)))
+    return _mix(_mix(folded(seed) + GOLDEN) ^ _mix(named))
 
 
 def seed_of(noise: Mapping[str, Tensor]) -> int:
@@ -70,15 +119,34 @@ def seed_of(noise: Mapping[str, Tensor]) -> int:
     return seed
 
 
-def uniform(seed: int, count: int, device: torch.device | None = None) -> Tensor:
+def uniform(seed: int | Tensor, count: int, device: torch.device | None = None) -> Tensor:
     """Draw ``[count]`` float64 numbers, uniform on (0, 1) and never at its ends.
+
+    They are the same bit by bit, compiled or not.
 
     >>> float(uniform(0, 100_000).mean().round(decimals=2))
     0.5
     """
-    counter = torch.arange(1, count + 1, dtype=torch.int64, device=device)
-    bits = _mix_(counter.mul_(GOLDEN).add_(_mix(seed + GOLDEN)))
+    bits = _bits(seed, count, device)
     return (bits >> 12).bitwise_and_(MASK_52).to(torch.float64).add_(0.5).mul_(2.0**-52)
+
+
+def _bits(seed: int | Tensor, count: int, device: torch.device | None = None) -> Tensor:
+    """Draw 64-bit integers: the stream of SplitMix64 that starts at a seed."""
+    counter = torch.arange(1, count + 1, dtype=torch.int64, device=device)
+    if torch.compiler.is_compiling():
+        seed, counter = traced(seed, device), _opaque(counter)
+    start = _mix_(seed + GOLDEN) if isinstance(seed, Tensor) else _mix(folded(seed) + GOLDEN)
+    return _mix_(counter.mul_(GOLDEN).add_(start))
+
+
+def start_generators(seed: int) -> None:
+    """Start torch's generators from all bits of a seed; of those ``torch.manual_seed`` takes 32 on a CPU."""
+    torch.manual_seed(folded(seed) & ALL)
+    state = torch.get_rng_state()
+    words = state.view(torch.int64)[WORDS]
+    words.bitwise_xor_(_bits(seed, len(words)).bitwise_and_(2**32 - 1))
+    torch.set_rng_state(state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +178,7 @@ def noise_layout(specs: Sequence[NoiseSpec]) -> NoiseLayout:
     )
 
 
-def draw_noise(seed: int, *layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
+def draw_noise(seed: int | Tensor, *layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
     """Draw the noise of every node from a seed in one call, each node's tensor a view of it.
 
     What a layout draws does not depend on those that follow it.

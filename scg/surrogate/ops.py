@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from scg.errors import EstimatorError
 from scg.laws import Law, Relaxable, broadcast, divisor, is_seen_finite, is_transformed
-from scg.noise import substream
+from scg.noise import start_generators, substream
 from scg.surrogate.randomness import Noise
 
 
@@ -28,7 +28,7 @@ def replay(
     if torch.compiler.is_compiling():
         return law.sample(parameters, torch.Size(batch))
     with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(substream(noise.seed, key) & (2**63 - 1))
+        start_generators(substream(int(noise.seed), key))
         return law.sample(parameters, torch.Size(batch))
 
 

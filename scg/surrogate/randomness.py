@@ -22,15 +22,17 @@ from scg.noise import (
     noise_layout,
     seed_of,
     substream,
+    traced,
 )
 
-FRESH = "fresh"
+FRESH = "#fresh"
+"""The stream of what estimators draw where given noise does not cover it: no name of a node."""
 
 
 class Noise(dict[str, Tensor]):
     """Base noise by node, and the seed of whatever has to be drawn besides."""
 
-    def __init__(self, given: Mapping[str, Tensor], seed: int | None = None) -> None:
+    def __init__(self, given: Mapping[str, Tensor], seed: int | Tensor | None = None) -> None:
         """Hold ``given``; draw the rest from ``seed``, or from torch's global generator."""
         super().__init__(given)
         self._seed = seed
@@ -41,8 +43,8 @@ class Noise(dict[str, Tensor]):
         return self._seed is not None
 
     @property
-    def seed(self) -> int:
-        """The seed, drawn when it is first asked for."""
+    def seed(self) -> int | Tensor:
+        """The seed, drawn when it is first asked for; a tensor where torch.compile traces the run."""
         if self._seed is None:
             self._seed = int(torch.randint(2**62, ()))
         return self._seed
@@ -113,6 +115,8 @@ class Randomness:
         if all(name in noise for name in (*self.ir.samples, *own.names)):
             return Noise(noise)
         seed = noise.seed if isinstance(noise, Noise) else seed_of(noise)
+        if torch.compiler.is_compiling():
+            seed = traced(seed, self.device)
         return Noise({**draw_noise(substream(seed, FRESH), own, device=self.device), **noise}, seed)
 
     def shapes(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -43,7 +43,7 @@ def sample(world: World, record: Sample) -> None:
         draw = law_op(world, law, "draw", law.drawer(density.parameters))
     if attached and type(estimator).value is not Estimator.value:
         through = partial(drawn_by, estimator, law, len(axes) + len(plan.ir.layout[name]))
-        draw = world.emitter.shown(f"{estimator.name}_value", name, through)
+        draw = world.emitter.shown(f"{estimator.name}_value", (name,), through)
     is_value = attached or law.pathwise is None
     line = world.called(name if is_value else f"{name}_drawn")
     value = world.emitter.call(draw, given, noise, name=line)
@@ -55,13 +55,14 @@ def sample(world: World, record: Sample) -> None:
 
 def standard_noise(world: World, name: str, axes: Labels) -> fx.Node:
     """Return what is added to the location of a discrete node, aligned to leading ``axes``."""
-    root, label = world.root, f"{name}_standard"
-    if f"#{label}" not in root.values:
+    root, key = world.root, f"#standard:{name}"
+    if key not in root.values:
         law = world.plan.facts.trace.densities[name].law
         assert isinstance(law, Relaxable)
         made = law_op(root, law, "standard", law.standard)
-        root.values[f"#{label}"] = root.emitter.call(made, _entry(root, name, f"{name}_noise"), name=label)
-    return _aligned_noise(world, name, label, axes)
+        noise = root.value(_entry(root, name, f"{name}_noise"))
+        root.values[key] = root.emitter.call(made, noise, name=f"{name}_standard")
+    return _aligned_noise(world, name, key, axes)
 
 
 def _relaxed(world: World, record: Sample, axes: Labels, given: dict[str, fx.Node]) -> None:
@@ -107,7 +108,7 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
         given = parameters(world, record, axes)
         sizes = [plan.samples if axis == REPLICATES else 1 for axis in axes]
         lead = [*sizes, *(world.size(plate) for plate in plates)]
-        key = name if not world.suffix else f"{name}{world.suffix}"
+        key = f"{name}{world.stream}"
         inner = world.trace.densities[name].inner
         op = law_op(
             world,
@@ -124,22 +125,22 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
 
 def base_noise(world: World, name: str, key: str, label: str, axes: Labels) -> fx.Node:
     """Return one entry of the noise argument, in the shape of a node's noise, aligned to leading ``axes``."""
-    _entry(world.root, key, label)
-    return _aligned_noise(world, name, label, axes)
+    return _aligned_noise(world, name, _entry(world.root, key, label), axes)
 
 
-def _entry(root: World, key: str, label: str) -> fx.Node:
-    """Return one entry of the noise argument as it is, read once."""
-    if f"#{label}" not in root.values:
-        root.values[f"#{label}"] = root.emitter.call(operator.getitem, root.value(NOISE), key, name=label)
-    return root.values[f"#{label}"]
+def _entry(root: World, key: str, label: str) -> str:
+    """Read one entry of the noise argument as it is, once, and return the key of the value."""
+    found = f"#noise:{key}"
+    if found not in root.values:
+        root.values[found] = root.emitter.call(operator.getitem, root.value(NOISE), key, name=label)
+    return found
 
 
-def _aligned_noise(world: World, name: str, label: str, axes: Labels) -> fx.Node:
+def _aligned_noise(world: World, name: str, key: str, axes: Labels) -> fx.Node:
     plan = world.plan
     plates = plan.ir.layout[name]
     have = ((REPLICATES,) if plan.samples is not None else ()) + plates
-    return world.aligned(world.value(f"#{label}"), have, axes + plates)
+    return world.aligned(world.value(key), have, axes + plates)
 
 
 def parameters(world: World, record: Sample | LogProb, axes: Labels) -> dict[str, fx.Node]:
@@ -173,7 +174,7 @@ def _manufactured(world: World, record: Sample | LogProb, axes: Labels) -> dict[
     density = world.trace.densities[record.name]
     carried = world.union(record.arguments.names)
     maker = world.home(record.arguments.names)
-    key = f"#made_{record.name}"
+    key = f"#made:{record.name}"
     if key not in maker.values:
         maker.values[key] = maker.apply(record, record.dist, carried, f"{record.name}_law", maker.value)
     plates = world.plan.ir.layout[record.name]

@@ -136,7 +136,7 @@ def _no_value(emitter: Emitter, surrogate: fx.Node) -> fx.Node:
 def _branch(world: World, branching: Branching) -> World:
     """Evaluate what lies below enumerated nodes once more, in all of their branches."""
     plan = world.plan
-    inside = World(plan, world.emitter, world, suffix="_branches")
+    inside = World(plan, world.emitter, world, "_branches", "#branches")
     for name in plan.ir:
         record = plan.ir[name]
         if name not in plan.useful:

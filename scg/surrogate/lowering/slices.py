@@ -17,7 +17,7 @@ from scg.surrogate.lowering.draws import log_probability, sample
 from scg.surrogate.lowering.emitter import Emitter
 from scg.surrogate.lowering.plan import POINTS, Labels, Plan
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import discounted
+from scg.surrogate.ops import discounted, named
 
 
 def emit_record(world: World, record: Record) -> None:
@@ -37,7 +37,7 @@ def downstream(world: World, plan: Plan, branching: Branching, name: str, lead: 
 
     Everything below is redrawn under the noise of the program, and evaluated in one batched call.
     """
-    inside = World(plan, Emitter(), world, suffix="_below")
+    inside = World(plan, Emitter(), world, "_below", f"#below:{name}")
     _points(inside, name, lead)
     for other in below(plan.ir, name):
         if other in plan.useful:
@@ -54,7 +54,7 @@ def relaxed(world: World, plan: Plan, branching: Branching, name: str, lead: Lab
     """
     known = plan.facts.relaxation(name)
     modes = plan.facts.relaxed_modes(name)
-    inside = World(plan, Emitter(), world, "_relaxed", known.worlds[0], modes)
+    inside = World(plan, Emitter(), world, "_relaxed", f"#relaxed:{name}", known.worlds[0], modes)
     _points(inside, name, lead)
     inside.temperature = inside.emitter.argument("temperature")
     for record in known.records:
@@ -79,7 +79,7 @@ def _bound(world: World, inside: World, label: str) -> fx.Node:
         held = [item.detach() if isinstance(item, Tensor) else item for item in captured]
         return lambda *points: run(*points, *held)
 
-    return world.emitter.call(world.emitter.shown(label, None, bind), *inside.captured, name=label)
+    return world.emitter.call(named(label, bind), *inside.captured, name=label)
 
 
 def _total(inside: World, branching: Branching, name: str, cost: str) -> fx.Node:

@@ -23,7 +23,7 @@ from scg.surrogate.lowering.plan import REPLICATES, Labels
 from scg.surrogate.lowering.slices import downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import first_order
+from scg.surrogate.ops import first_order, named
 from scg.surrogate.randomness import fresh_key
 from scg.surrogate.sites import Frame, Inquiry
 
@@ -100,8 +100,7 @@ class Terms:
     def _line(self, world: World, name: str, label: str, fn: Callable[..., Any], *arguments: Any) -> fx.Node:
         """Append what the estimator of a node computes."""
         emitter = world.emitter
-        shown = emitter.shown(f"{name}_{label}", None, fn)
-        line = emitter.call(shown, *arguments, name=f"{name}_{label}")
+        line = emitter.call(named(f"{name}_{label}", fn), *arguments, name=f"{name}_{label}")
         return emitter.placed(name, line)
 
     def _frame(self, world: World, name: str, lead: Labels) -> Frame:
@@ -123,7 +122,7 @@ class Terms:
         weights = self.branching.product(world, lead, attached=False)
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
         extra = self._provided(world, name, lead, inquiry.estimator)
-        shown = emitter.shown(f"{name}_site", None, inquiry.frame.site)
+        shown = named(f"{name}_site", inquiry.frame.site)
         arguments = (given, noise, world.value(name), credit, weight)
         return emitter.placed(name, emitter.call(shown, *arguments, name=f"{name}_site", **extra))
 
@@ -141,7 +140,7 @@ class Terms:
         if estimator.noises:
             axes = world.axes_of(name)
             found["fresh"] = tuple(
-                base_noise(world, name, fresh_key(name, index), f"{name}_fresh", axes)
+                base_noise(world, name, fresh_key(name, index), f"{name}_fresh_{index + 1}", axes)
                 for index in range(estimator.noises)
             )
         return found

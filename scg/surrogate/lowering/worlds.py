@@ -25,7 +25,8 @@ class World:
     """Values by node name in one function; what it lacks is looked up in ``outer``.
 
     A world whose emitter is another than that of ``outer`` is a function of its own: ``captured``
-    pairs each value that it reads outside with the argument that stands for it. A world with a
+    pairs each value that it reads outside with the argument that stands for it. Besides nodes, ``values``
+    has what is read once, under keys such as "#held:name" that no node and no other kind of key can have. A world with a
     ``temperature`` draws discrete nodes relaxed; ``trace`` has example values of its nodes, and ``modes``
     how their functions take added dimensions.
     """
@@ -36,14 +37,19 @@ class World:
         emitter: Emitter,
         outer: World | None = None,
         suffix: str = "",
+        stream: str = "",
         trace: Trace | None = None,
         modes: Mapping[str, str] | None = None,
     ) -> None:
-        """Start without values; ``suffix`` ends the names of this world's lines."""
+        """Start without values; ``suffix`` ends the names of this world's lines.
+
+        ``stream`` is what sets apart its draws from those that other worlds make of the same nodes.
+        """
         self.plan = plan
         self.emitter = emitter
         self.outer = outer
         self.suffix = suffix
+        self.stream = stream
         self.trace = plan.facts.trace if trace is None else trace
         self.modes = plan.modes if modes is None else modes
         self.temperature: fx.Node | None = None
@@ -60,7 +66,7 @@ class World:
         if name not in self.values:
             assert self.outer is not None, name
             return self.capture(self.outer.value(name))
-        plates, key = self.repeating.get(name), f"#full_{name}"
+        plates, key = self.repeating.get(name), f"#full:{name}"
         if not plates:
             return self.values[name]
         if key not in self.values:
@@ -125,7 +131,7 @@ class World:
 
     def held(self, target: str) -> fx.Node:
         """Return a tensor or module that the program holds, read once."""
-        key = f"#held_{target}"
+        key = f"#held:{target}"
         if key not in self.values:
             outer = self.outer
             self.values[key] = (
@@ -135,7 +141,7 @@ class World:
 
     def size(self, plate: str) -> fx.Node | int:
         """Return the size of a plate, read from a leaf that has it where it is not declared."""
-        ir, key = self.plan.ir, f"#size_{plate}"
+        ir, key = self.plan.ir, f"#size:{plate}"
         declared = ir.plates[plate].size
         if declared is not None:
             return declared
