@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -41,8 +41,17 @@ class Density:
         return reduce(torch.promote_types, floats, torch.float32)
 
 
-def make_density(ir: IR, values: Mapping[str, Any], record: Record, function: Function) -> Density:
-    """Return the law that a node's distribution makes of the values of its parents."""
+def make_density(
+    ir: IR,
+    values: Mapping[str, Any],
+    record: Record,
+    function: Function,
+    least: Callable[[Law], int] = lambda law: 0,
+) -> Density:
+    """Return the law that a node's distribution makes of the values of its parents.
+
+    Its event has at least as many batch dimensions as ``least`` says for the law.
+    """
     dist = callable_of(ir, function)
     plates = len(ir.layout[record.name])
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
@@ -65,7 +74,7 @@ def make_density(ir: IR, values: Mapping[str, Any], record: Record, function: Fu
     }
     atoms = {name: value[(..., *(None,) * short[name])] for name, value in given.items()}
     own = {name: value.dim() - law.event_rank(name) - plates * plated[name] for name, value in atoms.items()}
-    inner = max(own.values(), default=0)
+    inner = max(least(law), *own.values())
     missing = {name: inner - own[name] for name in given}
     parameters = {name: pad(value, plates * plated[name], missing[name]) for name, value in atoms.items()}
     return Density(law, parameters, inner, plated, missing, short)
