@@ -64,7 +64,7 @@ class Caller:
         if found.shape[: len(lead)] != lead or found.numel() != lead.numel():
             raise EstimatorError(
                 f"a control network gives one value for each of {lead.numel()} plate elements, this one gave "
-                f"shape {tuple(found.shape)} for {tuple(lead)}: let it end in one output, summed over the event"
+                f"shape {tuple(found.shape)}: let it end in one output, summed over the event"
             )
         return found.reshape(lead)
 
