@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from scg.analysis.bounds import bound, is_moved_by_parents
 from scg.analysis.invoke import call, callable_of, seen
-from scg.errors import PlateError
-from scg.laws import LAWS, Law, bind, law_for, law_of
+from scg.errors import GraphError, PlateError
+from scg.laws import LAWS, Law, bind, bounded, law_for, law_of, unbounded_count
+from scg.nodes.arguments import Ref, references
 from scg.nodes.ir import IR
 from scg.nodes.records import Function, Record
+from scg.probes.generators import steady_generators
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,32 @@ class Density:
         return reduce(torch.promote_types, floats, torch.float32)
 
 
-def make_density(ir: IR, values: Mapping[str, Any], record: Record, function: Function) -> Density:
-    """Return the law that a node's distribution makes of the values of its parents."""
+def make_density(
+    ir: IR,
+    values: Mapping[str, Any],
+    record: Record,
+    function: Function,
+    least: Callable[[Law], int] = lambda law: 0,
+) -> Density:
+    """Return the law that a node's distribution makes of the values of its parents.
+
+    Its event has at least as many batch dimensions as ``least`` says for the law.
+    """
     dist = callable_of(ir, function)
     plates = len(ir.layout[record.name])
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
     if isinstance(dist, type) and issubclass(dist, Distribution) and dist in LAWS:
         law, given = call(record, _law_of_class, (dist, args, kwargs), {})
         lead = _lead_of_arguments(ir, record, dist)
+        if unbounded_count(law) is not None:
+            most = bound(
+                ir, values, bind(dist, record.arguments.args, record.arguments.kwargs)["total_count"]
+            )
+            law = law if most is None else bounded(law, most)
     else:
         law, given = call(record, taken_apart, (call(record, dist, args, kwargs),), {})
         lead = dict.fromkeys(given, any(ir.layout[parent] for parent in record.arguments.names))
+        law = _bounded_by_example(record, dist, args, kwargs, law, given)
     if any(lead.values()) and len(law.batch_shape(given)) < plates:
         raise PlateError(
             f"node '{record.name}' ({record.where}) lies in plates {ir.layout[record.name]}, but its "
@@ -65,10 +83,31 @@ def make_density(ir: IR, values: Mapping[str, Any], record: Record, function: Fu
     }
     atoms = {name: value[(..., *(None,) * short[name])] for name, value in given.items()}
     own = {name: value.dim() - law.event_rank(name) - plates * plated[name] for name, value in atoms.items()}
-    inner = max(own.values(), default=0)
+    inner = max(least(law), *own.values())
     missing = {name: inner - own[name] for name in given}
     parameters = {name: pad(value, plates * plated[name], missing[name]) for name, value in atoms.items()}
     return Density(law, parameters, inner, plated, missing, short)
+
+
+def _bounded_by_example(
+    record: Record,
+    dist: Callable[..., Distribution],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    law: Law,
+    given: Mapping[str, Tensor],
+) -> Law:
+    """Return a law with a bound on its number of trials where no parent moves that; runs are held to it."""
+    name = unbounded_count(law)
+    if name is None:
+        return law
+
+    def count(*args: Any, **kwargs: Any) -> Tensor:
+        return taken_apart(dist(*args, **kwargs))[1][name]
+
+    with steady_generators():
+        is_moved = is_moved_by_parents(count, args, kwargs, given[name])
+    return law if is_moved else bounded(law, int(given[name].max()))
 
 
 def _law_of_class(
@@ -78,8 +117,11 @@ def _law_of_class(
 
 
 def taken_apart(dist: Distribution) -> tuple[Law, dict[str, Tensor]]:
-    """Return the law and the parameters of a live distribution, all of them with its batch dimensions."""
-    law, parameters = law_of(dist)
+    """Return the law and the parameters of a live distribution, all of them with its batch dimensions.
+
+    Numbers of trials are parameters.
+    """
+    law, parameters = law_of(dist, live=True)
     return law, law.expand(parameters, law.batch_shape(parameters))
 
 
@@ -92,5 +134,14 @@ def pad(value: Tensor, lead: int, missing: int) -> Tensor:
 
 def _lead_of_arguments(ir: IR, record: Record, dist: type) -> dict[str, bool]:
     """Say which constructor arguments of a distribution class carry the plates of a parent."""
-    marks = record.arguments.substitute(lambda name: bool(ir.layout[name]))
-    return {key: mark is True for key, mark in bind(dist, *marks).items()}
+    templates = bind(dist, record.arguments.args, record.arguments.kwargs)
+    for key, template in templates.items():
+        if not isinstance(template, Ref) and any(references(template)):
+            raise GraphError(
+                f"node '{record.name}' ({record.where}): {dist.__name__} takes one tensor as {key}, found a "
+                f"{type(template).__name__} that holds nodes: join them first, as with torch.stack"
+            )
+    return {
+        key: isinstance(template, Ref) and bool(ir.layout[template.name])
+        for key, template in templates.items()
+    }

@@ -86,11 +86,17 @@ def deterministic(ir: IR, trace: Trace, record: Det) -> Any:
 
 
 def density_of(ir: IR, trace: Trace, record: LogProb) -> Density:
-    """Return the density that a log-probability node evaluates."""
+    """Return the density that a log-probability node evaluates, laid out for its value."""
     if record.of is not None:
         return trace.densities[record.of]
     assert record.dist is not None
-    return make_density(ir, trace.values, record, record.dist)
+    if record.name in trace.densities:  # a relaxed value has dimensions that the hard one lacks
+        inner = trace.densities[record.name].inner
+        return make_density(ir, trace.values, record, record.dist, lambda law: inner)
+    value = seen(ir, record, record.value, trace.values[record.value])
+    lead = len(ir.layout[record.name]) if ir.layout[record.value] else 0
+    rank = value.dim() - lead
+    return make_density(ir, trace.values, record, record.dist, lambda law: rank - law.value_rank)
 
 
 def _log_prob(ir: IR, trace: Trace, record: LogProb) -> Tensor:

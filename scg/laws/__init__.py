@@ -3,6 +3,7 @@
 from scg.laws.bernoulli import Bernoulli
 from scg.laws.build import bind, law_for, law_of
 from scg.laws.categorical import Categorical
+from scg.laws.counts import bound_of, bounded, unbounded, unbounded_count
 from scg.laws.law import Law, Parameters, broadcast, sum_event
 from scg.laws.numbers import divisor, is_seen_finite, is_transformed
 from scg.laws.registry import LAWS
@@ -16,6 +17,8 @@ __all__ = [
     "Parameters",
     "Relaxable",
     "bind",
+    "bound_of",
+    "bounded",
     "broadcast",
     "divisor",
     "is_seen_finite",
@@ -23,4 +26,6 @@ __all__ = [
     "law_for",
     "law_of",
     "sum_event",
+    "unbounded",
+    "unbounded_count",
 ]

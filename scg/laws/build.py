@@ -25,8 +25,10 @@ from scg.laws.transforms import template_of
 Taken = tuple[Law, dict[str, Tensor]]
 
 
-def law_of(dist: Distribution) -> Taken:
+def law_of(dist: Distribution, *, live: bool = False) -> Taken:
     """Take a live distribution apart into its law and its parameters, still attached to autograd.
+
+    Numbers of trials are parameters where they differ between elements, and always if they are ``live``.
 
     >>> law, parameters = law_of(td.Independent(td.Normal(torch.zeros(3), 1.0), 1))
     >>> law.family, sorted(parameters)
@@ -34,23 +36,23 @@ def law_of(dist: Distribution) -> Taken:
     """
     while type(dist) is td.Independent:
         dist = dist.base_dist
-    return _take(dist)
+    return _take(dist, live)
 
 
-def _take(dist: Distribution) -> Taken:
+def _take(dist: Distribution, live: bool) -> Taken:
     if not isinstance(dist, Distribution):
         raise GraphError(f"expected a torch.distributions.Distribution, found {type(dist).__name__}.")
     entry = LAWS.get(type(dist))
     if entry is not None:
-        return _take_entry(dist, entry)
+        return _take_entry(dist, entry, live)
     if type(dist) is td.Independent:
-        base, parameters = _take(dist.base_dist)
+        base, parameters = _take(dist.base_dist, live)
         rank = dist.reinterpreted_batch_ndims
         return (Independent(base, rank) if rank else base), parameters
     if type(dist) is td.MixtureSameFamily:
-        return _take_mixture(dist)
+        return _take_mixture(dist, live)
     if isinstance(dist, td.TransformedDistribution) and _keeps(type(dist), td.TransformedDistribution):
-        return _take_transformed(dist)
+        return _take_transformed(dist, live)
     return opaque(dist)
 
 
@@ -58,18 +60,17 @@ def _keeps(cls: type, base: type) -> bool:
     return all(getattr(cls, name) is getattr(base, name) for name in ("log_prob", "rsample", "sample"))
 
 
-def _take_entry(dist: Distribution, entry: Entry) -> Taken:
+def _take_entry(dist: Distribution, entry: Entry, live: bool) -> Taken:
     names = entry.common + ((_given(dist, entry.either),) if entry.either else ())
     static = {name: getattr(dist, name) for name in entry.static if hasattr(dist, name)}
     parameters = {name: getattr(dist, name) for name in names}
-    total = static.get("total_count")
-    if isinstance(total, Tensor):
-        static.pop("total_count")
-        counts = total.detach().unique().tolist()
+    if "total_count" in static and (live or isinstance(static["total_count"], Tensor)):
+        total = static.pop("total_count")
+        counts = [] if live else total.detach().unique().tolist()
         if len(counts) == 1:
             static["total_count"] = int(counts[0])
         else:
-            parameters = {"total_count": total, **parameters}
+            parameters = _tensors({"total_count": total, **parameters})
     return entry.make(tuple(parameters), static), parameters
 
 
@@ -84,15 +85,15 @@ def _given(dist: Distribution, either: tuple[str, ...]) -> str:
     return next((name for name in held if holder[name] is holder.get("_param")), held[0])
 
 
-def _take_mixture(dist: td.MixtureSameFamily) -> Taken:
-    mixture, weights = _take(dist.mixture_distribution)
-    component, parameters = _take(dist.component_distribution)
+def _take_mixture(dist: td.MixtureSameFamily, live: bool) -> Taken:
+    mixture, weights = _take(dist.mixture_distribution, live)
+    component, parameters = _take(dist.component_distribution, live)
     assert isinstance(mixture, Categorical)
     return Mixture(mixture, component), {**prefixed(weights, "mixture"), **prefixed(parameters, "component")}
 
 
-def _take_transformed(dist: td.TransformedDistribution) -> Taken:
-    base, inner = _take(dist.base_dist)
+def _take_transformed(dist: td.TransformedDistribution, live: bool) -> Taken:
+    base, inner = _take(dist.base_dist, live)
     parameters = prefixed(inner, "base")
     templates, ranks, rank = [], [], base.value_rank
     for i, transform in enumerate(dist.transforms):
@@ -120,19 +121,20 @@ def law_for(cls: type[Distribution], arguments: Mapping[str, Any]) -> Taken:
     names = _names(cls, entry, given)
     values = {**_defaults(cls), **given}
     static = {name: values[name] for name in entry.static if name in values}
-    total = static.get("total_count")
-    if isinstance(total, Tensor) and cls is td.Binomial:
-        return _counted(entry, names, static.pop("total_count"), values)
+    if entry.counted is not None and isinstance(static["total_count"], Tensor):
+        names = ("total_count", *names)
+    for name in static.keys() - names:
+        if _has_tensor(static[name]):
+            raise GraphError(
+                f"{cls.__name__} has one '{name}' for all that it describes, which cannot come from a node "
+                "or a tensor: write a number"
+            )
     return entry.make(names, static), _tensors({name: values[name] for name in names})
 
 
-def _counted(entry: Entry, names: tuple[str, ...], total: Tensor, values: dict[str, Any]) -> Taken:
-    if total.numel() == 1:
-        law = entry.make(names, {"total_count": int(total)})
-    else:
-        names = ("total_count", *names)
-        law = entry.make(names, {})
-    return law, _tensors({name: values[name] for name in names})
+def _has_tensor(value: Any) -> bool:
+    several = value if isinstance(value, (list, tuple)) else (value,)
+    return any(isinstance(item, Tensor) for item in several)
 
 
 def _names(cls: type[Distribution], entry: Entry, given: Mapping[str, Any]) -> tuple[str, ...]:

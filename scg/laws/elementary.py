@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,17 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
+from scg.laws.alike import Held
 from scg.laws.law import Law, Noise, Parameters, Pathwise, Reach, violation
 from scg.laws.numbers import HALVES, wide
 
 Formula = Callable[[Parameters, Tensor], Tensor]
+
+UNLISTED: Mapping[str, constraints.Constraint] = {
+    "temperature": constraints.positive,
+    "total_count": constraints.nonnegative_integer,
+}
+"""Constraints of parameters that some classes leave out of ``arg_constraints``."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ class Elementary(Law):
         """The first parameter outside the class's ``arg_constraints``, and ``low >= high``."""
         known = _constraints(self, parameters)
         for name in self.names:
-            constraint = known.get(name, constraints.positive if name == "temperature" else constraints.real)
+            constraint = known.get(name, UNLISTED.get(name, constraints.real))
             tensor = parameters[name]
             if constraint is constraints.simplex:
                 tensor = tensor / tensor.sum(-1, keepdim=True)
@@ -152,7 +159,8 @@ class Elementary(Law):
     def distribution(self, parameters: Parameters) -> Distribution:
         """The class with these parameters."""
         tensors = {name: parameters[name] for name in self.names}
-        return rebuild(self.formulas.cls, {**tensors, **dict(self.static)})
+        held = {key: item.value if isinstance(item, Held) else item for key, item in self.static}
+        return rebuild(self.formulas.cls, {**tensors, **held})
 
 
 def rebuild(cls: type[Distribution], arguments: dict[str, Any]) -> Distribution:

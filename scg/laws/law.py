@@ -92,20 +92,20 @@ class Law(ABC):
 
     def batch_shape(self, parameters: Parameters) -> Size:
         """Broadcast of the batch dims of the parameters."""
-        shapes = (self._batch(name, tensor) for name, tensor in parameters.items())
+        shapes = (
+            tensor.shape[: max(tensor.dim() - self.event_rank(name), 0)]
+            for name, tensor in parameters.items()
+        )
         return broadcast(*shapes)
 
-    def _batch(self, name: str, tensor: Tensor) -> Size:
-        return tensor.shape[: max(tensor.dim() - self.event_rank(name), 0)]
-
     def expand(self, parameters: Parameters, batch: Size) -> dict[str, Tensor]:
-        """Return the parameters with the batch dims ``batch``."""
-        return {
-            name: tensor.expand(batch + tensor.shape[len(self._batch(name, tensor)) :])
-            if tensor.dim() >= self.event_rank(name)
-            else tensor
-            for name, tensor in parameters.items()
-        }
+        """Return the parameters with the batch dims ``batch``; one without its own event dims as it is."""
+        full = {}
+        for name, tensor in parameters.items():
+            lead = tensor.dim() - self.event_rank(name)
+            have = tensor.shape[:lead] if lead >= 0 else batch
+            full[name] = tensor if have == batch else tensor.expand(batch + tensor.shape[lead:])
+        return full
 
     def noise_shape(self, parameters: Parameters, batch: Size) -> Size:
         """Shape of the base noise of values of batch shape ``batch``."""

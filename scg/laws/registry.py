@@ -23,19 +23,24 @@ MATRICES = ("scale_tril", "covariance_matrix", "precision_matrix")
 
 @dataclass(frozen=True)
 class Entry:
-    """Arguments of one class: ``common`` ones, exactly one of ``either``, and ``static`` ones."""
+    """Arguments of one class: ``common`` ones, exactly one of ``either``, and ``static`` ones.
+
+    ``counted`` is the law where the number of trials, else static, is a tensor.
+    """
 
     law: Formulas | Callable[..., Law]
     common: tuple[str, ...] = ()
     either: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
 
+    counted: Formulas | None = None
+
     def make(self, names: tuple[str, ...], static: Mapping[str, Any]) -> Law:
-        """The law whose tensor parameters are ``names``."""
+        """The law whose tensor parameters are ``names``; the number of trials may be one of them."""
+        if self.counted is not None and "total_count" in names:
+            return Elementary(self.counted, names)
         if isinstance(self.law, Formulas):
             return Elementary(self.law, names, tuple(sorted(static.items())))
-        if self.law is Binomial and "total_count" not in static:
-            return Elementary(count.COUNTED_BINOMIAL, names)
         return self.law(names[0], **static)
 
 
@@ -46,11 +51,13 @@ LAWS: Mapping[type[Distribution], Entry] = {
     td.Categorical: Entry(Categorical, either=PROBS),
     td.OneHotCategorical: Entry(partial(Categorical, one_hot=True), either=PROBS),
     td.OneHotCategoricalStraightThrough: Entry(partial(Categorical, one_hot=True), either=PROBS),
-    td.Binomial: Entry(Binomial, either=PROBS, static=("total_count",)),
+    td.Binomial: Entry(Binomial, either=PROBS, static=("total_count",), counted=count.COUNTED_BINOMIAL),
     td.Geometric: Entry(count.GEOMETRIC, either=PROBS),
     td.Poisson: Entry(count.POISSON, ("rate",)),
     td.NegativeBinomial: Entry(count.NEGATIVE_BINOMIAL, ("total_count",), PROBS),
-    td.Multinomial: Entry(count.MULTINOMIAL, either=PROBS, static=("total_count",)),
+    td.Multinomial: Entry(
+        count.MULTINOMIAL, either=PROBS, static=("total_count",), counted=count.COUNTED_MULTINOMIAL
+    ),
     td.Normal: Entry(normal.NORMAL, LOC_SCALE),
     td.LogNormal: Entry(normal.LOG_NORMAL, LOC_SCALE),
     td.HalfNormal: Entry(normal.HALF_NORMAL, ("scale",)),

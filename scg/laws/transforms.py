@@ -13,6 +13,7 @@ from torch import distributions as td
 from torch.distributions import Transform, constraints
 
 from scg.errors import GraphError
+from scg.laws.alike import Held
 from scg.laws.law import Parameters, Reach
 
 # A number, or the name of the parameter that holds the tensor.
@@ -41,10 +42,12 @@ class Template(ABC):
 class Fixed(Template):
     """A transform that has no tensors to differentiate."""
 
-    transform: Transform
+    held: Held
 
-    def __hash__(self) -> int:
-        return hash(type(self.transform))  # many transforms of torch compare by value and have no hash
+    @property
+    def transform(self) -> Transform:
+        """The transform, which compares by value here, and in torch often not."""
+        return self.held.value  # type: ignore[no-any-return]
 
     def build(self, parameters: Parameters) -> Transform:
         """The transform as it is."""
@@ -179,7 +182,7 @@ def template_of(transform: Transform, name: str) -> tuple[Template, dict[str, Te
         part, tensors = template_of(transform.inv, name)
         return Inverse(part), tensors
     _refuse_hidden(transform, name)
-    return Fixed(transform), {}
+    return Fixed(Held(transform)), {}
 
 
 def hidden_tensors(holder: Any, seen: set[int] | None = None) -> Iterator[tuple[str, Tensor]]:

@@ -47,7 +47,7 @@ class Caller:
         if added > 1:
             full = [value.flatten(0, added - 1) for value in full]
         found = _vectorised(self.mode, len(full), self.plates)(net, *full)
-        return self._checked(found, lead)
+        return self._checked(found, torch.Size((lead[:added].numel(), *lead[added:]))).reshape(lead)
 
     def _shared(self, lead: torch.Size, given: list[Tensor]) -> list[Tensor]:
         """Expand the points in full, and context to the leading dimensions that some of it has."""
@@ -59,7 +59,9 @@ class Caller:
     def _checked(self, found: Tensor, lead: torch.Size) -> Tensor:
         if not isinstance(found, Tensor):
             raise EstimatorError(f"a control network gives a tensor, this one gave a {type(found).__name__}")
-        if found.numel() != lead.numel():
+        if found.shape == lead:
+            return found
+        if found.shape[: len(lead)] != lead or found.numel() != lead.numel():
             raise EstimatorError(
                 f"a control network gives one value for each of {lead.numel()} plate elements, this one gave "
                 f"shape {tuple(found.shape)}: let it end in one output, summed over the event"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module as holding
 
+from scg.errors import EstimatorError
 from scg.laws import Law, broadcast, is_transformed
 from scg.nodes.plates import Index
 from scg.surrogate.estimators.base import Estimator
@@ -76,8 +77,7 @@ class Frame:
         """Return parameters, attached as they are, with the leading and event dimensions of a value."""
         batch = value.shape[: value.dim() - self.law.value_rank]
         if self.index is None:
-            alike = all(leaf.shape == value.shape for leaf in parameters.values())
-            return parameters if alike and not self.law.value_rank else self.law.expand(parameters, batch)
+            return self.law.expand(parameters, batch)
         kept = [size for size, item in zip(batch, self.index, strict=False) if item is not None]
         inner = self.law.expand(parameters, torch.Size([*kept, *batch[len(self.index) :]]))
         return self.law.expand({name: leaf[self.index] for name, leaf in inner.items()}, batch)
@@ -193,7 +193,17 @@ class Inquiry:
             taught = [descend(estimates, weighed, site.trained)] if site.trained else []
         self.estimator.remember(site)
         full = self.frame.full(attached, site.value)
+        self._fits(weighed, full)
         return add_all([paired(weighed[name], full[name]) for name in weighed] + taught)
+
+    def _fits(self, estimates: Parameters, full: Parameters) -> None:
+        """Refuse an estimate in another shape than its parameter, which would broadcast against it."""
+        for name, estimate in estimates.items():
+            if estimate.shape != full[name].shape:
+                raise EstimatorError(
+                    f"{self.estimator.name} gave parameter '{name}' an estimate of shape "
+                    f"{tuple(estimate.shape)}: return one of its own shape, {tuple(full[name].shape)}"
+                )
 
     def _estimates(self, site: Site, attached: Parameters) -> Parameters:
         """Return the estimates of what needs a gradient."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from scg.laws import unbounded_count
 from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy
 from scg.surrogate.estimators.site import Site, derivative
 
@@ -36,6 +37,8 @@ class Enumerate(Estimator):
 
     def refuses(self, facts: NodeFacts) -> str | None:
         """Refuse supports that are not finite, and joint supports beyond the limit."""
+        if unbounded_count(facts.law) is not None:
+            return f"nothing in the graph bounds the number of trials of its {facts.law.family}"
         if not facts.law.finite:
             return f"the support of a {facts.law.family} is not finite"
         branches = facts.branches

@@ -16,6 +16,7 @@ from scg.analysis.trace import Trace
 from scg.laws import Law
 from scg.nodes.plates import Index, insertion, positions, trimmed
 from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
+from scg.surrogate.guards import guarded
 from scg.surrogate.lowering.emitter import Emitter, is_library
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.ops import expand_lead, on_copied_buffers
@@ -210,7 +211,7 @@ class World:
 
         ``read`` returns the values of its parents.
         """
-        transform, name = transform_of(record), self.called(line)
+        transform, name = self._transform(record), self.called(line)
         if isinstance(record, Det) and record.fn.call in STRUCTURAL:
             args, _ = record.arguments.substitute(read)
             return args[0] if len(args) == 1 else self.emitter.call(operator.getitem, *args, name=name)
@@ -232,6 +233,12 @@ class World:
 
         values = tuple(map(read, record.arguments.names))
         return self._invoke(function, several, f"{mode}_{record.name}", name, values, {})
+
+    def _transform(self, record: Record) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """Return what makes a function one of tensors, or None where it is one; factories are guarded."""
+        if isinstance(record, Det):
+            return transform_of(record)
+        return guarded(record, self.trace.densities[record.name].law)
 
     def _invoke(
         self,
