@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.densities import taken_apart
 from scg.analysis.invoke import black_box, callable_of
 from scg.analysis.trace import Trace
 from scg.laws import LAWS
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, Function, LogProb, Record, Sample
 from scg.probes.known import ELEMENTWISE

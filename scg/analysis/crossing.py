@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import is_elementwise, runner, signature, user_function
 from scg.analysis.influence import stochastic_plates
 from scg.analysis.invoke import call, seen
 from scg.analysis.trace import Trace
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 
@@ -59,7 +59,7 @@ def crossed(
 def _is_aligned(ir: IR, trace: Trace, record: Record) -> bool:
     plated = [name for name in (*record.parents, record.name) if ir.layout[name]]
     values = [seen(ir, record, name, trace.values[name]) for name in plated]
-    return len({leaf.dim() for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)}) < 2
+    return len({leaf.dim() for leaf in pytree.tensors(values)}) < 2
 
 
 def _crosses(ir: IR, worlds: list[Trace], record: Record, plate: str, shared: Shared) -> bool:
@@ -108,7 +108,9 @@ def _bits(tensor: Tensor, position: int, keep: Tensor) -> Tensor:
 
 
 def _blend(one: Any, other: Any, mask: Tensor, position: int) -> Any:
-    def leaf(a: Tensor, b: Tensor) -> Tensor:
+    def leaf(a: Any, b: Any) -> Any:
+        if not isinstance(a, Tensor):
+            return a
         shape = [1] * a.dim()
         shape[position] = len(mask)
         return torch.where(mask.to(a.device).view(shape), b, a)

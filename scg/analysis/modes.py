@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import is_elementwise, runner, signature, user_function
 from scg.analysis.invoke import seen
 from scg.analysis.trace import Trace
+from scg.errors import GraphError
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.plates import insertion
 from scg.nodes.records import Det, Record
 from scg.probes.uniformity import is_uniform
-from scg.vectorise import Parent, Vectorised
+from scg.vectorise import Parent, Vectorised, together
 
 PROBE_AXIS = "#worlds"
 REPEATS = 3
@@ -141,7 +142,7 @@ def _given(worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> 
 
     def stacked(some: Sequence[Trace], change: Callable[[Any], Any]) -> list[Any]:
         return [
-            pytree.tree_map(lambda *leaves: change(torch.stack(leaves)), *(w.values[name] for w in some))
+            pytree.tree_map(lambda *leaves: change(together(*leaves)), *(w.values[name] for w in some))
             if name in varying
             else worlds[0].values[name]
             for name in record.arguments.names
@@ -164,7 +165,11 @@ def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[s
     """Return the first mode that agrees with a loop on everything for which a loop gives something."""
     given = _given(worlds, record, varying)
     expected = [_attempt(ir, record, varying, "loop", values) for values in given]
-    assert expected[0] is not None
+    if expected[0] is None:
+        raise GraphError(
+            f"node '{record.name}' ({record.where}) cannot be called once for each replicate and its results "
+            "stacked: return tensors, alone or in tuples, lists, dicts or dataclasses"
+        )
     for mode in ("broadcast", "fold", "vmap") if _may_fold(ir, record) else ("broadcast", "vmap"):
         if all(
             wanted is None or _agree(_attempt(ir, record, varying, mode, values), wanted)
@@ -200,6 +205,8 @@ def _agree(found: list[Any] | None, expected: list[Any]) -> bool:
 
 
 def _agrees(found: Any, expected: Any) -> bool:
+    if not isinstance(expected, Tensor):
+        return type(found) is type(expected) and bool(found == expected)
     if not isinstance(found, Tensor) or found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     if not found.is_floating_point():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import networkx as nx
 from torch import Tensor, nn
@@ -15,11 +16,17 @@ from scg.nodes.records import Cost, Input, Param, Record, Sample
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """What the records of a graph refer to by name: tensors, modules and example inputs."""
+    """What the records of a graph refer to by name: tensors, modules and example inputs.
+
+    What functions capture is there as well, under ``captured.<node>.<name>``; ``reached`` has the names of
+    what the functions of each node capture, and ``lost`` says what they capture that cannot be held.
+    """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
-    examples: Mapping[str, Tensor] = field(default_factory=dict)
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from scg.analysis.captured import captured, captures
+from scg.analysis.captured import CAPTURED, captures
 from scg.analysis.relaxation import Relaxation
 from scg.nodes.ir import IR
 from scg.nodes.records import Sample
@@ -38,8 +38,12 @@ def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[s
         yield "added dimensions: " + ", ".join(f"{name} by {mode}" for name, mode in shown.items())
     for plate in prepared.facts.assumed:
         yield f"assumed: plate '{plate}' has one element in the example, and was probed with more"
-    for owner, what in captured(ir):
-        yield f"warning: '{owner}' captures {what}: its gradient is right, but only its owner can save it"
+    for name, keys in ir.store.reached.items():
+        for key in keys:
+            if key.startswith(f"{CAPTURED}.{name}."):
+                yield f"captured: '{name}' reads what the program holds as '{key}'"
+    for fault in ir.store.lost:
+        yield f"warning: {fault}"
 
 
 def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
