@@ -17,7 +17,7 @@ from scg.analysis.check import check
 from scg.errors import GraphError, PlateError
 from scg.nodes.arguments import Arguments, Ref, exemplary, spelled
 from scg.nodes.handle import Node
-from scg.nodes.ir import IR, Store
+from scg.nodes.ir import IR, Store, hold
 from scg.nodes.names import caller, check_name
 from scg.nodes.plates import Plate, plate_order, resolve_layout
 from scg.nodes.records import (
@@ -238,17 +238,9 @@ class Graph:
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every parameter under the key it has in reports and in ``program.state_dict()``."""
-        store, told = self._store(), set[nn.Parameter]()
-        held = ((name, tensor) for name, tensor in store.tensors.items() if isinstance(tensor, nn.Parameter))
-        parts = (
-            (f"{name}.{key}", value)
-            for name, module in store.modules.items()
-            for key, value in module.named_parameters()
-        )
-        for name, parameter in (*held, *parts):
-            if parameter not in told:
-                told.add(parameter)
-                yield name, parameter
+        holder = nn.Module()
+        hold(holder, self._store())
+        yield from holder.named_parameters()
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield every parameter, as an optimizer takes them."""

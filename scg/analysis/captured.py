@@ -9,11 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from scg.analysis.reach import reach
-from scg.nodes.ir import Store
+from scg.nodes.ir import CAPTURED, Store
 from scg.nodes.names import RESERVED
 from scg.nodes.records import Det, LogProb, Record, Sample
-
-CAPTURED = "captured"
 
 
 @dataclass(eq=False)
@@ -110,7 +108,7 @@ def declared_part(store: Store) -> Store:
 
 def captures(fn: Callable[..., Any]) -> list[str]:
     """Return the names of the parameters, and of the modules with parameters, that a function captures."""
-    return [name for name, value in reach(fn) if isinstance(value, Tensor) or any(value.parameters())]
+    return [name for name, value in reach(fn) if isinstance(value, Tensor) or _parts(value)]
 
 
 def _roots(record: Record) -> Iterator[Any]:
@@ -123,10 +121,9 @@ def _roots(record: Record) -> Iterator[Any]:
     yield from (leaf for leaf in record.arguments.constants() if callable(leaf))
 
 
-def _parts(module: nn.Module) -> Iterator[Any]:
-    """Yield the modules and parameters inside a module."""
-    yield from (part for part in module.modules() if part is not module)
-    yield from module.parameters()
+def _parts(module: nn.Module) -> list[Any]:
+    """Return the modules and parameters inside a module."""
+    return [*(part for part in module.modules() if part is not module), *module.parameters()]
 
 
 def _usable(name: str) -> str:

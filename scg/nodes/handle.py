@@ -158,8 +158,8 @@ class Node:
 
     def __iter__(self) -> Iterator[Any]:
         raise GraphError(
-            f"node '{self.name}' was iterated over, but it has no value while the graph is declared: write "
-            'a, b = g.det(("a", "b"), fn, ...) for several results, or read node[0], node["key"], node.field'
+            f'{_advice(self, "iterated over")}; for several results a, b = g.det(("a", "b"), fn, ...), '
+            'and for parts of a value node[0], node["key"] or node.field'
         )
 
     def __contains__(self, item: object) -> bool:

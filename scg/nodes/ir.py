@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from scg.nodes.plates import Plate
 from scg.nodes.records import Cost, Input, Param, Record, Sample
 
+CAPTURED = "captured"
+
 
 @dataclass(frozen=True, eq=False)
 class Store:
@@ -27,6 +29,27 @@ class Store:
     examples: Mapping[str, Any] = field(default_factory=dict)
     reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+
+
+def hold(module: nn.Module, store: Store) -> None:
+    """Register what a store has on a module, under the same names, with modules in between for their dots."""
+    several = (*store.tensors.items(), *store.modules.items())
+    value: Any
+    for name, value in sorted(several, key=lambda item: item[0].startswith(f"{CAPTURED}.")):
+        *outer, last = name.split(".")
+        holder = module
+        for part in outer:
+            if part not in holder._modules:
+                holder.add_module(part, nn.Module())
+            holder = holder.get_submodule(part)
+        if isinstance(value, nn.Module):
+            holder.add_module(last, value)
+        elif isinstance(value, nn.Parameter):
+            holder.register_parameter(last, value)
+        else:
+            holder.register_buffer(last, value, persistent=False)
+    if CAPTURED not in module._modules:
+        module.add_module(CAPTURED, nn.Module())
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 PLAIN = frozenset({Tensor, int, float, bool, complex, str, bytes, type(None)})
@@ -19,7 +19,7 @@ PLAIN = frozenset({Tensor, int, float, bool, complex, str, bytes, type(None)})
 
 def members(value: Any) -> dict[Any, Any] | None:
     """Return the parts of a dataclass or mapping that torch takes for a leaf; None for every other leaf."""
-    if type(value) in PLAIN or isinstance(value, (Tensor, type)):
+    if type(value) in PLAIN or isinstance(value, (Tensor, type, nn.Module)):
         return None
     if isinstance(value, MutableMapping):
         return dict(value)

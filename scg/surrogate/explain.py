@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from scg.analysis.captured import CAPTURED, captures
+from scg.analysis.captured import captures
 from scg.analysis.relaxation import Relaxation
-from scg.nodes.ir import IR
+from scg.nodes.ir import CAPTURED, IR
 from scg.nodes.records import Sample
 from scg.surrogate.describe import node_facts
 from scg.surrogate.estimators.base import Action, Estimator
@@ -41,7 +41,9 @@ def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[s
     for name, keys in ir.store.reached.items():
         for key in keys:
             if key.startswith(f"{CAPTURED}.{name}."):
-                yield f"captured: '{name}' reads what the program holds as '{key}'"
+                kind = "module" if key in ir.store.modules else "parameter"
+                short = key.rpartition(".")[2]
+                yield f"'{name}' captures the {kind} '{short}', which the program holds as '{key}'"
     for fault in ir.store.lost:
         yield f"warning: {fault}"
 

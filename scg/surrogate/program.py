@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from scg import draw
-from scg.analysis.captured import CAPTURED, declared_part, with_captured
+from scg.analysis.captured import declared_part, with_captured
 from scg.analysis.check import accept, unused
 from scg.errors import GraphError
 from scg.nodes.handle import Node
-from scg.nodes.ir import IR, Store
+from scg.nodes.ir import CAPTURED, IR, Store, hold
 from scg.nodes.names import stack_level
 from scg.surrogate.checked import CheckedRun, arose, told
 from scg.surrogate.compiling import check_traceable, compiled, refusal
@@ -30,7 +29,7 @@ from scg.surrogate.explain import explain
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Emitted, Prepared, collector_paused, prepare
 from scg.surrogate.randomness import Noise
-from scg.surrogate.signature import Signature, kind, signature
+from scg.surrogate.signature import Signature, held, kind, signature
 
 INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
 FREED = re.compile(r";  \w+( = \w+)* = None$")
@@ -67,12 +66,8 @@ class Program(nn.Module):
         self._accepted: dict[Signature, Prepared] = {}
         self._compiling: dict[str, Any] | None = None
         self._has_warned = False
-        self.captured = nn.Module()
         self._bare = {name: p for name, p in ir.store.tensors.items() if name.startswith(f"{CAPTURED}.")}
-        for name, tensor in ir.store.tensors.items():
-            _hold(self, name, tensor)
-        for name, module in ir.store.modules.items():
-            _hold(self, name, module)
+        hold(self, ir.store)
         self.constants = nn.Module()
         self.controls = nn.ModuleDict() if controls is None else controls
         match(ir, options.policy)
@@ -208,7 +203,7 @@ class Program(nn.Module):
     def _check_captured(self) -> None:
         """Refuse to run with other tensors than those that functions captured, which they would not read."""
         for name, tensor in self._bare.items():
-            if self.get_parameter(name) is not tensor:
+            if held(self, name) is not tensor:
                 raise GraphError(
                     f"'{name}' was replaced, as by functional_call or load_state_dict(assign=True), but the "
                     "function that captured it reads the old one: give it to the node as a parent"
@@ -250,8 +245,8 @@ class Program(nn.Module):
     def _live_store(self) -> Store:
         store = self._ir.store
         return Store(
-            {name: attrgetter(name)(self) for name in store.tensors},
-            {name: self.get_submodule(name) for name in store.modules},
+            {name: held(self, name) for name in store.tensors},
+            {name: held(self, name) for name in store.modules},
             store.examples,
             store.reached,
         )
@@ -322,8 +317,9 @@ class Program(nn.Module):
         build, arguments = self.__reduce__()
         copied: Program = build(*copy.deepcopy(arguments, memo))
         memo[id(self)] = copied
-        kept = {id(parameter) for parameter in self.captured.parameters()}
-        shared = [key for key, p in copied.captured.named_parameters() if id(p) in kept]
+        kept = {id(parameter) for parameter in self.get_submodule(CAPTURED).parameters()}
+        several = copied.get_submodule(CAPTURED).named_parameters(CAPTURED)
+        shared = [name for name, parameter in several if id(parameter) in kept]
         if shared:
             warnings.warn(
                 f"the copy shares what functions capture with the original: {', '.join(shared[:4])}. Give "
@@ -344,22 +340,6 @@ class Program(nn.Module):
             self.check_values,
             self._compiling,
         )
-
-
-def _hold(program: nn.Module, name: str, value: Tensor | nn.Module) -> None:
-    """Register a tensor or module under a name, with modules in between where that has dots."""
-    *outer, last = name.split(".")
-    holder = program
-    for part in outer:
-        if part not in holder._modules:
-            holder.add_module(part, nn.Module())
-        holder = holder.get_submodule(part)
-    if isinstance(value, nn.Module):
-        holder.add_module(last, value)
-    elif isinstance(value, nn.Parameter):
-        holder.register_parameter(last, value)
-    else:
-        holder.register_buffer(last, value, persistent=False)
 
 
 def _index(found: re.Match[str]) -> str:

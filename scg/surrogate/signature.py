@@ -54,13 +54,23 @@ def _switched(program: nn.Module, ir: IR) -> list[nn.Module]:
     """Return the modules of the graph and the networks of control variates, which training changes."""
     controls = program.get_submodule("controls")
     networks = [getattr(part, "net", None) for part in controls.children()]
-    modules = [program.get_submodule(name) for name in ir.store.modules]
+    modules = [held(program, name) for name in ir.store.modules]
     return [part for part in (*modules, *networks) if isinstance(part, nn.Module)]
+
+
+def held(program: nn.Module, name: str) -> Any:
+    """Return what a program holds under a name, which has dots where functions captured it."""
+    *outer, last = name.split(".")
+    for part in outer:
+        program = program._modules[part]  # type: ignore[assignment]
+    tables: tuple[Mapping[str, Any], ...] = (program._modules, program._parameters, program._buffers)
+    return next(table[last] for table in tables if last in table)
 
 
 def _held(program: nn.Module, ir: IR) -> Tensor | None:
     """Return a parameter that tells where a program is, and of what type."""
     for name, tensor in ir.store.tensors.items():
         if isinstance(tensor, nn.Parameter):
-            return program.get_parameter(name)
+            found: Tensor = held(program, name)
+            return found
     return next(program.parameters(), None)
