@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from scg import draw
+from scg.analysis.captured import with_captured
 from scg.analysis.check import check
 from scg.errors import GraphError, PlateError
-from scg.nodes.arguments import Arguments, Ref, spelled
+from scg.nodes.arguments import Arguments, Ref, exemplary, spelled
 from scg.nodes.handle import Node
-from scg.nodes.ir import IR, Store
+from scg.nodes.ir import IR, Store, hold
 from scg.nodes.names import caller, check_name
 from scg.nodes.plates import Plate, plate_order, resolve_layout
 from scg.nodes.records import (
@@ -29,6 +30,7 @@ from scg.nodes.records import (
     Param,
     Record,
     Sample,
+    attribute,
     identity,
     part,
 )
@@ -54,7 +56,7 @@ class Graph:
         self._described: set[str] = set()
         self._tensors: dict[str, Tensor] = {}
         self._modules: dict[str, nn.Module] = {}
-        self._examples: dict[str, Tensor] = {}
+        self._examples: dict[str, Any] = {}
         self._owners: dict[nn.Module, str] = {}
         self._lifted: dict[Tensor, str] = {}
         self._counts: dict[str, int] = {}
@@ -109,11 +111,17 @@ class Graph:
         self._lifted[init] = name
         return node
 
-    def input(self, name: str, *, plates: Plates = (), example: Any = None) -> Node:
-        """Declare what the caller supplies at each run, best with an example of it."""
+    def input(self, name: str, example: Any = None, *, plates: Plates = ()) -> Node:
+        """Declare what the caller supplies at each run, best with an example: a tensor, or a dict of them."""
+        if isinstance(example, (str, Plate, Node)):
+            raise GraphError(
+                f"input '{name}' was given {example!r} as its example: give a tensor, or a dict of tensors, "
+                "and plates by name, as in plates=..."
+            )
+        given = None if example is None else exemplary(name, example)
         node = self._add(Input(name=name, plates=self._named(plates), where=caller()))
-        if example is not None:
-            self._examples[name] = torch.as_tensor(example)
+        if given is not None:
+            self._examples[name] = given
         return node
 
     def det(
@@ -196,6 +204,7 @@ class Graph:
         fn: Any,
         /,
         *args: Any,
+        plates: Plates | None = None,
         differentiable: bool | None = None,
         mixes: Plates = (),
         **parents: Any,
@@ -205,6 +214,7 @@ class Graph:
         return self._add(
             Cost(
                 name=name,
+                plates=None if plates is None else self._named(plates),
                 where=caller(),
                 arguments=self._arguments(name, args, parents),
                 fn=self._function(name, call),
@@ -215,7 +225,8 @@ class Graph:
 
     def derive(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
         """Declare an operation on nodes under an automatic name."""
-        name = self._fresh(getattr(fn, "__name__", "fn").strip("_"))
+        base = args[1] if fn is attribute else getattr(fn, "__name__", "fn").strip("_")
+        name = self._fresh(base)
         arguments = self._arguments(name, args, kwargs)
         return self._add(Det(name=name, where=caller(), arguments=arguments, fn=Function(fn, label=name)))
 
@@ -227,11 +238,9 @@ class Graph:
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every parameter under the key it has in reports and in ``program.state_dict()``."""
-        for name, tensor in self._tensors.items():
-            if isinstance(tensor, nn.Parameter):
-                yield name, tensor
-        for name, module in self._modules.items():
-            yield from ((f"{name}.{key}", value) for key, value in module.named_parameters())
+        holder = nn.Module()
+        hold(holder, self._store())
+        yield from holder.named_parameters()
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield every parameter, as an optimizer takes them."""
@@ -249,10 +258,14 @@ class Graph:
             dag.add_node(record.name, record=record)
             dag.add_edges_from((parent, record.name) for parent in record.parents)
         plates = {name: self._plates[name] for name in order}
-        store = Store(dict(self._tensors), dict(self._modules), dict(self._examples))
-        return IR(dag, plates, layout, store)
+        return IR(dag, plates, layout, self._store())
 
-    def check(self, **inputs: Tensor) -> None:
+    def _store(self) -> Store:
+        """Return what the nodes hold, and what their functions capture."""
+        store = Store(dict(self._tensors), dict(self._modules), dict(self._examples))
+        return with_captured(store, self._records.values())
+
+    def check(self, **inputs: Any) -> None:
         """Run every probe on examples or on ``inputs``, and report all faults together."""
         check(self.freeze(), inputs)
 
@@ -302,7 +315,7 @@ class Graph:
                 f"node '{node}' was given a finished {type(fn).__name__}: give the class and its arguments, "
                 f'as in g.sample("{node}", {type(fn).__name__}, ...)'
             )
-        if not callable(fn):
+        if not callable(fn) or isinstance(fn, Node):
             raise GraphError(f"node '{node}' needs a callable, found {type(fn).__name__}")
         label = getattr(fn, "__name__", type(fn).__name__)
         if not isinstance(fn, nn.Module):
@@ -320,6 +333,11 @@ class Graph:
         if isinstance(value, Node):
             self._own(value, name)
             return Ref(value.name)
+        if _hides_node(value):
+            raise GraphError(
+                f"'{name}' is a {type(value).__name__} that holds nodes, which are not found there: give "
+                "parents in lists, tuples, dicts or dataclasses"
+            )
         return Ref(self._lift(name, value).name) if isinstance(value, Tensor) else value
 
     def _lift(self, name: str, value: Tensor) -> Node:
@@ -342,3 +360,10 @@ class Graph:
             raise GraphError(
                 f"'{reader}' reads node '{node.name}' of another graph: declare that node in this graph"
             )
+
+
+def _hides_node(value: Any) -> bool:
+    """Say whether something that is taken for a constant has nodes in it."""
+    held = value if isinstance(value, (set, frozenset)) else getattr(value, "__dict__", {}).values()
+    is_opaque = not isinstance(value, (Tensor, nn.Module, type)) and not callable(value)
+    return is_opaque and any(isinstance(item, Node) for item in held)

@@ -178,7 +178,9 @@ def noise_layout(specs: Sequence[NoiseSpec]) -> NoiseLayout:
     )
 
 
-def draw_noise(seed: int | Tensor, *layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
+def draw_noise(
+    seed: int | Tensor, *layouts: NoiseLayout, device: torch.device | None = None
+) -> dict[str, Tensor]:
     """Draw the noise of every node from a seed in one call, each node's tensor a view of it.
 
     What a layout draws does not depend on those that follow it.

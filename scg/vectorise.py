@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from scg.nodes import trees as pytree
 from scg.nodes.arguments import Arguments
 from scg.nodes.plates import insertion
 
@@ -66,8 +66,8 @@ class Vectorised:
     def _sizes(self, given: Mapping[str, Any]) -> tuple[int, ...]:
         found: dict[str, int] = {}
         for name, parent in self.parents.items():
-            leaf = pytree.tree_leaves(given[name])[0]
-            found.update(zip(parent.axes, leaf.shape, strict=False))
+            for leaf in pytree.tensors(given[name])[:1]:
+                found.update(zip(parent.axes, leaf.shape, strict=False))
         return tuple(found[axis] for axis in self.axes)
 
     def _flatten(self, parent: Parent, value: Any, sizes: tuple[int, ...]) -> Any:
@@ -106,9 +106,10 @@ class Vectorised:
         if not all(self.parents[name].plated for name in varying):
             raise ValueError("only values with a plate can be folded")
         size = max(
-            pytree.tree_leaves(values[name])[0].shape[1 if parent.varies else 0]
+            leaf.shape[1 if parent.varies else 0]
             for name, parent in self.parents.items()
             if parent.plated
+            for leaf in pytree.tensors(values[name])[:1]
         )
 
         def leaf(parent: Parent, tensor: Tensor) -> Tensor:
@@ -129,18 +130,27 @@ class Vectorised:
             0 if v and isinstance(leaf, Tensor) else None for v, leaf in zip(varies, leaves, strict=True)
         )
 
-        def one(*inner: Any) -> Any:
-            return self._apply(fn, pytree.tree_unflatten(list(inner), spec))
+        found: list[Any] = []
 
-        return torch.vmap(one, in_dims=dims, randomness="different")(*leaves)
+        def one(*inner: Any) -> list[Tensor]:
+            found[:] = [self._apply(fn, pytree.tree_unflatten(list(inner), spec))]
+            return pytree.tensors(found[0])
+
+        mapped = iter(torch.vmap(one, in_dims=dims, randomness="different")(*leaves))
+        return pytree.tree_map_only(Tensor, lambda _: next(mapped), found[0])
 
     def _loop(self, fn: Callable[..., Any], values: Mapping[str, Any], count: int) -> Any:
         def at(index: int) -> dict[str, Any]:
             return self._each(values, lambda parent, tensor: tensor[index] if parent.varies else tensor)
 
         results = [self._apply(fn, at(index)) for index in range(count)]
-        flat, spec = zip(*(pytree.tree_flatten(result) for result in results), strict=True)
-        stacked = [
-            torch.stack([torch.as_tensor(leaf) for leaf in leaves]) for leaves in zip(*flat, strict=True)
-        ]
-        return pytree.tree_unflatten(stacked, spec[0])
+        return pytree.tree_map(together, *results)
+
+
+def together(*leaves: Any) -> Any:
+    """Stack what several calls gave in one place; what is no number stays, if it is the same in all."""
+    if all(isinstance(leaf, (Tensor, int, float, complex)) for leaf in leaves):
+        return torch.stack([torch.as_tensor(leaf) for leaf in leaves])
+    if any(leaf is not leaves[0] and leaf != leaves[0] for leaf in leaves):
+        raise TypeError(f"calls gave {leaves[0]!r} and others in one place, which cannot be stacked")
+    return leaves[0]

@@ -56,7 +56,7 @@ MAY_IMPORT = {
         "scg.vectorise",
         "scg.draw",
     ),
-    "scg.graph": ("scg.nodes", "scg.errors", "scg.analysis.check", "scg.draw"),
+    "scg.graph": ("scg.nodes", "scg.errors", "scg.analysis.captured", "scg.analysis.check", "scg.draw"),
 }
 """What each package may import; the longest prefix counts, and what is not listed may import anything."""
 

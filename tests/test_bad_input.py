@@ -376,10 +376,10 @@ RUNNING: dict[str, Case] = {
         GraphError,
         "input 'x' is missing: pass x=tensor, or declare it with example=",
     ),
-    "an unknown input": (
-        lambda: scg.compile(one_input())(x=torch.zeros(3), y=torch.zeros(3)),
+    "an unknown input where one is missing": (
+        lambda: scg.compile(one_input())(X=torch.zeros(3)),
         GraphError,
-        "unknown input 'y'; the inputs are x",
+        "(?s)unknown input 'X'; the inputs are x; did you mean 'x'.*'x' is missing",
     ),
     "an input of another shape": (
         lambda: scg.compile(costing(lambda x: x.sum(-1), plated(x=torch.zeros(2, 3))))(x=torch.zeros(2, 4)),

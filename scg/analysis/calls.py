@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.densities import taken_apart
 from scg.analysis.invoke import black_box, callable_of, seen
 from scg.analysis.trace import Trace
 from scg.laws import LAWS
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, Function, LogProb, Record, Sample
 from scg.probes.known import ELEMENTWISE
@@ -65,6 +65,19 @@ def runner(ir: IR, record: Record) -> Callable[..., Any]:
     assert function is not None
     fn, transform = callable_of(ir, function), transform_of(record)
     return fn if transform is None else transform(fn)
+
+
+def held_by(ir: IR, record: Record) -> list[Tensor]:
+    """Return the parameters that a node's function holds or captures."""
+    function = user_function(record)
+    owner = function.owner if function is not None else None
+    keys = (*(() if owner is None else (owner,)), *ir.store.reached.get(record.name, ()))
+    several: list[Tensor] = []
+    for key in keys:
+        held = ir.store.modules.get(key)
+        several += [ir.store.tensors[key]] if held is None and key in ir.store.tensors else []
+        several += [] if held is None else list(held.parameters())
+    return list({id(tensor): tensor for tensor in several}.values())
 
 
 def signature(ir: IR, trace: Trace, record: Record) -> tuple[Any, ...]:

@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from scg.analysis.calls import is_elementwise, runner, signature, user_function
-from scg.analysis.captured import held_by
+from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_function
 from scg.analysis.followed import Recording, first_that_runs, record_call, sizes_to_try, tensors
 from scg.analysis.influence import stochastic_plates
 from scg.analysis.invoke import call, seen
 from scg.analysis.probing import displaced, moved
 from scg.analysis.trace import Trace
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 from scg.standing import Standing
@@ -214,7 +213,9 @@ def _part(tensor: Tensor, position: int, keep: Tensor) -> Tensor:
 
 
 def _blend(one: Any, other: Any, mask: Tensor, position: int) -> Any:
-    def leaf(a: Tensor, b: Tensor) -> Tensor:
+    def leaf(a: Any, b: Any) -> Any:
+        if not isinstance(a, Tensor):
+            return a
         shape = [1] * a.dim()
         shape[position] = len(mask)
         return torch.where(mask.to(a.device).view(shape), b, a)

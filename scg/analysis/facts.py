@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from scg.analysis.trace import Trace, evaluate
 from scg.errors import GradientWarning, GraphError, PlateError
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
+from scg.nodes.trees import tree_map_only
 from scg.noise import NoiseSpec
 
 HERE = str(Path(__file__).parent.parent)
@@ -239,5 +240,6 @@ def _enlarged(ir: IR, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     for name in inputs:
         for index, plate in enumerate(ir.layout[name]):
             if plate in small:
-                enlarged[name] = torch.repeat_interleave(enlarged[name], ENLARGED, dim=index)
+                more = partial(torch.repeat_interleave, repeats=ENLARGED, dim=index)
+                enlarged[name] = tree_map_only(Tensor, more, enlarged[name])
     return enlarged, small

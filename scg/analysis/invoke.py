@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.errors import GraphError, ScgError
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.plates import insertion
-from scg.nodes.records import Function, Record
+from scg.nodes.records import Det, Function, Record, attribute
 
 
 def seen(ir: IR, record: Record, parent: str, value: Any) -> Any:
@@ -29,7 +29,7 @@ def seen(ir: IR, record: Record, parent: str, value: Any) -> Any:
 
 def call(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Call a user's function; what it raises is told with the name and the line of its node."""
-    given = [leaf for leaf in pytree.tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
+    given = pytree.tensors((args, dict(kwargs)))
     versions = [leaf._version for leaf in given]
     try:
         value = fn(*args, **kwargs)
@@ -47,7 +47,10 @@ def call(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: 
 
 def wrapped(record: Record, error: BaseException) -> GraphError:
     """Say which node an exception came from, and where it was declared."""
-    return GraphError(f"node '{record.name}' ({record.where}) raised {type(error).__name__}: {error}")
+    read = ""
+    if isinstance(record, Det) and record.fn.call is attribute:
+        read = f", which reads an attribute of '{record.parents[0]}',"
+    return GraphError(f"node '{record.name}' ({record.where}){read} raised {type(error).__name__}: {error}")
 
 
 def callable_of(ir: IR, function: Function) -> Callable[..., Any]:
@@ -58,12 +61,14 @@ def callable_of(ir: IR, function: Function) -> Callable[..., Any]:
 def black_box(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Call ``fn`` on detached tensors and turn what it returns into tensors of its arguments' kind."""
     args, kwargs = pytree.tree_map_only(Tensor, Tensor.detach, (args, dict(kwargs)))
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = pytree.tensors((args, kwargs))
     floats = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
     dtype = floats[0] if floats else torch.get_default_dtype()
     device = tensors[0].device if tensors else None
 
     def back(leaf: Any) -> Any:
+        if leaf is None or isinstance(leaf, str):
+            return leaf
         tensor = torch.as_tensor(leaf, device=device).detach()
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import runner
 from scg.analysis.followed import (
@@ -23,6 +22,7 @@ from scg.analysis.followed import (
 from scg.analysis.invoke import seen
 from scg.analysis.repeated import vectorised
 from scg.analysis.trace import Trace
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
 from scg.probes.dependence import Label

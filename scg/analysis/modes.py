@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from scg.analysis.calls import is_elementwise, runner, signature, user_function
-from scg.analysis.captured import held_by
+from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_function
 from scg.analysis.invoke import seen
 from scg.analysis.many import keeps_worlds_apart, takes_any_number
 from scg.analysis.probing import displaced
 from scg.analysis.repeated import vectorised
 from scg.analysis.trace import Trace
+from scg.errors import GraphError
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 from scg.probes.generators import steady_generators
 from scg.probes.uniformity import is_uniform
+from scg.vectorise import together
 
 PROBE_AXIS = "#worlds"
 REPEATS = 3
@@ -126,7 +127,7 @@ def _given(worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> 
 
     def stacked(some: Sequence[Trace], change: Callable[[Any], Any]) -> list[Any]:
         return [
-            pytree.tree_map(lambda *leaves: change(torch.stack(leaves)), *(w.values[name] for w in some))
+            pytree.tree_map(lambda *leaves: change(together(*leaves)), *(w.values[name] for w in some))
             if name in varying
             else worlds[0].values[name]
             for name in record.arguments.names
@@ -163,7 +164,11 @@ def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[s
                         return False
         return True
 
-    assert _attempt(ir, record, varying, "loop", given[0]) is not None
+    if _attempt(ir, record, varying, "loop", given[0]) is None:
+        raise GraphError(
+            f"node '{record.name}' ({record.where}) cannot be called once for each replicate and its results "
+            "stacked: return tensors, alone or in tuples, lists, dicts or dataclasses"
+        )
     if agrees("broadcast") and keeps_worlds_apart(ir, worlds[0], record, varying):
         return "broadcast"
     if _may_fold(ir, record) and agrees("fold") and takes_any_number(ir, worlds[0], record):
@@ -197,6 +202,8 @@ def _agree(found: list[Any] | None, expected: list[Any]) -> bool:
 
 
 def _agrees(found: Any, expected: Any) -> bool:
+    if not isinstance(expected, Tensor):
+        return type(found) is type(expected) and bool(found == expected)
     if not isinstance(found, Tensor) or found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     if not found.is_floating_point():

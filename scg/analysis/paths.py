@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import listed, runner, signature, user_function
 from scg.analysis.influence import useful
 from scg.analysis.invoke import seen
 from scg.analysis.probing import undisturbed
 from scg.analysis.trace import Trace
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, LogProb, Record, Sample
 from scg.probes.known import KNOWN_BROKEN, KNOWN_SMOOTH
@@ -96,7 +96,7 @@ def _flows(ir: IR, trace: Trace) -> set[str]:
 
 def edge(ir: IR, trace: Trace, parent: str, record: Record, known: dict[Any, Verdict]) -> Verdict:
     """Judge a node as a function of one parent, at the values of a trace."""
-    if not any(leaf.is_floating_point() for leaf in _tensors(trace.values[parent])):
+    if not any(leaf.is_floating_point() for leaf in pytree.tensors(trace.values[parent])):
         return Verdict(Smoothness.BROKEN, f"'{parent}' is not floating point")
     if isinstance(record, Det) and record.differentiable is not None:
         declared = Smoothness.SMOOTH if record.differentiable else Smoothness.BROKEN
@@ -152,7 +152,7 @@ def _probed(ir: IR, trace: Trace, record: Record, parent: str) -> Verdict:
     """Probe the function of a node in one parent, every tensor of which must pass."""
     leaves, fn = _leaves(trace, record), _of_leaves(ir, trace, record)
     point = {str(index): leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
-    count = len(_tensors(trace.values[parent]))
+    count = len(pytree.tree_leaves(trace.values[parent]))
     start = sum(
         len(pytree.tree_leaves(trace.values[name]))
         for name in record.arguments.names[: record.arguments.names.index(parent)]
@@ -163,7 +163,9 @@ def _probed(ir: IR, trace: Trace, record: Record, parent: str) -> Verdict:
 
     verdict = SMOOTH
     for index in range(start, start + count):
-        if point[str(index)].is_floating_point() and verdict.smoothness is Smoothness.SMOOTH:
+        leaf = leaves[index]
+        is_free = isinstance(leaf, Tensor) and leaf.is_floating_point()
+        if is_free and verdict.smoothness is Smoothness.SMOOTH:
             with undisturbed(ir.store.modules), torch.enable_grad():
                 verdict = probe(call, point, str(index), modules=_modules(ir, record))
     return verdict
@@ -199,7 +201,8 @@ def _of_leaves(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], An
     def call(leaves: list[Any]) -> Any:
         values = pytree.tree_unflatten(leaves, spec)
         args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
-        return fn(*args, **kwargs)
+        given = pytree.tree_leaves(fn(*args, **kwargs))
+        return [leaf for leaf in given if isinstance(leaf, (Tensor, float, int))]
 
     return call
 
@@ -207,7 +210,3 @@ def _of_leaves(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], An
 def _modules(ir: IR, record: Record) -> tuple[nn.Module, ...]:
     function = user_function(record)
     return () if function is None or function.owner is None else (ir.store.modules[function.owner],)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from scg.analysis.densities import Density
 from scg.analysis.trace import Trace
 from scg.laws import Law
+from scg.nodes import trees as pytree
 from scg.nodes.records import Record
 from scg.probes.generators import steady_generators
 

@@ -10,7 +10,6 @@ from typing import Any
 import networkx as nx
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import is_elementwise, signature
 from scg.analysis.crossing import crossed
@@ -22,6 +21,7 @@ from scg.analysis.probing import sampled
 from scg.analysis.trace import Trace, density_of, deterministic
 from scg.errors import ScgError
 from scg.laws import Law, Relaxable, sum_event
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Det, Function, LogProb, Record, Sample
 from scg.probes.smoothness import Smoothness, Verdict

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.densities import Density, make_density, pad
 from scg.analysis.invoke import black_box, call, callable_of, seen
 from scg.analysis.sizes import placed, plate_sizes
+from scg.errors import GraphError
 from scg.laws import sum_event
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Constant, Det, Input, LogProb, Param, Record, Sample
 
@@ -72,17 +73,33 @@ def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor], d
 def deterministic(ir: IR, trace: Trace, record: Det) -> Any:
     """Return the value of a deterministic node, with the plates of the node."""
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, trace.values[name]))
-    fn = callable_of(ir, record.fn)
+    fn, nested = callable_of(ir, record.fn), _containers(trace, record)
     if record.differentiable is False:
         value = call(record, black_box, (fn, args, kwargs), {})
     else:
         value = call(record, fn, args, kwargs)
+    _check_untouched(trace, record, nested)
     inherited = frozenset().union(*(ir.layout[parent] for parent in record.parents))
 
-    def place(tensor: Tensor) -> Tensor:
-        return placed(ir, trace.sizes, record, inherited, tensor)
+    def place(path: str, tensor: Tensor) -> Tensor:
+        return placed(ir, trace.sizes, record, inherited, tensor, path)
 
-    return place(value) if isinstance(value, Tensor) else pytree.tree_map_only(Tensor, place, value)
+    return pytree.tree_map_placed(place, record.name, value)
+
+
+def _containers(trace: Trace, record: Record) -> dict[str, list[tuple[str, int]]]:
+    """Return what the containers among the values of a node's parents hold, and where."""
+    nested = [name for name in record.parents if not isinstance(trace.values[name], Tensor)]
+    return {n: [(path, id(x)) for path, x in pytree.placed_leaves(n, trace.values[n])] for n in nested}
+
+
+def _check_untouched(trace: Trace, record: Record, nested: dict[str, list[tuple[str, int]]]) -> None:
+    changed = [name for name, held in _containers(trace, record).items() if nested[name] != held]
+    if changed:
+        raise GraphError(
+            f"node '{record.name}' ({record.where}) writes into the value of '{changed[0]}', which others "
+            "read too: change a copy, as in {**value, key: ...} for a dict or dataclasses.replace(value, ...)"
+        )
 
 
 def density_of(ir: IR, trace: Trace, record: LogProb) -> Density:

@@ -1,11 +1,21 @@
-"""The arguments of a node: nested lists, tuples and dicts whose leaves are numbers or names of nodes."""
+"""The arguments of a node: nested containers whose leaves are numbers or names of nodes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from scg.errors import GraphError
+from scg.nodes.trees import children, with_children
+
+BOUNDS = ("start", "stop", "step")
+ODD = re.compile(r"\W+")
 
 
 @dataclass(frozen=True)
@@ -13,6 +23,22 @@ class Ref:
     """A parent, by name."""
 
     name: str
+
+
+def parts_of(template: Any) -> dict[Any, Any] | None:
+    """Return what a nested template directly consists of, by key, or None for a leaf."""
+    if isinstance(template, Ref):
+        return None
+    if isinstance(template, slice):
+        return {bound: getattr(template, bound) for bound in BOUNDS}
+    return children(template)
+
+
+def with_parts(template: Any, parts: dict[Any, Any]) -> Any:
+    """Return a nested template like another, that consists of other parts."""
+    if isinstance(template, slice):
+        return slice(*parts.values())
+    return with_children(template, parts)
 
 
 def substitute(template: Any, leaf: Callable[[str], Any]) -> Any:
@@ -23,46 +49,63 @@ def substitute(template: Any, leaf: Callable[[str], Any]) -> Any:
     """
     if isinstance(template, Ref):
         return leaf(template.name)
-    if isinstance(template, tuple) and hasattr(template, "_fields"):
-        return type(template)(*(substitute(item, leaf) for item in template))
-    if isinstance(template, (list, tuple)):
-        return type(template)(substitute(item, leaf) for item in template)
-    if isinstance(template, dict):
-        return {key: substitute(item, leaf) for key, item in template.items()}
-    if isinstance(template, slice):
-        return slice(*(substitute(item, leaf) for item in (template.start, template.stop, template.step)))
-    return template
+    parts = parts_of(template)
+    if parts is None:
+        return template
+    return with_parts(template, {key: substitute(part, leaf) for key, part in parts.items()})
 
 
 def spelled(name: str, value: Any, leaf: Callable[[str, Any], Any]) -> Any:
     """Turn nested arguments into a template: ``leaf(name, item)`` spells each item, named by its place.
 
-    >>> spelled("h", [1, {"k": 2}], lambda name, item: f"{name}={item}")
-    ['h_0=1', {'k': 'h_1_k=2'}]
+    >>> spelled("h", [1, {"k.0": 2}], lambda name, item: f"{name}={item}")
+    ['h_0=1', {'k.0': 'h_1_k_0=2'}]
     """
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(spelled(f"{name}_{key}", getattr(value, key), leaf) for key in value._fields))
-    if isinstance(value, (list, tuple)):
-        return type(value)(spelled(f"{name}_{index}", item, leaf) for index, item in enumerate(value))
-    if isinstance(value, dict):
-        return {key: spelled(f"{name}_{key}", item, leaf) for key, item in value.items()}
-    if isinstance(value, slice):
-        return slice(*(spelled(f"{name}_{k}", getattr(value, k), leaf) for k in ("start", "stop", "step")))
-    return leaf(name, value)
+    parts = parts_of(value)
+    if parts is None:
+        return leaf(name, value)
+    inner = {key: f"{name}_{ODD.sub('_', str(key)).strip('_')}" for key in parts}
+    return with_parts(value, {key: spelled(inner[key], part, leaf) for key, part in parts.items()})
+
+
+def exemplary(name: str, example: Any) -> Any:
+    """Return an example of an input with a tensor for every leaf; lists of numbers are tensors."""
+    parts = children(example)
+    if parts is None or (isinstance(example, (list, tuple)) and not any(map(_is_nested, parts.values()))):
+        try:
+            return torch.as_tensor(example)
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = type(example).__name__
+            raise GraphError(
+                f"the example of input '{name}' is a {kind}: give a tensor, or a dict of them"
+            ) from error
+    return with_children(example, {key: exemplary(name, part) for key, part in parts.items()})
+
+
+def _is_nested(value: Any) -> bool:
+    is_list = isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
+    return (isinstance(value, Tensor) and value.dim() > 0) or (not is_list and children(value) is not None)
 
 
 def references(template: Any) -> Iterator[str]:
     """Yield the name of every ``Ref`` in a nested template, left to right."""
     if isinstance(template, Ref):
         yield template.name
-    elif isinstance(template, (list, tuple)):
-        for item in template:
-            yield from references(item)
-    elif isinstance(template, dict):
-        for item in template.values():
-            yield from references(item)
-    elif isinstance(template, slice):
-        yield from references((template.start, template.stop, template.step))
+        return
+    for part in (parts_of(template) or {}).values():
+        yield from references(part)
+
+
+def constants(template: Any) -> Iterator[Any]:
+    """Yield every leaf of a nested template that is no ``Ref``, left to right."""
+    if isinstance(template, Ref):
+        return
+    parts = parts_of(template)
+    if parts is None:
+        yield template
+        return
+    for part in parts.values():
+        yield from constants(part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +124,8 @@ class Arguments:
         """Return ``(args, kwargs)`` with every reference replaced by ``leaf(name)``."""
         args = tuple(substitute(item, leaf) for item in self.args)
         return args, {key: substitute(item, leaf) for key, item in self.kwargs.items()}
+
+    def constants(self) -> Iterator[Any]:
+        """Yield every leaf that is no reference."""
+        for item in (*self.args, *self.kwargs.values()):
+            yield from constants(item)

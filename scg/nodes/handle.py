@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import GraphError
+from scg.nodes.arguments import parts_of
+from scg.nodes.records import attribute
 
 VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag"})
 CONCRETE = frozenset(
@@ -94,14 +97,14 @@ class Node:
         return node.graph.derive(func, args, kwargs or {})
 
     def __getattr__(self, name: str) -> Any:
-        attribute = None if name.startswith("_") else getattr(Tensor, name, None)
-        if attribute is None:
+        if name.startswith("_"):
             raise AttributeError(f"node '{self.name}' has no attribute '{name}'")
-        if name in VIEWS:
+        known = getattr(Tensor, name, None)
+        if known is not None and name in VIEWS:
             return self.graph.derive(getattr, (self, name), {})
-        if name in CONCRETE or name.endswith("_") or not callable(attribute):
+        if known is not None and (name in CONCRETE or name.endswith("_") or not callable(known)):
             raise NodeAttributeError(_advice(self, f"asked for its .{name}"))
-        return lambda *args, **kwargs: self.graph.derive(attribute, (self, *args), kwargs)
+        return Attribute(self, name)
 
     __add__ = _operator(operator.add)
     __radd__ = _reflected(operator.add)
@@ -154,7 +157,10 @@ class Node:
         _misused(self, "asked for its length")
 
     def __iter__(self) -> Iterator[Any]:
-        _misused(self, "iterated over")
+        raise GraphError(
+            f'{_advice(self, "iterated over")}; for several results a, b = g.det(("a", "b"), fn, ...), '
+            'and for parts of a value node[0], node["key"] or node.field'
+        )
 
     def __contains__(self, item: object) -> bool:
         _misused(self, "searched")
@@ -166,15 +172,48 @@ class Node:
         _misused(self, "written to")
 
 
+class Attribute(Node):
+    """An attribute of the value of a node: a node of its own where it is used, a Tensor method if called."""
+
+    __slots__ = ("_label", "_name", "_owner")
+
+    def __init__(self, owner: Node, label: str) -> None:
+        """Name an attribute; nothing is declared before it is used."""
+        self.graph = owner.graph
+        self._owner = owner
+        self._label = label
+        self._name: str | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name of the node that reads the attribute, declared when it is first asked for."""
+        if self._name is None:
+            self._name = self.graph.derive(attribute, (self._owner, self._label), {}).name
+        return self._name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Node:
+        """Declare the call of a Tensor method."""
+        method = getattr(Tensor, self._label, None)
+        if method is None:
+            near = get_close_matches(self._label, [name for name in dir(Tensor) if name[0] != "_"], 1)
+            hint = f"; the nearest is '{near[0]}'" if near else ""
+            raise NodeAttributeError(
+                f"'{self._label}' was called on node '{self._owner.name}', but is no Tensor method{hint}: "
+                f'write g.det("name", fn, node) with a function that calls it'
+            )
+        return self.graph.derive(method, (self._owner, *args), kwargs)
+
+    def __reduce__(self) -> Any:
+        return Node, (self.graph, self.name)
+
+
 def _nodes(template: Any) -> Iterator[Node]:
     """Yield the nodes in nested arguments."""
     if isinstance(template, Node):
         yield template
-    elif isinstance(template, (list, tuple)):
-        for item in template:
-            yield from _nodes(item)
-    elif isinstance(template, dict):
-        yield from _nodes(list(template.values()))
+        return
+    for part in (parts_of(template) or {}).values():
+        yield from _nodes(part)
 
 
 def _misused(node: Node, how: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import networkx as nx
 from torch import Tensor, nn
@@ -12,14 +13,43 @@ from torch import Tensor, nn
 from scg.nodes.plates import Plate
 from scg.nodes.records import Cost, Input, Param, Record, Sample
 
+CAPTURED = "captured"
+
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """What the records of a graph refer to by name: tensors, modules and example inputs."""
+    """What the records of a graph refer to by name: tensors, modules and example inputs.
+
+    What functions capture is there as well, under ``captured.<node>.<name>``; ``reached`` has the names of
+    what the functions of each node capture, and ``lost`` says what they capture that cannot be held.
+    """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
-    examples: Mapping[str, Tensor] = field(default_factory=dict)
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
+
+
+def hold(module: nn.Module, store: Store) -> None:
+    """Register what a store has on a module, under the same names, with modules in between for their dots."""
+    several = (*store.tensors.items(), *store.modules.items())
+    value: Any
+    for name, value in sorted(several, key=lambda item: item[0].startswith(f"{CAPTURED}.")):
+        *outer, last = name.split(".")
+        holder = module
+        for part in outer:
+            if part not in holder._modules:
+                holder.add_module(part, nn.Module())
+            holder = holder.get_submodule(part)
+        if isinstance(value, nn.Module):
+            holder.add_module(last, value)
+        elif isinstance(value, nn.Parameter):
+            holder.register_parameter(last, value)
+        else:
+            holder.register_buffer(last, value, persistent=False)
+    if CAPTURED not in module._modules:
+        module.add_module(CAPTURED, nn.Module())
 
 
 @dataclass(frozen=True, eq=False)

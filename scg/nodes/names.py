@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from scg.errors import GraphError
 PACKAGE = str(Path(__file__).parent.parent)
 PROGRAM_NAMES = frozenset(
     "self noise seed fx code explain draw prepare draw_noise is_pending check_values model_parameters "
-    "control_parameters controls constants policy samples keep points limit torch device inf nan "
+    "control_parameters controls captured constants policy samples keep points limit torch device inf nan "
     "NoneType".split()
 )
 RESERVED = frozenset(dir(nn.Module())) | PROGRAM_NAMES
@@ -30,7 +31,21 @@ def check_name(name: Any) -> None:
 
 def caller() -> str:
     """Return ``file:line`` of the nearest frame outside this package."""
+    frame = _outside()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def stack_level() -> int:
+    """Return the ``stacklevel`` with which the calling function warns of the nearest line outside of scg."""
+    frame, outside, level = sys._getframe(1), _outside(), 1
+    while frame is not outside and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _outside() -> FrameType:
+    """Return the nearest frame outside this package."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return frame

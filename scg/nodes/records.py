@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
+
+from torch import Tensor
 
 from scg.nodes.arguments import Arguments
 
@@ -27,7 +31,25 @@ def identity(value: Any) -> Any:
 
 def part(value: Any, index: int) -> Any:
     """Return one of several results: the function of a node declared with others in a tuple of names."""
+    if not isinstance(value, Tensor) and not hasattr(type(value), "__getitem__"):
+        raise TypeError(f"a {type(value).__name__} has no parts in order: name one node, and read node.field")
     return value[index]
+
+
+def attribute(value: Any, name: str) -> Any:
+    """Return an attribute of a value that is no tensor, such as a dataclass or the output of a model."""
+    kind = type(value).__name__
+    try:
+        found = getattr(value, name)
+    except AttributeError:
+        near = get_close_matches(name, [other for other in dir(value) if not other.startswith("_")], 1)
+        hint = f"; the nearest is '{near[0]}'" if near else ""
+        if isinstance(value, Mapping) and name in value:
+            hint = f"; write node[{name!r}]"
+        raise AttributeError(f"a {kind} has no attribute '{name}'{hint}") from None
+    if inspect.isroutine(found):
+        raise TypeError(f"'{name}' is a method of a {kind}: call it, as in node.{name}()")
+    return found
 
 
 STRUCTURAL = (identity, part)

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from scg.analysis.invoke import wrapped
 from scg.errors import GraphError, NonFiniteError, ScgError
 from scg.laws import Law
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Param, Record, Sample
 
@@ -59,6 +60,11 @@ class CheckedRun(fx.Interpreter):
             self._finite(self.ir[self.nodes[line.name]], value)
         return value
 
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a line, in containers that a function may write into."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return tuple(map(_thawed, args)), {key: _thawed(value) for key, value in kwargs.items()}
+
     def _constraints(self, line: fx.Node) -> None:
         name, law = self.draws[line.name]
         (parameters, *_), _ = self.fetch_args_kwargs_from_env(line)
@@ -75,6 +81,15 @@ class CheckedRun(fx.Interpreter):
                 found = "NaN" if bool(torch.isnan(leaf).any()) else "infinite"
                 advice = "set it to finite values" if kind == "param" else "look at what it is computed from"
                 raise NonFiniteError(f"{kind} '{record.name}' ({record.where}) is {found}: {advice}")
+
+
+def _thawed(value: Any) -> Any:
+    """Return a list or dict of Python for one of torch.fx."""
+    if isinstance(value, immutable_list):
+        return [*map(_thawed, value)]
+    if isinstance(value, immutable_dict):
+        return {key: _thawed(item) for key, item in value.items()}
+    return tuple(map(_thawed, value)) if type(value) is tuple else value
 
 
 def told(record: Record, error: Exception) -> Exception:

@@ -138,11 +138,12 @@ def _probed(facts: Facts, name: str, choice: Choice, net: Any, context: tuple[st
 
 def _check_groups(ir: IR, controls: nn.ModuleDict) -> None:
     """Refuse a parameter that is both the model's and a control."""
-    model = {id(tensor) for tensor in ir.store.tensors.values()}
-    model |= {id(p) for module in ir.store.modules.values() for p in module.parameters()}
+    model = {id(tensor): name for name, tensor in ir.store.tensors.items()}
+    for name, module in ir.store.modules.items():
+        model.update({id(value): f"{name}.{key}" for key, value in module.named_parameters()})
     for key, parameter in controls.named_parameters():
         if id(parameter) in model:
             raise PolicyError(
-                f"control parameter '{key}' is a parameter of the graph as well: "
-                "give the estimator a network of its own"
+                f"control parameter '{key}' is a parameter of the graph as well, '{model[id(parameter)]}': "
+                "give the estimator a network of its own, and let functions capture no more than they call"
             )

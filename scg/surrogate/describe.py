@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import runner, user_function
 from scg.analysis.facts import Facts
 from scg.analysis.invoke import seen
 from scg.analysis.probing import undisturbed
 from scg.laws import bind
+from scg.nodes import trees as pytree
 from scg.nodes.arguments import Ref
 from scg.nodes.records import Constant, Sample
 from scg.surrogate.estimators.base import NodeFacts, Slice

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from scg.analysis.captured import captured, captures
+from scg.analysis.captured import captures
 from scg.analysis.relaxation import Relaxation
-from scg.nodes.ir import IR
+from scg.nodes.ir import CAPTURED, IR
 from scg.nodes.records import Sample
 from scg.surrogate.describe import node_facts
 from scg.surrogate.estimators.base import Action, Estimator
@@ -43,9 +43,14 @@ def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[s
         yield f"assumed: {assumption}"
     for warning in found.warnings:
         yield f"warning: {warning}"
-    for owner, what in captured(ir):
-        right = "" if owner in found.nodes else "its gradient is right, but "
-        yield f"warning: '{owner}' captures {what}: {right}only its owner can save it"
+    for name, keys in ir.store.reached.items():
+        for key in keys:
+            if key.startswith(f"{CAPTURED}.{name}."):
+                kind = "module" if key in ir.store.modules else "parameter"
+                short = key.rpartition(".")[2]
+                yield f"'{name}' captures the {kind} '{short}', which the program holds as '{key}'"
+    for fault in ir.store.lost:
+        yield f"warning: {fault}"
 
 
 def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch.nn.utils.stateless import _reparametrize_module as holding
 
 from scg.errors import EstimatorError
 from scg.laws import Law, Relaxable, broadcast, divisor, is_seen_finite, is_transformed
+from scg.nodes import trees as pytree
 from scg.noise import start_generators, substream
 from scg.surrogate.randomness import Noise
 
@@ -188,6 +190,25 @@ def expand_lead(value: Any, lead: Sequence[int | None]) -> Any:
     """Expand the leading dimensions given a size; None leaves one as it is."""
     shape = [-1 if size is None else size for size in lead]
     return pytree.tree_map_only(Tensor, lambda leaf: leaf.expand(*shape, *leaf.shape[len(shape) :]), value)
+
+
+def indexed(value: Any, index: tuple[Any, ...]) -> Any:
+    """Index every tensor of a value."""
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf[index], value)
+
+
+def size_within(value: Any, dim: int) -> int:
+    """Return the size of a dimension that every tensor of a value has."""
+    return pytree.tensors(value)[0].shape[dim]
+
+
+def beside(modules: Sequence[nn.Module], fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function that captures modules, and leave their buffers (running statistics) as they are."""
+    with ExitStack() as stack:
+        for module in modules:
+            copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
+            stack.enter_context(holding(module, copies))
+        return fn(*args, **kwargs)
 
 
 def on_copied_buffers(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

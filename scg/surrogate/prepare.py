@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.errors import GraphError
 from scg.nodes.ir import IR
+from scg.nodes.trees import tensors
 from scg.surrogate.controls import Controlled, controlled
 from scg.surrogate.describe import node_facts
 from scg.surrogate.lowering.lower import Lowered, lower
@@ -173,7 +174,7 @@ def _randomness(
         facts.noise,
         {name: facts.trace.event_shape(ir, name) for name in ir.samples},
         {name: choice.estimator.noises for name, choice in choices.items()},
-        next((held.device for held in (*ir.store.tensors.values(), *inputs.values())), None),
+        next((held.device for held in (*ir.store.tensors.values(), *tensors(dict(inputs)))), None),
     )
 
 

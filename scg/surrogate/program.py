@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +15,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from scg import draw
-from scg.analysis.check import accept
+from scg.analysis.captured import declared_part, with_captured
+from scg.analysis.check import accept, unused
 from scg.errors import GraphError
 from scg.nodes.handle import Node
-from scg.nodes.ir import IR, Store
+from scg.nodes.ir import CAPTURED, IR, Store, hold
+from scg.nodes.names import stack_level
 from scg.surrogate.checked import CheckedRun, arose, told
 from scg.surrogate.compiling import check_traceable, compiled, refusal
 from scg.surrogate.estimate import Estimate
@@ -25,7 +29,7 @@ from scg.surrogate.explain import explain
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Emitted, Prepared, collector_paused, prepare
 from scg.surrogate.randomness import Noise
-from scg.surrogate.signature import Signature, kind, signature
+from scg.surrogate.signature import Signature, held, kind, signature
 
 INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
 FREED = re.compile(r";  \w+( = \w+)* = None$")
@@ -61,13 +65,9 @@ class Program(nn.Module):
         self._prepared: dict[Signature, Prepared] = {}
         self._accepted: dict[Signature, Prepared] = {}
         self._compiling: dict[str, Any] | None = None
-        for name, tensor in ir.store.tensors.items():
-            if isinstance(tensor, nn.Parameter):
-                self.register_parameter(name, tensor)
-            else:
-                self.register_buffer(name, tensor, persistent=False)
-        for name, module in ir.store.modules.items():
-            self.add_module(name, module)
+        self._has_warned = False
+        self._bare = {name: p for name, p in ir.store.tensors.items() if name.startswith(f"{CAPTURED}.")}
+        hold(self, ir.store)
         self.constants = nn.Module()
         self.controls = nn.ModuleDict() if controls is None else controls
         match(ir, options.policy)
@@ -81,7 +81,7 @@ class Program(nn.Module):
         *unnamed: Any,
         noise: SupportsIndex | Mapping[str, Tensor] | None = None,
         seed: SupportsIndex | None = None,
-        **inputs: Tensor,
+        **inputs: Any,
     ) -> Estimate:
         """Run the graph once and return the estimate; ``noise`` is a seed or what ``draw_noise`` gave."""
         if unnamed:
@@ -89,6 +89,7 @@ class Program(nn.Module):
         if noise is not None and seed is not None:
             raise GraphError("give noise= or seed=, not both: they are two names for one thing")
         is_traced = torch.compiler.is_compiling()
+        inputs = self._declared(inputs)
         prepared = self._prepared_before(inputs) if is_traced else self._prepared_for(inputs)
         if prepared.watched and torch.is_grad_enabled():
             prepared.guard(inputs)
@@ -142,13 +143,26 @@ class Program(nn.Module):
             return refused
         return error if name is None else told(self._ir[name], error)
 
-    def prepare(self, **inputs: Tensor) -> Program:
+    def prepare(self, **inputs: Any) -> Program:
         """Probe, choose estimators and emit on these inputs, or on the examples; return the program."""
-        self._prepared_for({**self._ir.store.examples, **inputs})
+        self._prepared_for(self._declared({**self._ir.store.examples, **inputs}))
         return self
 
-    def draw_noise(self, seed: int, **inputs: Tensor) -> dict[str, Tensor]:
+    def _declared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Leave out keys that no input has, and warn of them once, unless they may be meant for another."""
+        if len(inputs) == len(self._ir.inputs) or not all(name in inputs for name in self._ir.inputs):
+            return inputs
+        if not self._has_warned and not torch.compiler.is_compiling():
+            self._has_warned = True
+            shown = ", ".join(f"'{name}'" for name in unused(self._ir, inputs))
+            there = ", ".join(self._ir.inputs) or "none"
+            text = f"{shown}: no input of the graph, and not used; the inputs are {there}"
+            warnings.warn(text, stacklevel=stack_level())
+        return {name: inputs[name] for name in self._ir.inputs}
+
+    def draw_noise(self, seed: int, **inputs: Any) -> dict[str, Tensor]:
         """Return the noise of a run by stochastic node: base noise, or the value where there is none."""
+        inputs = self._declared(inputs)
         prepared = self._prepared_for(inputs)
         noise = self._noise(prepared, seed, inputs)
         values = [name for name in self._ir.samples if name not in noise]
@@ -178,6 +192,8 @@ class Program(nn.Module):
         return prepared.randomness.draw(inputs, seed, gradients=torch.is_grad_enabled())
 
     def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
+        if self._bare:
+            self._check_captured()
         key = signature(self, self._ir, inputs)
         if key not in self._accepted:
             accept(self._ir, inputs)
@@ -185,6 +201,15 @@ class Program(nn.Module):
             key = signature(self, self._ir, inputs)  # to which networks made by now belong
             self._accepted[key] = prepared
         return self._accepted[key]
+
+    def _check_captured(self) -> None:
+        """Refuse to run with other tensors than those that functions captured, which they would not read."""
+        for name, tensor in self._bare.items():
+            if held(self, name) is not tensor:
+                raise GraphError(
+                    f"'{name}' was replaced, as by functional_call or load_state_dict(assign=True), but the "
+                    "function that captured it reads the old one: give it to the node as a parent"
+                )
 
     def _prepared_by(self, inputs: Mapping[str, Tensor]) -> Prepared:
         """Return what inputs of one kind determine, whatever the sizes of plates."""
@@ -210,6 +235,8 @@ class Program(nn.Module):
 
     def _prepared_before(self, inputs: Mapping[str, Tensor]) -> Prepared:
         """Return what inputs of one kind determine where nothing new can be found out: in torch.compile."""
+        if self._bare:
+            self._check_captured()
         found = kind(self._ir, signature(self, self._ir, inputs))
         if found not in self._prepared:
             raise GraphError(
@@ -221,9 +248,10 @@ class Program(nn.Module):
     def _live_store(self) -> Store:
         store = self._ir.store
         return Store(
-            {name: getattr(self, name) for name in store.tensors},
-            {name: getattr(self, name) for name in store.modules},
+            {name: held(self, name) for name in store.tensors},
+            {name: held(self, name) for name in store.modules},
             store.examples,
+            store.reached,
         )
 
     @property
@@ -287,9 +315,25 @@ class Program(nn.Module):
         controls = set(self.controls.parameters())
         return (parameter for parameter in self.parameters() if parameter not in controls)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        """Copy the program; what functions read by closure or global name is theirs, and shared."""
+        build, arguments = self.__reduce__()
+        copied: Program = build(*copy.deepcopy(arguments, memo))
+        memo[id(self)] = copied
+        kept = {id(parameter) for parameter in self.get_submodule(CAPTURED).parameters()}
+        several = copied.get_submodule(CAPTURED).named_parameters(CAPTURED)
+        shared = [name for name, parameter in several if id(parameter) in kept]
+        if shared:
+            warnings.warn(
+                f"the copy shares what functions capture with the original: {', '.join(shared[:4])}. Give "
+                "modules to g.det as functions, and parameters as parents, to have them copied",
+                stacklevel=stack_level(),
+            )
+        return copied
+
     def __reduce__(self) -> Any:
         inputs = self._latest().inputs if self._prepared else None
-        ir = replace(self._ir, store=self._live_store())
+        ir = replace(self._ir, store=declared_part(self._live_store()))
         return _restore, (
             ir,
             self._options,
@@ -327,11 +371,28 @@ def _restore(
     compiling: dict[str, Any] | None,
 ) -> Program:
     """Build a program again, with the controls it had learned."""
+    ir = replace(ir, store=with_captured(ir.store, ir.records()))
     program = Program(ir, options, controls=controls, inputs=inputs)
     program.training = training
     program.check_values = check_values
     program._compiling = compiling
     return program
+
+
+def _replicates(samples: Any) -> int | None:
+    """Return the number of replicates, an int, or raise for what is none."""
+    if samples is None:
+        return None
+    is_flag = isinstance(samples, bool) or str(getattr(samples, "dtype", "")).endswith("bool")
+    try:
+        count = None if is_flag else operator.index(samples)
+    except TypeError:
+        count = None
+    if count is None or count < 1:
+        raise GraphError(
+            f"samples={samples!r}: the number of replicates is an int, at least 1, or None for none"
+        )
+    return count
 
 
 def compile(  # noqa: A001 - scg.compile is the public name
@@ -357,9 +418,8 @@ def compile(  # noqa: A001 - scg.compile is the public name
     """
     if order != 1:
         raise GraphError(f"order={order} is not supported: a program's loss is differentiated once, order=1")
-    if samples is not None and samples < 1:
-        raise GraphError(f"samples={samples}: the number of replicates is at least 1, or None for none")
-    if not hasattr(graph, "freeze"):
+    samples = _replicates(samples)
+    if isinstance(graph, Node) or not hasattr(graph, "freeze"):
         raise GraphError(f"scg.compile takes a scg.Graph, not {type(graph).__name__}")
     ir: IR = graph.freeze()
     several = (keep,) if isinstance(keep, (str, Node)) else tuple(keep)
@@ -370,4 +430,6 @@ def compile(  # noqa: A001 - scg.compile is the public name
     unknown = [name for name in names if name not in ir]
     if unknown:
         raise GraphError(f"keep names nodes that are not there: {unknown}; the nodes are {', '.join(ir)}")
+    for fault in ir.store.lost:
+        warnings.warn(fault, stacklevel=2)
     return Program(ir, Options(policy, samples, names, allow_biased))

@@ -12,6 +12,7 @@ from torch import Tensor
 from scg.analysis.sizes import plate_sizes
 from scg.errors import GraphError
 from scg.nodes.ir import IR
+from scg.nodes.trees import tensors
 from scg.noise import (
     Groups,
     NoiseLayout,
@@ -133,7 +134,7 @@ class Randomness:
         """Return the noise of a run on these inputs, with that of estimators where there are gradients."""
         if torch.compiler.is_compiling():  # where sizes may be symbols, which are not to be hashed
             return self._laid_out(inputs, gradients=gradients)
-        key = (gradients, *(value.shape for value in inputs.values()))
+        key = (gradients, *map(_shapes, inputs.values()))
         if key not in self._layouts:
             self._layouts[key] = self._laid_out(inputs, gradients=gradients)
         return self._layouts[key]
@@ -158,6 +159,11 @@ class Randomness:
 
     def _lead(self) -> Sequence[int]:
         return () if self.samples is None else (self.samples,)
+
+
+def _shapes(value: Any) -> tuple[Any, ...]:
+    """Return the shape of an input, or those of the tensors in it."""
+    return value.shape if isinstance(value, Tensor) else tuple(leaf.shape for leaf in tensors(value))
 
 
 def _misfit(noise: Any, shape: tuple[int, ...]) -> str | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.nodes.ir import IR
+from scg.nodes.trees import placed_leaves
 from scg.surrogate.networks import walked
 
 
@@ -21,20 +22,30 @@ class Signature(NamedTuple):
     modes: tuple[bool, ...]
 
 
-def signature(program: nn.Module, ir: IR, inputs: Mapping[str, Tensor]) -> Signature:
+def signature(program: nn.Module, ir: IR, inputs: Mapping[str, Any]) -> Signature:
     """Return the signature of a run of a program on these inputs."""
-    given = [
-        (name, value.shape, value.dtype, value.device) if isinstance(value, Tensor) else (name, type(value))
-        for name, value in inputs.items()
-    ]
+    given: list[tuple[Any, ...]] = []
+    for name, value in inputs.items():
+        if isinstance(value, Tensor):
+            given.append((name, value.shape, value.dtype, value.device))
+        else:
+            given += _nested(name, value)
     modes = [part.training for module in _switched(program, ir) for part in walked(module)]
     held = _held(program, ir)
     return Signature(tuple(given), None if held is None else (held.dtype, held.device), tuple(modes))
 
 
+def _nested(name: str, value: Any) -> list[tuple[Any, ...]]:
+    """Return the kinds of the tensors in an input that is a container, each with its place."""
+    found = [(path, leaf) for path, leaf in placed_leaves(name, value) if isinstance(leaf, Tensor)]
+    if not found:
+        return [(name, type(value))]
+    return [(name, leaf.shape, leaf.dtype, leaf.device, path) for path, leaf in found]
+
+
 def kind(ir: IR, found: Signature) -> Signature:
     """Return a signature without the sizes of plates."""
-    by_name = sorted(found.given, key=itemgetter(0))
+    by_name = sorted(found.given, key=itemgetter(0, slice(4, None)))
     given = tuple((name, shape[len(ir.layout[name]) :], *others) for name, shape, *others in by_name)
     return found._replace(given=given)
 
@@ -43,13 +54,23 @@ def _switched(program: nn.Module, ir: IR) -> list[nn.Module]:
     """Return the modules of the graph and the networks of control variates, which training changes."""
     controls = program.get_submodule("controls")
     networks = [getattr(part, "net", None) for part in controls.children()]
-    modules = [program._modules[name] for name in ir.store.modules]
+    modules = [held(program, name) for name in ir.store.modules]
     return [part for part in (*modules, *networks) if isinstance(part, nn.Module)]
+
+
+def held(program: nn.Module, name: str) -> Any:
+    """Return what a program holds under a name, which has dots where functions captured it."""
+    *outer, last = name.split(".")
+    for part in outer:
+        program = program._modules[part]  # type: ignore[assignment]
+    tables: tuple[Mapping[str, Any], ...] = (program._modules, program._parameters, program._buffers)
+    return next(table[last] for table in tables if last in table)
 
 
 def _held(program: nn.Module, ir: IR) -> Tensor | None:
     """Return a parameter that tells where a program is, and of what type."""
     for name, tensor in ir.store.tensors.items():
         if isinstance(tensor, nn.Parameter):
-            return program._parameters[name]
+            found: Tensor = held(program, name)
+            return found
     return next(program.parameters(), None)

@@ -199,8 +199,8 @@ def test_a_module_applied_to_a_node_says_how_to_declare_it(module: nn.Module) ->
         module(node)
 
 
-def test_unknown_attributes_are_attribute_errors() -> None:
+def test_private_attributes_are_attribute_errors() -> None:
     node = scg.Graph().param("t", 0.0)
-    assert not hasattr(node, "no_such_thing")
-    with pytest.raises(AttributeError, match="node 't' has no attribute 'no_such_thing'"):
-        _ = node.no_such_thing
+    assert not hasattr(node, "_no_such_thing")
+    with pytest.raises(AttributeError, match="node 't' has no attribute '_no_such_thing'"):
+        _ = node._no_such_thing

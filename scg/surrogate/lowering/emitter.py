@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import operator
+import sys
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
 
-from scg.surrogate.ops import add_all, named
+from scg.nodes.arguments import parts_of, with_parts
+from scg.surrogate.ops import add_all, indexed, named
 
 MANY = 8
+WRITABLE = (fx.Node, int, float, complex, str, type(None), type(...), torch.dtype, torch.device, torch.layout)
 ADD_ALL = named("add_all", add_all)
 
 
@@ -62,14 +66,32 @@ class Emitter:
             self._ops[label, key] = named(label, fn)
         return self._ops[label, key]
 
-    def index(self, value: fx.Node, index: tuple[Any, ...] | None) -> fx.Node:
-        """Index a tensor, once for each index; None is the tensor itself."""
+    def index(self, value: fx.Node, index: tuple[Any, ...] | None, *, nested: bool = False) -> fx.Node:
+        """Index a tensor, or all in a container, once for each index; None leaves it as it is."""
         if not index:
             return value
         key = value, repr(index)
         if key not in self._indexed:
-            self._indexed[key] = self.call(operator.getitem, value, index, name=value.name)
+            fn = self.shown("indexed", None, indexed) if nested else operator.getitem
+            self._indexed[key] = self.call(fn, value, index, name=value.name)
         return self._indexed[key]
+
+    def argument_of(self, value: Any) -> Any:
+        """Return an argument of a user's call as torch.fx can write it; a line builds what it cannot."""
+        if isinstance(value, WRITABLE):
+            return value
+        parts = parts_of(value)
+        if parts is None:
+            made = self.shown(type(value).__name__, id(value), partial(_itself, value))
+            return self.call(made, name=type(value).__name__.lower())
+        inner = {key: self.argument_of(part) for key, part in parts.items()}
+        is_written = type(value) in (list, tuple, slice) or (
+            type(value) is dict and all(isinstance(key, (str, int)) for key in value)
+        )
+        if is_written:
+            return with_parts(value, inner)
+        build = self.shown(type(value).__name__, id(value), partial(_built, value, tuple(parts)))
+        return self.call(build, *inner.values(), name=type(value).__name__.lower())
 
     def add(self, terms: Sequence[fx.Node], name: str) -> fx.Node:
         """Add terms of one shape, in one operation where there are many."""
@@ -82,10 +104,24 @@ class Emitter:
 
 
 def is_library(fn: Callable[..., Any]) -> bool:
-    """Say whether a callable is one of torch or Python that emitted code can name."""
+    """Say whether a callable is one of torch or Python that emitted code can name.
+
+    What torch makes of a user's function, as ``torch.vmap`` does, has the name of that but is none.
+    """
     if isinstance(fn, (types.MethodDescriptorType, types.WrapperDescriptorType)):
         return getattr(torch.Tensor, fn.__name__, None) is fn
     module = getattr(fn, "__module__", None) or ""
-    return isinstance(fn, (types.BuiltinFunctionType, types.FunctionType)) and (
-        module in ("_operator", "builtins", "torch") or module.startswith("torch.")
-    )
+    is_named = module in ("_operator", "builtins", "torch") or module.startswith("torch.")
+    if isinstance(fn, types.BuiltinFunctionType):
+        return is_named and not isinstance(fn.__self__, torch.Tensor)
+    if not isinstance(fn, types.FunctionType) or not is_named:
+        return False
+    return getattr(sys.modules.get(module), fn.__name__, None) is fn
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _built(like: Any, keys: tuple[Any, ...], *parts: Any) -> Any:
+    return with_parts(like, dict(zip(keys, parts, strict=True)))

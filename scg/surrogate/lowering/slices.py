@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from scg.analysis.influence import below
 from scg.nodes.records import Det, LogProb, Record, Sample
@@ -17,7 +17,7 @@ from scg.surrogate.lowering.draws import log_probability, sample
 from scg.surrogate.lowering.emitter import Emitter
 from scg.surrogate.lowering.plan import POINTS, Labels, Plan
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import discounted, named
+from scg.surrogate.ops import discounted, named, output
 
 
 def emit_record(world: World, record: Record) -> None:
@@ -76,7 +76,7 @@ def _bound(world: World, inside: World, label: str) -> fx.Node:
     run = fx.GraphModule(torch.nn.Module(), inside.emitter.graph).forward
 
     def bind(*captured: Any) -> Callable[..., Any]:
-        held = [item.detach() if isinstance(item, Tensor) else item for item in captured]
+        held = [output(item) for item in captured]
         return lambda *points: run(*points, *held)
 
     return world.emitter.call(named(label, bind), *inside.captured, name=label)

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx, nn
 
 from scg.analysis.calls import is_elementwise, transform_of
 from scg.analysis.repeated import vectorised
 from scg.analysis.trace import Trace
 from scg.laws import Law
 from scg.nodes.plates import Index, insertion, positions, trimmed
-from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
+from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record, attribute
 from scg.surrogate.guards import guarded
 from scg.surrogate.lowering.emitter import Emitter, is_library
 from scg.surrogate.lowering.plan import Labels, Plan
-from scg.surrogate.ops import expand_lead, on_copied_buffers
+from scg.surrogate.ops import beside, expand_lead, on_copied_buffers, size_within
 
 
 class World:
@@ -148,8 +148,12 @@ class World:
             return declared
         if key not in self.values:
             leaf = next(name for name in (*ir.inputs, *ir.params) if plate in ir.layout[name])
-            position = ir.layout[leaf].index(plate)
-            self.values[key] = self.emitter.method("size", self.value(leaf), position, name=plate)
+            position, value = ir.layout[leaf].index(plate), self.value(leaf)
+            if isinstance(self.trace.values[leaf], Tensor):
+                self.values[key] = self.emitter.method("size", value, position, name=plate)
+            else:
+                size = self.emitter.shown("size", None, size_within)
+                self.values[key] = self.emitter.call(size, value, position, name=plate)
         return self.values[key]
 
     def aligned(self, value: fx.Node, have: Labels, want: Labels) -> fx.Node:
@@ -219,20 +223,20 @@ class World:
             args, kwargs = record.arguments.substitute(
                 lambda parent: self._argument(record, parent, read(parent), axes)
             )
-            return self._invoke(function, transform, record.name, name, args, kwargs)
+            return self._invoke(record, function, transform, record.name, name, args, kwargs)
         carried = {parent: self.axes_of(parent) for parent in record.arguments.names}
         mode = self.modes[record.name]
         call = vectorised(self.plan.ir, record, axes, carried, self.plan.varying, mode)
         if call.is_plain:
             args, kwargs = record.arguments.substitute(read)
-            return self._invoke(function, transform, record.name, name, args, kwargs)
+            return self._invoke(record, function, transform, record.name, name, args, kwargs)
 
         def several(fn: Callable[..., Any]) -> Callable[..., Any]:
             one = fn if transform is None else transform(fn)
             return lambda *values: call(one, *values)
 
         values = tuple(map(read, record.arguments.names))
-        return self._invoke(function, several, f"{mode}_{record.name}", name, values, {})
+        return self._invoke(record, function, several, f"{mode}_{record.name}", name, values, {})
 
     def _transform(self, record: Record) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """Return what makes a function one of tensors, or None where it is one; factories are guarded."""
@@ -242,6 +246,7 @@ class World:
 
     def _invoke(
         self,
+        record: Record,
         function: Function,
         transform: Callable[[Callable[..., Any]], Callable[..., Any]] | None,
         label: str,
@@ -250,13 +255,21 @@ class World:
         kwargs: dict[str, Any],
     ) -> fx.Node:
         emitter = self.emitter
+        args = tuple(map(emitter.argument_of, args))
+        kwargs = {key: emitter.argument_of(value) for key, value in kwargs.items()}
         if function.owner is None:
             assert function.call is not None
+            if transform is None and function.call is attribute:
+                return emitter.call(getattr, *args, name=name)
             if transform is None and isinstance(function.call, types.MethodDescriptorType):
                 return emitter.method(function.call.__name__, *args, name=name, **kwargs)
             if transform is None and is_library(function.call):
                 return emitter.call(function.call, *args, name=name, **kwargs)
-            fn = function.call if transform is None else transform(function.call)
+            fn: Callable[..., Any] = function.call
+            running = [module for module in self._captured_by(record) if any(True for _ in module.buffers())]
+            if running and self.outer is not None:
+                fn = partial(beside, running, fn)
+            fn = fn if transform is None else transform(fn)
             return emitter.call(emitter.shown(label, name, fn), *args, name=name, **kwargs)
         has_buffers = any(True for _ in self.plan.ir.store.modules[function.owner].buffers())
         copies = self.outer is not None and has_buffers
@@ -269,6 +282,11 @@ class World:
 
         module = self.held(function.owner)
         return emitter.call(emitter.shown(label, name, applied), module, *args, name=name, **kwargs)
+
+    def _captured_by(self, record: Record) -> list[nn.Module]:
+        """Return the modules that the functions of a node capture."""
+        store = self.plan.ir.store
+        return [store.modules[key] for key in store.reached.get(record.name, ()) if key in store.modules]
 
     @property
     def root(self) -> World:
@@ -291,7 +309,8 @@ class World:
         if have and not set(want) <= set(have):
             plates = positions(have, tuple(p for p in ir.plates if p in have or p in want))
         if not carried:
-            return self.emitter.index(value, trimmed(plates))
+            nested = not isinstance(values[parent], Tensor)
+            return self.emitter.index(value, trimmed(plates), nested=nested)
         rank = values[parent].dim() + plates.count(None)
         pad = max(values[record.name].dim() - rank, 0)
         index = (*positions(carried, axes), *(None,) * pad, *plates)
