@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
+from typing import Literal
 
-
-class Standing(enum.Enum):
-    """From what is certain to what was only taken for granted."""
-
-    DECLARED = "declared"
-    STRUCTURAL = "structural"
-    PROBED = "probed"
-    ASSUMED = "assumed"
+Standing = Literal["declared", "structural", "probed", "assumed"]
+"""Said by the user; read off the operations, whatever the values; seen at several points; taken for granted."""
 
 
 @dataclass(frozen=True)
@@ -24,4 +18,4 @@ class Assumption:
     standing: Standing
 
     def __str__(self) -> str:
-        return f"{self.node}: {self.claim} ({self.standing.value})"
+        return f"'{self.node}' {self.claim} ({self.standing})"

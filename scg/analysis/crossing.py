@@ -90,14 +90,14 @@ def _found(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Seque
     joint, is_certain = _joint(recordings)
     if joint is None and is_certain:
         branch = _branch(ir, worlds[0], record, plate, among, recordings)
-        return Finding(branch, Standing.STRUCTURAL)
+        return Finding(branch, "structural")
     difference = _difference(ir, worlds, record, plate, among)
     if joint is None:
-        return Finding("its values" if difference == "real" else None, Standing.PROBED)
+        return Finding("its values" if difference == "real" else None, "probed")
     is_known = not any(found.is_unclear(label) for found in recordings for label in found.places)
     if difference == "rounding" or (not is_known and difference == "real"):
-        return Finding(None if difference == "rounding" else joint, Standing.PROBED)
-    return Finding(joint, Standing.STRUCTURAL if is_known else Standing.ASSUMED)
+        return Finding(None if difference == "rounding" else joint, "probed")
+    return Finding(joint, "structural" if is_known else "assumed")
 
 
 def _recordings(ir: IR, trace: Trace, record: Record, plate: str, among: Sequence[str]) -> list[Recording]:
@@ -234,7 +234,7 @@ def _outputs(ir: IR, trace: Trace, record: Record, replaced: dict[str, Any]) -> 
 
 def _fault(ir: IR, record: Record, plate: str, finding: Finding) -> str:
     order = "an earlier element reads a later one" if ir.plates[plate].ordered else "elements read each other"
-    unsure = ", as far as is known," if finding.standing is Standing.ASSUMED else ""
+    unsure = ", as far as is known," if finding.standing == "assumed" else ""
     return (
         f"node '{record.name}' ({record.where}) crosses plate '{plate}'{unsure}: {order} through "
         f"{finding.joint}, and a stochastic node above keeps that plate, so credit would be lost. "

@@ -18,8 +18,6 @@ from torch import distributions as td
 from torch.nn.functional import softplus
 
 import scg
-from scg.laws import LAWS
-from scg.surrogate.estimators.registry import registry
 from tests.contract.instances import INSTANCES, Instance, stirred
 
 Map = Callable[[Tensor], Tensor]
@@ -123,7 +121,9 @@ def kinds(sizes: Sizes) -> list[Kind]:
         add(td.StudentT, df=above, loc=real, scale=above)
         add(td.FisherSnedecor, df1=above, df2=above)
         add(td.VonMises, loc=real, concentration=above)
-        add(td.Wishart, df=lambda h, above=above: c + above(h), scale_tril=chained(spread(*shape, c, c), root))
+        add(
+            td.Wishart, df=lambda h, above=above: c + above(h), scale_tril=chained(spread(*shape, c, c), root)
+        )
         add(td.LKJCholesky, {"dim": c}, concentration=above)
     return found
 
@@ -170,7 +170,9 @@ def is_mean_of_single_ones(instance: Instance, kind: Kind, sizes: Sizes) -> None
     found = gradient_of(many, theta, noise)
     single = torch.stack(
         [
-            torch.stack([gradient_of(one, h, {k: z[s, b] for k, z in noise.items()}) for s in range(sizes.samples)])
+            torch.stack(
+                [gradient_of(one, h, {k: z[s, b] for k, z in noise.items()}) for s in range(sizes.samples)]
+            )
             for b, h in enumerate(theta)
         ]
     )
@@ -191,7 +193,11 @@ def claimed(sizes: Sizes) -> list[tuple[Instance, Kind]]:
 
     found = []
     for kind in kinds(sizes):
-        facts = node_facts(gather(graph_of(kind, sizes, many=False).freeze(), {"theta": torch.tensor(-0.4).double()}), "v", None)
+        facts = node_facts(
+            gather(graph_of(kind, sizes, many=False).freeze(), {"theta": torch.tensor(-0.4).double()}),
+            "v",
+            None,
+        )
         for instance in WHOLE.values():
             if instance.claims(facts):
                 found.append((instance, kind))
@@ -201,6 +207,7 @@ def claimed(sizes: Sizes) -> list[tuple[Instance, Kind]]:
 @pytest.mark.parametrize("sizes", [*ALIKE, APART], ids=str)
 def test_x(sizes: Sizes) -> None:
     import time
+
     t = time.time()
     cl = claimed(sizes)
     print(sizes, len(cl), time.time() - t)
