@@ -90,6 +90,24 @@ def dependence(call: Call, label: Label) -> list[Tensor] | None:
     return found
 
 
+def is_alike(one: Call, other: Call) -> bool:
+    """Say whether two calls of one operation differ in numbers alone that would be drawn anew."""
+    if len(one.leaves) != len(other.leaves) or one.owners.keys() != other.owners.keys():
+        return False
+    same_owners = all(torch.equal(owners, other.owners[index]) for index, owners in one.owners.items())
+    return same_owners and all(map(_leaf_is_alike, one.leaves, other.leaves))
+
+
+def _leaf_is_alike(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return type(one) is type(other) and bool(one == other)
+    if one.shape != other.shape or one.dtype != other.dtype or one.stride() != other.stride():
+        return False
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    return torch.equal(one.isinf() | (one == 0), other.isinf() | (other == 0))
+
+
 def _changed(call: Call, label: Label, draw: int) -> list[tuple[Tensor, Tensor]] | None:
     """Return, for every output, what changes with the owners in each group, and with the others."""
     fills = (_wide if draw % 2 else _between, _between, _definite, _near)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scg.probes.dependence import JOINED, UNCLEAR, Call, Label, dependence
+from scg.probes.dependence import JOINED, UNCLEAR, Call, Label, dependence, is_alike
 from scg.probes.recording import LEAVES_TORCH, SHAPE_ONLY, is_domain_check, tensors_in
 
 aten = torch.ops.aten
@@ -79,6 +79,7 @@ class Provenance:
         self._uneven: set[int] = set()
         self._owners: dict[tuple[Label, int], tuple[Tensor, int]] = {}
         self._alive: list[Tensor] = []
+        self._known: dict[Any, list[tuple[Call, list[Tensor] | None]]] = {}
         self._modes = (_Functions(self), _Dispatch(self))
         for label, several in sources.items():
             for tensor, dim in several:
@@ -197,12 +198,22 @@ class Provenance:
         if lost:
             return [torch.tensor(min(lost))] * len(outputs)
         for given in _readings(name, leaves, owned):
-            found = dependence(Call(_runner(function, spec), tuple(leaves), given), label)
+            found = self._dependence(label, function, Call(_runner(function, spec), tuple(leaves), given))
             if found is not None and _shapes(found) == _shapes(outputs):
                 if any(bool((owners < 0).any()) for owners in found) and given is owned and name in INDEXING:
                     continue
                 return [self._coded(name, owners) for owners in found]
         return [torch.tensor(self._joint(name, UNCLEAR))] * len(outputs)
+
+    def _dependence(self, label: Label, function: Any, call: Call) -> list[Tensor] | None:
+        """Return what is known of an equal operation, as layers repeat, or find it out."""
+        alike = self._known.setdefault((label, function), [])
+        for other, found in alike:
+            if is_alike(call, other):
+                return found
+        found = dependence(call, label)
+        alike.append((call, found))
+        return found
 
     def _placewise(
         self, label: Label, name: str, leaves: list[Any], owned: dict[int, Tensor], out: Tensor
