@@ -25,6 +25,8 @@ SUSPECT, FALSE_ALARM = 1e-3, 6e-7
 """The chance that the first look suspects a right program, and that the second condemns it: 5 sigma."""
 RESOLVED = 0.1
 """The bias, relative to the gradient, that a first look must be able to see; the second allows twice that."""
+VOID = 0.02
+"""A gradient below this would hide a wrong one."""
 
 Inputs = Mapping[str, Any]
 
@@ -58,7 +60,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``kind`` is "right", "refused", "warned", "wrong", "crashed" or "unresolved"."""
+    """``kind`` is "right", "refused", "warned", "wrong" or "crashed"; "void" and "unresolved" judge nothing."""
 
     kind: str
     detail: str = ""
@@ -103,9 +105,10 @@ def _judged(case: Case, graph: scg.Graph, program: scg.Program) -> Verdict:
     parts = torch.autograd.grad(objective, leaves, allow_unused=True)
     truth = _flat(objective.detach(), parts, leaves)
     norm = float(truth[1:].norm())
-    assert norm > 1e-3, "a gradient this small would hide a wrong one"
+    if norm < VOID:
+        return Verdict("void", f"the gradient is {norm:.2g}")
     size = torch.full_like(truth, norm)
-    size[0] = max(abs(float(objective)), norm)
+    size[0] = 2 * max(abs(float(objective)), norm)
     first = _draws(program, inputs, leaves, range(FIRST * case.effort))
     deviation, bound, _ = _compared(first, truth, SUSPECT)
     if bool(((deviation <= bound + case.slack * size) & (bound <= RESOLVED * size)).all()):
@@ -142,7 +145,9 @@ def _draws(program: scg.Program, inputs: Inputs, leaves: Sequence[Tensor], seeds
 
 def _flat(loss: Tensor, parts: Sequence[Tensor | None], leaves: Sequence[Tensor]) -> Tensor:
     """Return a loss and its gradient as one vector; what has no gradient has zeros."""
-    whole = [torch.zeros_like(leaf) if part is None else part for part, leaf in zip(parts, leaves, strict=True)]
+    whole = [
+        torch.zeros_like(leaf) if part is None else part for part, leaf in zip(parts, leaves, strict=True)
+    ]
     return torch.cat([part.detach().double().flatten() for part in (loss, *whole)])
 
 

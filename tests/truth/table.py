@@ -30,7 +30,9 @@ def classes_and_replicates(policy: Any, nodes: int) -> Case:
     def make() -> scg.Graph:
         g = scg.Graph()
         logits = [g.param(f"logits{i}", double([0.2, -0.1, 0.4])) for i in range(nodes)]
-        read = [lookup(g, f"h{i}", g.sample(f"k{i}", Categorical, logits=part)) for i, part in enumerate(logits)]
+        read = [
+            lookup(g, f"h{i}", g.sample(f"k{i}", Categorical, logits=part)) for i, part in enumerate(logits)
+        ]
         g.cost("c", lambda *h: (sum(h) - 1.1) ** 2, *read)
         return g
 
@@ -100,7 +102,9 @@ def crossing(fn: Fn, hidden: str, policy: Any, law: str = "bernoulli") -> Case:
 
     def make() -> scg.Graph:
         g = scg.Graph()
-        x = g.input("x", plates="batch", example=torch.zeros(5).double() if hidden == "x" else double([1.0] * 5))
+        x = g.input(
+            "x", plates="batch", example=torch.zeros(5).double() if hidden == "x" else double([1.0] * 5)
+        )
         a = g.param("a", double(0.0 if hidden == "a" else 1.0))
         l = g.param("l", double(0.3))
         drawn = {"logits": l} if law == "bernoulli" else {"loc": l, "scale": 0.8}
@@ -197,7 +201,9 @@ def squeezed(size: int, policy: Any, samples: int | None, effort: int = 1) -> Ca
         mu, w = value(g, "mu")[0], dict(g.named_parameters())["h.w"][0]
         return (w * mu - 0.5) ** 2 + w**2 * 0.25
 
-    return Case(make, objective, lambda g: {"x": torch.ones(size, 1).double()}, policy, samples, effort=effort)
+    return Case(
+        make, objective, lambda g: {"x": torch.ones(size, 1).double()}, policy, samples, effort=effort
+    )
 
 
 def step(b: Tensor, z: Tensor) -> Tensor:
@@ -232,7 +238,9 @@ def with_softmax(a: Tensor, z: Tensor) -> Tensor:
 CASES: dict[str, Callable[[], Case]] = {
     "3 classes, 3 replicates, rebar": lambda: classes_and_replicates("rebar", 1),
     "3 classes, 3 replicates, automatic": lambda: classes_and_replicates("auto", 4),
-    "3 classes, 3 replicates, local enumeration": lambda: classes_and_replicates(scg.Enumerate(local=True), 1),
+    "3 classes, 3 replicates, local enumeration": lambda: classes_and_replicates(
+        scg.Enumerate(local=True), 1
+    ),
     "3 classes, batch of 3, rebar": lambda: classes_and_batch("rebar"),
     "3 classes, batch of 3, local enumeration": lambda: classes_and_batch(scg.Enumerate(local=True)),
     "a jump behind a Bernoulli gate": lambda: gated("bernoulli", step, below),

@@ -23,8 +23,8 @@ from torch.distributions import (
 from torch.func import functional_call
 
 import scg
-from tests.truth.building import Fn, Module, below, double, fill, value
-from tests.truth.exact import mean_of, normals
+from tests.truth.building import Fn, Module, double, value
+from tests.truth.exact import normals
 from tests.truth.judge import Case, Inputs
 from tests.truth.table import SCORES, lookup
 
@@ -269,14 +269,18 @@ CASES: dict[str, Callable[[], Case]] = {
     "a law of one's own": lambda: switched(Shifted, lambda s: (s + 1.5) ** 2 + 1, 0.0, 1.5),
     "a law of one's own, score": lambda: switched(Shifted, lambda s: (s + 1.5) ** 2 + 1, 0.0, 1.5, "score"),
     "atan2 of nodes": lambda: operation(lambda z: torch.atan2(z, double(-1.0)), node=True),
-    "atan2 of nodes, shown elsewhere": lambda: operation(lambda z: torch.atan2(z, double(-1.0)), 5.0, node=True),
+    "atan2 of nodes, shown elsewhere": lambda: operation(
+        lambda z: torch.atan2(z, double(-1.0)), 5.0, node=True
+    ),
     "atan2, shown elsewhere": lambda: operation(lambda z: torch.atan2(z, torch.full_like(z, -0.5)), 5.0),
     "copysign, shown elsewhere": lambda: operation(lambda z: torch.copysign(torch.full_like(z, 0.7), z), 5.0),
     "copysign of nodes, shown elsewhere": lambda: operation(
         lambda z: torch.copysign(double(0.7), z), 5.0, node=True
     ),
     "nan_to_num of a root, automatic": lambda: operation(lambda z: torch.nan_to_num(torch.sqrt(z)), 3.0),
-    "nan_to_num of a root, reparam": lambda: operation(lambda z: torch.nan_to_num(torch.sqrt(z)), policy="reparam"),
+    "nan_to_num of a root, reparam": lambda: operation(
+        lambda z: torch.nan_to_num(torch.sqrt(z)), policy="reparam"
+    ),
     "nan_to_num of a root of nodes": lambda: operation(
         lambda z: torch.nan_to_num(torch.sqrt(z)), 3.0, node=True
     ),
@@ -320,5 +324,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "a dict of nodes in a function": lambda: dictionary(
         None, 64, lambda net: lambda weights, args: functional_call(net, weights, args)
     ),
-    "a dict of nodes, replicates": lambda: dictionary(1024, 1, lambda net: functools.partial(functional_call, net)),
+    "a dict of nodes, replicates": lambda: dictionary(
+        1024, 1, lambda net: functools.partial(functional_call, net)
+    ),
 }

@@ -46,7 +46,9 @@ def test_the_judge_passes_what_is_right() -> None:
 @pytest.mark.parametrize("factor", [0.7, 1.3])
 def test_the_judge_sees_a_wrong_constant(factor: float) -> None:
     case = coin()
-    wrong = replace(case, objective=lambda g: factor * case.objective(g) + (1 - factor) * case.objective(g).detach())
+    wrong = replace(
+        case, objective=lambda g: factor * case.objective(g) + (1 - factor) * case.objective(g).detach()
+    )
     assert verdict(wrong).kind == "wrong"
 
 
