@@ -1,6 +1,7 @@
 # make demo: the toy experiment, small, and the example graphs with estimates against exact gradients, into out/
 # make test: lint, check types and run the tests
-# make fuzz: hold many more random graphs, pairs of options and compiled programs against what they should give
+# make fuzz: hold many more random graphs, pairs of options, compiled programs and programs with a hidden defect
+#   against what they should give, and count the last by class
 # make bench: steps against the same by hand and in other libraries, and growth, into out/bench (half an hour)
 # make bench-check: hold ratios to the stored ones
 # make docs: bring the outputs shown in the documentation up to date
@@ -21,7 +22,7 @@ test: .venv/test.stamp
 
 fuzz: .venv/test.stamp
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_random_graphs.py tests/contract/test_variate_pairs.py \
-		tests/contract/test_compiled.py
+		tests/contract/test_compiled.py tests/truth/test_defects.py
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m benchmarks
