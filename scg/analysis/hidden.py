@@ -85,8 +85,9 @@ def _node(report: _Report, record: Record, call: Recording) -> None:
     """Report what is hidden in the function of one node."""
     used = report.found.used(record.name)
     leaves = [call.flow.leaves[index] for index in sorted(used)]
-    noises = list(dict.fromkeys(noise for leaf in leaves for noise in leaf.noises))
     escaped = [finding for finding in call.flow.escaped if finding.kind is not Kind.NOISE]
+    read = [finding for finding in call.flow.escaped if finding.kind is Kind.NOISE]
+    noises = list(dict.fromkeys([*(noise for leaf in leaves for noise in leaf.noises), *read]))
     on_leaves = list(dict.fromkeys(finding for leaf in leaves for finding in leaf.findings))
     bits = {finding: _bits(report, record, call, finding) for finding in (*on_leaves, *escaped)}
     for touched in bits.values():
@@ -167,7 +168,7 @@ def _judgement(
 
 def _counts(finding: Finding, has_escaped: bool, judgement: Judgement) -> bool:
     """Say whether a finding loses a gradient; what is mild, or Python saw, only where something was seen."""
-    is_mild = finding.mild or has_escaped
+    is_mild = finding.mild or (has_escaped and not finding.proven)
     if finding.kind in (Kind.LOST, Kind.CUSTOM):
         doubtful = judgement.disagrees is Answer.UNKNOWN and not is_mild and finding.kind is Kind.LOST
         return judgement.disagrees is Answer.YES or doubtful
@@ -232,7 +233,7 @@ def _noise(
     for claim, kind in (("law depends on nothing learned", False), ("law is reparameterised by torch", True)):
         if shown := [str(noise) for noise in own if noise.mild is kind]:
             report.assumptions.append(f"noise whose {claim}: {_listed(shown)} at '{record.name}'")
-    for name in generators:
+    for name in () if blamed else generators:
         report.assumptions.append(
             f"noise of the generator of {name} at '{record.name}' depends on nothing learned"
         )

@@ -100,7 +100,14 @@ def recording(
             found = flow(lambda: fn(fresh), [fresh[index] for index in given], noise)
         except Exception as error:  # noqa: BLE001 - of an arbitrary function, which ran before
             return f"{type(error).__name__}: {error}"
+        _rewind(found)
         return Recording(replace(found, outputs=()), given, _alive(found))
+
+
+def _rewind(found: Flow) -> None:
+    """Put generators that a function holds back to where they were."""
+    for generator, state in found.own:
+        generator.set_state(state)
 
 
 def _alive(found: Flow) -> frozenset[int]:
@@ -148,13 +155,16 @@ def judged(
     given = [str(index) for source, index in enumerate(found.given) if source in moved]
 
     def call(at: dict[str, Tensor]) -> list[Any]:
+        _rewind(found.flow)
         outputs = fn([at.get(str(index), leaf) for index, leaf in enumerate(leaves)])
         return [value for index, value in enumerate(pytree.tree_leaves(outputs)) if index in used]
 
     findings = [*found.flow.escaped, *(f for leaf in found.flow.leaves for f in leaf.findings)]
     steps = any(finding.kind in (Kind.STEP, Kind.DRAW, Kind.LEAVES) for finding in findings)
     captured = found.flow.sources[len(found.given) :]
-    return Joint(call, point, given, captured, _modules(ir, record)).judge(steps=steps)
+    judgement = Joint(call, point, given, captured, _modules(ir, record)).judge(steps=steps)
+    _rewind(found.flow)
+    return judgement
 
 
 def _is_same(one: Any, other: Any) -> bool:

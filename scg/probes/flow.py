@@ -75,7 +75,8 @@ class Flow:
 
     ``sources`` are the tensors that are learned, the given ones first, and ``touched`` those that a finding
     is computed from; on findings in ``escaped`` anything may depend, as Python saw them. ``generators``
-    names those outside torch that moved. A gradient through draws that are ``implicit`` is right though it
+    names those outside torch that moved, and ``own`` are torch's that the function holds, with their states
+    before the call. A gradient through draws that are ``implicit`` is right though it
     is not the slope under fixed noise.
     """
 
@@ -86,6 +87,7 @@ class Flow:
     escaped: tuple[Finding, ...]
     generators: tuple[str, ...]
     implicit: bool
+    own: tuple[tuple[torch.Generator, Tensor], ...]
 
 
 def flow(call: Callable[[], Any], learned: Sequence[Tensor], noisy: Sequence[Tensor] = ()) -> Flow:
@@ -119,6 +121,7 @@ def flow(call: Callable[[], Any], learned: Sequence[Tensor], noisy: Sequence[Ten
         tape.findings(tape.escaped),
         moved,
         tape.has_implicit_draws,
+        tuple(tape.generators),
     )
 
 
@@ -163,7 +166,7 @@ def _custom(output: Tensor) -> str | None:
 
 
 class _Functions(TorchFunctionMode):
-    """Sees values leave torch."""
+    """Sees values leave torch, and generators come in, which operations see under other identities."""
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()
@@ -172,6 +175,9 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if (name := getattr(func, "__name__", "")) in LEAVES_TORCH:
             self._tape.escape(args[0], name.strip("_"))
+        for value in (*args, *(kwargs or {}).values()):
+            if isinstance(value, torch.Generator):
+                self._tape.drawn_from(value)
         return func(*args, **(kwargs or {}))
 
 
@@ -187,18 +193,22 @@ class _Operations(TorchDispatchMode):
         given = (*tensors_in(args), *tensors_in((*kwargs.values(),)))
         is_seeded = torch.Tag.nondeterministic_seeded in func.tags
         marks = [self._tape.of(tensor) for tensor in given]
-        if not is_seeded and all(mark is BLANK for mark in marks):
-            return func(*args, **kwargs)
+        if not is_seeded and all(mark == BLANK for mark in marks):
+            result = func(*args, **kwargs)
+            for tensor in tensors_in(result):
+                self._tape.born(tensor)
+            return result
         if func.overloadpacket is aten._local_scalar_dense:
             self._tape.escape(given[0])
             return func(*args, **kwargs)
         operation = _Operation(self._tape, func, args, kwargs, given)
         state = torch.default_generator.get_state() if is_seeded else None
+        own = any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values()))
         result = func(*args, **kwargs)
         if not _is_domain_check(func.overloadpacket, args):
             moved = state is not None and not torch.equal(state, torch.default_generator.get_state())
             on_device = any(tensor.device.type != "cpu" for tensor in tensors_in(result))
-            operation.mark(tensors_in(result), moved or (is_seeded and on_device))
+            operation.mark(tensors_in(result), moved or own or (is_seeded and on_device))
         return result
 
 
@@ -234,9 +244,7 @@ class _Operation:
         noise = self._tape.found(Kind.NOISE, self._name, mild=is_implicit) if is_random else None
         noises = 0 if noise is None else self._tape.bit(noise, 0)
         for result in results:
-            mark = self._result(result, noises)
-            if mark != BLANK:
-                self._tape.mark(result, mark)
+            self._tape.mark(result, self._result(result, noises))
 
     def _result(self, result: Tensor, noises: int) -> Mark:
         if self._packet in SHAPE_ONLY:
@@ -283,6 +291,8 @@ class _Operation:
         else:
             mild = compares or self._packet in ORDERINGS or self._packet in MILD_STEPS
             found = self._tape.found(Kind.STEP, name, mild=mild)
+            if mild and found.operation != name:
+                return 0  # of a function of torch's own, such as a check of a distribution's arguments
         return self._tape.bit(found, sources)
 
     def _is_apart(self) -> bool:

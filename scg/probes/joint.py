@@ -54,7 +54,7 @@ class Joint:
     modules: Iterable[nn.Module] = ()
 
     def judge(self, *, steps: bool) -> Judgement:
-        """Compare gradients at a few points and, with ``steps``, look for jumps."""
+        """Compare gradients at a few points and, with ``steps`` and if they agree, look for jumps."""
         rest = {name: t for name, t in self.point.items() if name not in set(self.moved)}
         scales = [1.0] * len(self.moved) + [_scale(tensor) for tensor in self.captured]
         tensors = [*(self.point[name] for name in self.moved), *self.captured]
@@ -87,11 +87,9 @@ def _judged(
         if double.glance(double.origin).values is not None:
             replay = double
         disagrees = _disagrees(replay)
-    if not steps:
+    if not steps or disagrees is Answer.YES:
         return Judgement(disagrees, Answer.UNKNOWN)
     verdict = probe(call, point, "all", modules=modules).smoothness
-    if disagrees is Answer.YES and verdict is Smoothness.BROKEN:
-        return Judgement(disagrees, Answer.UNKNOWN)
     jumps = {Smoothness.BROKEN: Answer.YES, Smoothness.SMOOTH: Answer.NO, Smoothness.UNKNOWN: Answer.UNKNOWN}
     return Judgement(disagrees, jumps[verdict])
 

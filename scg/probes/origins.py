@@ -43,6 +43,6 @@ def origin(fallback: str, within: FrameType) -> tuple[str, str]:
 
 def _called(frame: FrameType) -> str:
     name, owner = frame.f_code.co_name, frame.f_locals.get("self")
-    if isinstance(owner, nn.Module):
+    if isinstance(owner, nn.Module) or (owner is not None and name == "__init__"):
         return type(owner).__name__
     return name if owner is None else f"{type(owner).__name__}.{name}"

@@ -85,6 +85,7 @@ class Tape:
     touched: dict[Finding, int] = field(default_factory=dict)
     escaped: int = 0
     has_implicit_draws: bool = False
+    generators: list[tuple[torch.Generator, Tensor]] = field(default_factory=list)
     _marks: dict[int, Mark] = field(default_factory=dict)
     _held: list[Tensor] = field(default_factory=list)
     _detached: dict[int, Finding] = field(default_factory=dict)
@@ -100,6 +101,16 @@ class Tape:
         place = _storage(tensor)
         self._marks[place] = self._marks.get(place, BLANK) | mark
         self._held.append(tensor)
+
+    def born(self, tensor: Tensor) -> None:
+        """Note that a tensor was made in this call, of nothing that is followed."""
+        if _storage(tensor) not in self._marks:
+            self.mark(tensor, BLANK)
+
+    def drawn_from(self, generator: torch.Generator) -> None:
+        """Remember the state of a generator of the function's own before it is first used."""
+        if all(generator is not known for known, _ in self.generators):
+            self.generators.append((generator, generator.get_state()))
 
     def detach(self, tensor: Tensor, name: str) -> None:
         """Remember the line at which a tensor was last taken off its gradient."""

@@ -148,6 +148,19 @@ DRAWS: dict[str, Function] = {
     "Gamma.sample": lambda h, x: D.Gamma(h.exp(), 1.0).sample().sum(-1),
     "Beta.sample": lambda h, x: D.Beta(h.exp(), 1.0).sample().sum(-1),
     "LogNormal.sample": lambda h, x: D.LogNormal(h, 1.0).sample().sum(-1),
+    "RelaxedOneHotCategorical.sample": lambda h, x: (
+        D.RelaxedOneHotCategorical(torch.ones(()), logits=h).sample() * x
+    ).sum(-1),
+    "MultivariateNormal.sample": lambda h, x: D.MultivariateNormal(h, torch.eye(3)).sample().sum(-1),
+    "Gumbel top-2": lambda h, x: x.gather(-1, (h - torch.rand(4, 3).log().neg().log()).topk(2).indices).sum(
+        -1
+    ),
+    "a generator of its own": lambda h, x: (
+        (torch.rand(4, 3, generator=torch.Generator().manual_seed(1)) < h.sigmoid()).float().sum(-1)
+    ),
+    "an index that Python reads": lambda h, x: (
+        h.sum(-1) * torch.arange(3.0)[int(D.Categorical(logits=h[0]).sample())]
+    ),
     "Poisson.sample": lambda h, x: D.Poisson(h.exp()).sample().sum(-1),
     "Binomial.sample": lambda h, x: D.Binomial(5, logits=h).sample().sum(-1),
     "Geometric.sample": lambda h, x: D.Geometric(logits=h).sample().sum(-1),
