@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -71,7 +72,7 @@ def folded(seed: int) -> int:
     """
     if -(2**63) <= seed < 2**63:
         return seed
-    large: int = word(f"#{seed}")
+    large: int = word(f"#{operator.index(seed)}")  # a number to torch.compile too, which compiles anew for it
     return large
 
 
@@ -178,7 +179,9 @@ def noise_layout(specs: Sequence[NoiseSpec]) -> NoiseLayout:
     )
 
 
-def draw_noise(seed: int | Tensor, *layouts: NoiseLayout, device: torch.device | None = None) -> dict[str, Tensor]:
+def draw_noise(
+    seed: int | Tensor, *layouts: NoiseLayout, device: torch.device | None = None
+) -> dict[str, Tensor]:
     """Draw the noise of every node from a seed in one call, each node's tensor a view of it.
 
     What a layout draws does not depend on those that follow it.
