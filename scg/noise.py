@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -71,7 +72,7 @@ def folded(seed: int) -> int:
     """
     if -(2**63) <= seed < 2**63:
         return seed
-    large: int = word(f"#{seed}")
+    large: int = word(f"#{operator.index(seed)}")  # a number to torch.compile too, which compiles anew for it
     return large
 
 

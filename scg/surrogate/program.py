@@ -25,6 +25,7 @@ from scg.surrogate.checked import CheckedRun, arose, told
 from scg.surrogate.compiling import check_traceable, compiled, refusal
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Estimator
+from scg.surrogate.estimators.memory import averages
 from scg.surrogate.explain import explain
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Emitted, Prepared, collector_paused, prepare
@@ -231,6 +232,7 @@ class Program(nn.Module):
                 prepared.surrogate(self)
             found = kind(self._ir, signature(self, self._ir, inputs))
             self._prepared[found] = prepared
+            self._ddp_params_and_buffers_to_ignore = [f"controls.{name}" for name in averages(self.controls)]
         return self._prepared[found]
 
     def _prepared_before(self, inputs: Mapping[str, Tensor]) -> Prepared:
@@ -351,7 +353,9 @@ def _index(found: re.Match[str]) -> str:
     return f"[{inside.rstrip(', ')}]"
 
 
-def _seed(noise: SupportsIndex) -> int:
+def _seed(noise: SupportsIndex) -> int | Tensor:
+    if torch.compiler.is_compiling():  # where ``index`` would have torch.compile compile anew for each seed
+        return noise if isinstance(noise, int) else torch.as_tensor(noise)
     try:
         return operator.index(noise)
     except TypeError:

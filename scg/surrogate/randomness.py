@@ -90,7 +90,7 @@ class Randomness:
     device: torch.device | None
     _layouts: dict[tuple[Any, ...], Layouts] = field(default_factory=dict)
 
-    def draw(self, inputs: Mapping[str, Tensor], seed: int | None, *, gradients: bool) -> Noise:
+    def draw(self, inputs: Mapping[str, Tensor], seed: int | Tensor | None, *, gradients: bool) -> Noise:
         """Draw what a run needs from a seed, or from torch's global generator."""
         layouts = self.layouts(inputs, gradients=gradients)
         if seed is None:

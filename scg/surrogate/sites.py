@@ -55,6 +55,7 @@ class Frame:
             value, credit = value.expand(shape + value.shape[lead:]), credit.expand(shape)
         shape = credit.shape
         share = self._share(credit, shape) if self.is_discounted else None
+        unit = self._unit(credit, shape)
         return Site(
             law=self.law,
             parameters={name: leaf.detach() for name, leaf in self.full(parameters, value).items()},
@@ -62,7 +63,8 @@ class Frame:
             value=value,
             credit=credit,
             lead=lead,
-            weight=self._weight(credit, shape, weight, share),
+            weight=_product(unit, weight, share),
+            unit=unit,
             together=self.together,
             share=share,
             **self._providers(shape, **given),
@@ -94,15 +96,12 @@ class Frame:
                 total = weights if total is None else total * weights
         return total
 
-    def _weight(self, like: Tensor, shape: torch.Size, weight: Tensor | None, share: Tensor | None) -> Tensor:
-        """Return the probability of the branches times the weight of the plates."""
+    def _unit(self, like: Tensor, shape: torch.Size) -> Tensor:
+        """Return the weight of an element: of its plates over which the objective averages."""
         size = 1.0
         for width, is_mean in zip(shape, self.mean, strict=True):
             size = size / width if is_mean else size
-        total = torch.full((), size, dtype=like.dtype, device=like.device)
-        for factor in (weight, share):
-            total = total if factor is None else total * factor
-        return total
+        return torch.full((), size, dtype=like.dtype, device=like.device)
 
     def _providers(
         self,
@@ -224,6 +223,13 @@ class Inquiry:
         start = {name: p.detach() for name, p in trained.items()}
         gradients, weighed = torch.func.grad(objective, has_aux=True)(start)
         return weighed, [paired(gradients[name].detach(), p) for name, p in trained.items()]
+
+
+def _product(unit: Tensor, *factors: Tensor | None) -> Tensor:
+    """Return the weight of an element times the probability of its branches and its discount."""
+    for factor in factors:
+        unit = unit if factor is None else unit * factor
+    return unit
 
 
 def _weighed(site: Site, estimate: Tensor) -> Tensor:

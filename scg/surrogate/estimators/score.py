@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scg.errors import EstimatorError
 from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Remedy, names_of
+from scg.surrogate.estimators.memory import Memory
 from scg.surrogate.estimators.site import Site, left_out
 
 BASELINES = ("moving-average", "leave-one-out", "self-critical")
@@ -103,7 +104,7 @@ class Score(Estimator):
         """Add the credit to what the moving average and the deviation are of."""
         if site.training and (self.normalise or self.baseline == "moving-average"):
             assert isinstance(site.controls, Memory)
-            site.controls.update(site.credit, site.weight)
+            site.controls.update(site.credit, site.weight, site.unit)
 
     def _baseline(self, site: Site) -> Tensor:
         credit = site.credit
@@ -119,50 +120,3 @@ class Score(Estimator):
         if isinstance(self.baseline, nn.Module):
             return site.predict()
         return torch.zeros((), dtype=credit.dtype, device=credit.device)
-
-
-class Memory(nn.Module):
-    """The running mean of past credit and of its square, and the baseline module if there is one.
-
-    The square is remembered if it ``deviates``; ``mass`` is the total weight of the past, which corrects the
-    bias towards the initial 0.
-    """
-
-    first: Tensor
-    second: Tensor | None
-    mass: Tensor
-
-    def __init__(self, net: nn.Module | None, *, deviates: bool, decay: float = 0.9) -> None:
-        """Remember nothing yet."""
-        super().__init__()
-        self.net = net
-        self.decay = decay
-        for name, is_kept in (("first", True), ("second", deviates), ("mass", True)):
-            self.register_buffer(name, torch.zeros(()) if is_kept else None)
-
-    def mean(self) -> Tensor:
-        """Return the running mean of past credit, 0 before there is any."""
-        return self.first / self.mass.clamp(min=1.0 - self.decay)
-
-    def deviation(self) -> Tensor:
-        """Return the running standard deviation of past credit, but at least 1."""
-        assert self.second is not None
-        variance = self.second / self.mass.clamp(min=1.0 - self.decay) - self.mean().square()
-        return variance.clamp(min=1.0).sqrt()
-
-    def update(self, credit: Tensor, weight: Tensor | None) -> None:
-        """Take the credit of this step into account for the next."""
-        with torch.no_grad():
-            rate = 1.0 - self.decay
-            self.first.lerp_(_mean(credit, weight).to(self.first), rate)
-            if self.second is not None:
-                self.second.lerp_(_mean(credit.square(), weight).to(self.second), rate)
-            self.mass.lerp_(torch.ones_like(self.mass), rate)
-
-
-def _mean(value: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean of a value, by weights of its elements where they differ."""
-    if weight is None or not weight.dim():
-        return value.mean()
-    share = weight.expand(value.shape)
-    return (value * share).sum() / share.sum().clamp(min=torch.finfo(value.dtype).tiny)

@@ -35,12 +35,12 @@ class Site:
     ``lead`` counts the leading dimensions of every tensor here: replicates, branches of enumerated nodes
     above, plates. ``credit`` [*lead] is the detached downstream cost that the node is charged with, over its
     own weight. ``weight`` is the probability of the branches it lives in, times the weight of its plates, or
-    None where that is 1. ``parameters`` are detached, in the full shape of the node. ``together`` marks the
-    leading dimensions whose elements no cost has in common. ``noise`` is what the value was drawn from,
-    ``Relaxable.standard`` of it for an estimator that ``perturbs``. ``share`` is what a step of an
-    ordered plate counts, or None where all count the same. ``trained`` are the parameters of the controls
-    that require a gradient. Where a value is about to be drawn, by ``Estimator.value``, the parameters are
-    attached, and value and credit are empty.
+    None where that is 1; ``unit`` is the latter alone. ``parameters`` are detached, in the full shape of the
+    node. ``together`` marks the leading dimensions whose elements no cost has in common. ``noise`` is what
+    the value was drawn from, ``Relaxable.standard`` of it for an estimator that ``perturbs``. ``share`` is
+    what a step of an ordered plate counts, or None where all count the same. ``trained`` are the parameters
+    of the controls that require a gradient. Where a value is about to be drawn, by ``Estimator.value``, the
+    parameters are attached, and value and credit are empty.
     """
 
     law: Law
@@ -50,6 +50,7 @@ class Site:
     value: Tensor = field(default_factory=lambda: torch.empty(0))
     credit: Tensor = field(default_factory=lambda: torch.empty(0))
     weight: Tensor | None = None
+    unit: Tensor | None = None
     together: tuple[bool, ...] = ()
     controls: nn.Module | None = None
     training: bool = False

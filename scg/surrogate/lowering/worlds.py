@@ -25,11 +25,11 @@ from scg.surrogate.ops import beside, expand_lead, on_copied_buffers, size_withi
 class World:
     """Values by node name in one function; what it lacks is looked up in ``outer``.
 
-    A world whose emitter is another than that of ``outer`` is a function of its own: ``captured``
-    pairs each value that it reads outside with the argument that stands for it. Besides nodes, ``values``
-    has what is read once, under keys such as "#held:name" that no node and no other kind of key can have. A world with a
-    ``temperature`` draws discrete nodes relaxed; ``trace`` has example values of its nodes, and ``modes``
-    how their functions take added dimensions.
+    A world whose emitter is another than that of ``outer`` is a function of its own: ``captured`` pairs each
+    value that it reads outside with the argument that stands for it. Besides nodes, ``values`` has what is
+    read once, under keys such as "#held:name" that no node and no other kind of key can have. A world with a
+    ``temperature`` draws discrete nodes relaxed; ``trace`` has example values of its nodes, and ``modes`` how
+    their functions take added dimensions.
     """
 
     def __init__(

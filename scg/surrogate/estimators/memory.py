@@ -1,0 +1,87 @@
+"""Memory of past credit: moving averages that all ranks of a distributed run have in common."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class Memory(nn.Module):
+    """The running mean of past credit and of its square, and the baseline module if there is one.
+
+    The square is remembered if it ``deviates``; ``mass`` is the total weight of the past, which corrects the
+    bias towards the initial 0. Where there are several ranks, each step takes the credit of all of them.
+    """
+
+    first: Tensor
+    second: Tensor | None
+    mass: Tensor
+
+    def __init__(self, net: nn.Module | None, *, deviates: bool, decay: float = 0.9) -> None:
+        """Remember nothing yet."""
+        super().__init__()
+        self.net = net
+        self.decay = decay
+        for name, is_kept in (("first", True), ("second", deviates), ("mass", True)):
+            self.register_buffer(name, torch.zeros(()) if is_kept else None)
+
+    def mean(self) -> Tensor:
+        """Return the running mean of past credit, 0 before there is any."""
+        return self.first / self.mass.clamp(min=1.0 - self.decay)
+
+    def deviation(self) -> Tensor:
+        """Return the running standard deviation of past credit, but at least 1."""
+        assert self.second is not None
+        variance = self.second / self.mass.clamp(min=1.0 - self.decay) - self.mean().square()
+        return variance.clamp(min=1.0).sqrt()
+
+    def update(self, credit: Tensor, weight: Tensor | None, unit: Tensor | None = None) -> None:
+        """Take the credit of this step into account for the next.
+
+        ``weight`` is what elements count where they differ, in units that need not be those of other ranks:
+        ``unit`` is what an element of probability 1 counts here.
+        """
+        with torch.no_grad():
+            found = [credit] if self.second is None else [credit, credit.square()]
+            means = self._shared(found, weight, unit) if has_ranks() else [_mean(x, weight) for x in found]
+            rate = 1.0 - self.decay
+            self.first.lerp_(means[0].to(self.first), rate)
+            if self.second is not None:
+                self.second.lerp_(means[1].to(self.second), rate)
+            self.mass.lerp_(torch.ones_like(self.mass), rate)
+
+    def _shared(self, found: list[Tensor], weight: Tensor | None, unit: Tensor | None) -> list[Tensor]:
+        """Return means over the elements of all ranks, and level what ranks remember, by one sum over ranks.
+
+        A rank that remembers less, as after a checkpoint that one rank alone has read, has less mass.
+        """
+        share = torch.ones_like(found[0]) if weight is None else weight.expand(found[0].shape)
+        share = share if weight is None or unit is None else share / unit
+        past = [self.first, self.mass] if self.second is None else [self.first, self.mass, self.second]
+        here = [share.sum(), *((value * share).sum() for value in found)]
+        sums = torch.stack([part.to(torch.float64) for part in (*past, *here)])
+        distributed.all_reduce(sums)
+        ranks = distributed.get_world_size()
+        for held, total in zip(past, sums, strict=False):
+            held.copy_(total / ranks)
+        count, *totals = sums[len(past) :]
+        return [total / count.clamp(min=torch.finfo(sums.dtype).tiny) for total in totals]
+
+
+def averages(controls: nn.Module) -> list[str]:
+    """Return the names of buffers that ranks sum by themselves, so that none is to send its own to others."""
+    memories = [(name, part) for name, part in controls.named_modules() if isinstance(part, Memory)]
+    return [f"{name}.{key}" for name, part in memories for key, _ in part.named_buffers(recurse=False)]
+
+
+def has_ranks() -> bool:
+    """Say whether several processes run this together, as a group of torch.distributed."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _mean(value: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the mean of a value, by weights of its elements where they differ."""
+    if weight is None or not weight.dim():
+        return value.mean()
+    share = weight.expand(value.shape)
+    return (value * share).sum() / share.sum().clamp(min=torch.finfo(value.dtype).tiny)
