@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
-from scg.analysis.calls import leaves_of
+from scg.analysis.blame import Judge, doubtful, losing
 from scg.analysis.learned import HELD, Learned, learned
-from scg.analysis.recorded import Recording, judged, stirred
+from scg.analysis.recorded import Recording
 from scg.analysis.starved import parameter_names, starved
 from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Record
-from scg.probes.joint import UNJUDGED, Answer, Judgement
 from scg.probes.tape import Finding, Kind
 
 MANY = 4
@@ -38,14 +37,13 @@ class _Report:
     """What is found while nodes are gone through; ``relevant`` are the bits of what is learned."""
 
     found: Learned
-    contrast: Callable[[], Trace]
+    judge: Judge
     relevant: int
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     nodes: set[str] = field(default_factory=set)
     watched: set[str] = field(default_factory=set)
-    judgements: dict[Any, Judgement] = field(default_factory=dict)
 
 
 def hidden(ir: IR, trace: Trace, contrast: Callable[[], Trace], attached: Iterable[str] = ()) -> Hidden:
@@ -55,7 +53,7 @@ def hidden(ir: IR, trace: Trace, contrast: Callable[[], Trace], attached: Iterab
     """
     found = learned(ir, trace)
     relevant = HELD | sum(2 << ir.inputs.index(name) for name in attached)
-    report = _Report(found, contrast, relevant)
+    report = _Report(found, Judge(found, contrast, relevant), relevant)
     for name in found.drawing:
         _operation(report, ir[name])
     for name, call in found.recordings.items():
@@ -76,7 +74,9 @@ def hidden(ir: IR, trace: Trace, contrast: Callable[[], Trace], attached: Iterab
 def _operation(report: _Report, record: Record) -> None:
     """Report an operation of a library at which noise meets what is learned, and which steps."""
     bits = report.found.parents(record)[0]
-    if any(bit & report.relevant for bit in bits):
+    if not any(bit & report.relevant for bit in bits):
+        report.watched.update(name for bit in bits for name in _inputs(report.found.ir, bit))
+    else:
         parents = [name for name in record.parents if any(report.found.bits[name])]
         _fault(report, record, ["it"], parents)
 
@@ -99,7 +99,14 @@ def _node(report: _Report, record: Record, call: Recording) -> None:
         listed = _listed(map(str, relevant))
         report.assumptions.append(f"the gradient through '{record.name}' is meant as it is: {listed} in it")
     elif relevant:
-        blamed = _blamed(report, record, call, used, relevant, frozenset(relevant) - frozenset(on_leaves))
+        judge = partial(report.judge, record, call, used)
+        escapes = frozenset(relevant) - frozenset(on_leaves)
+        blamed = losing(relevant, escapes, judge)
+        doubts = [] if blamed else doubtful(relevant, judge)
+        if doubts:
+            report.assumptions.append(
+                f"'{record.name}' is continuous at {_listed(map(str, doubts))}, which no probe saw switch"
+            )
         _tell(report, record, call, blamed)
     _noise(report, record, noises, blamed, call.flow.generators)
 
@@ -113,68 +120,6 @@ def _bits(report: _Report, record: Record, call: Recording, finding: Finding) ->
 
 def _inputs(ir: IR, bits: int) -> list[str]:
     return [name for index, name in enumerate(ir.inputs) if bits & (2 << index)]
-
-
-def _blamed(
-    report: _Report,
-    record: Record,
-    call: Recording,
-    used: frozenset[int],
-    findings: Iterable[Finding],
-    escaped: frozenset[Finding],
-) -> list[Finding]:
-    """Return the findings that lose a gradient, as far as can be told."""
-    proven = [finding for finding in findings if finding.proven and finding not in escaped]
-    if proven:
-        return proven
-    moved = frozenset(
-        source
-        for source in range(len(call.flow.sources))
-        if report.found.of_source(record, call, source) & report.relevant
-    )
-    shared = report.found.keys[record.name], moved, used
-    if shared not in report.judgements:
-        report.judgements[shared] = _judgement(report, record, call, used, moved)
-    judgement = report.judgements[shared]
-    counting = [finding for finding in findings if _counts(finding, finding in escaped, judgement)]
-    if not counting and Answer.YES in (judgement.disagrees, judgement.jumps):
-        return list(findings)
-    if not counting and judgement.jumps is Answer.UNKNOWN and judgement is not UNJUDGED:
-        steps = [finding for finding in findings if finding.kind is Kind.STEP]
-        if steps:
-            report.assumptions.append(
-                f"'{record.name}' is continuous at {_listed(map(str, steps))}, which no probe saw switch"
-            )
-    return counting
-
-
-def _judgement(
-    report: _Report, record: Record, call: Recording, used: frozenset[int], moved: frozenset[int]
-) -> Judgement:
-    """Judge a call on the example and, if nothing is seen there, in the contrasting world, moved about."""
-    if call.flow.implicit:
-        return UNJUDGED
-    ir, trace = report.found.ir, report.found.trace
-    first = judged(ir, trace, record, leaves_of(trace, record), call, used, moved)
-    if Answer.YES in (first.disagrees, first.jumps):
-        return first
-    other = report.contrast() if ir.samples else trace
-    leaves = stirred(trace, other, record, call, moved)
-    if leaves is None:
-        return first
-    second = judged(ir, trace, record, leaves, call, used, moved)
-    return second if Answer.YES in (second.disagrees, second.jumps) else first
-
-
-def _counts(finding: Finding, has_escaped: bool, judgement: Judgement) -> bool:
-    """Say whether a finding loses a gradient; what is mild, or Python saw, only where something was seen."""
-    is_mild = finding.mild or (has_escaped and not finding.proven)
-    if finding.kind in (Kind.LOST, Kind.CUSTOM):
-        doubtful = judgement.disagrees is Answer.UNKNOWN and not is_mild and finding.kind is Kind.LOST
-        return judgement.disagrees is Answer.YES or doubtful
-    if is_mild:
-        return judgement.jumps is Answer.YES
-    return not (judgement.disagrees is Answer.NO and judgement.jumps is Answer.NO)
 
 
 def _tell(report: _Report, record: Record, call: Recording, blamed: Sequence[Finding]) -> None:

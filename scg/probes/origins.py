@@ -35,7 +35,7 @@ def origin(fallback: str, within: FrameType) -> tuple[str, str]:
         if file.startswith(_TORCH):
             if not file.startswith(_PLUMBING):
                 name = _called(frame)
-        elif not file.startswith(_OWN) and not file.startswith("<"):
+        elif not file.startswith(_OWN) and not file.startswith(("<eval_with_key", "<frozen")):
             return name, f"{Path(file).name}:{frame.f_lineno}"
         frame = frame.f_back
     return name, ""

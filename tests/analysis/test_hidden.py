@@ -246,6 +246,10 @@ BREAKS: dict[str, tuple[Function, str]] = {
     "its own straight-through": (lambda h, x: Rounded.apply(h).sum(-1), "round|Rounded"),
     "Python's noise": (lambda h, x: python_noise(h), "generator of Python"),
     "a stopped attention": (lambda h, x: (h.softmax(-1).detach() * h).sum(-1), "detach"),
+    "a gate of a Gamma draw": (
+        lambda h, x: (D.Gamma(h.exp(), 1.0).rsample() * (h > 0)).sum(-1),
+        "gt",
+    ),
     "half-detached": (lambda h, x: (h[:, :1] * h[:, 1:].detach()).sum(-1), "detach"),
 }
 
@@ -359,6 +363,9 @@ RIGHT: dict[str, Function] = {
     "Normal.rsample": lambda h, x: D.Normal(h, h.exp()).rsample().square().sum(-1),
     "Laplace.rsample": lambda h, x: D.Laplace(h, h.exp()).rsample().square().sum(-1),
     "Gamma.rsample": lambda h, x: D.Gamma(h.exp(), 1.0).rsample().sum(-1),
+    "Gamma.rsample through a detached maximum": lambda h, x: (
+        lambda z: (z - z.amax(-1, keepdim=True).detach()).exp().sum(-1).log() + z.amax(-1).detach()
+    )(D.Gamma(h.exp(), 1.0).rsample()),
     "Dirichlet.rsample": lambda h, x: (D.Dirichlet(h.exp()).rsample() * x).sum(-1),
     "Beta.rsample": lambda h, x: D.Beta(h.exp(), 2.0).rsample().sum(-1),
     "StudentT.rsample": lambda h, x: D.StudentT(5.0, h, 1.0).rsample().sum(-1),
