@@ -8,11 +8,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import nn
 
 from scg.errors import GraphError
 
-PACKAGE = str(Path(__file__).parent.parent)
+PACKAGES = (str(Path(__file__).parent.parent), str(Path(torch.__file__).parent))
 PROGRAM_NAMES = frozenset(
     "self noise seed fx code explain draw prepare draw_noise is_pending check_values model_parameters "
     "control_parameters controls captured constants policy samples keep points limit torch device inf nan "
@@ -44,8 +45,8 @@ def stack_level() -> int:
 
 
 def _outside() -> FrameType:
-    """Return the nearest frame outside this package."""
+    """Return the nearest frame outside this package, and outside torch on the way to it."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGES):
         frame = frame.f_back
     return frame

@@ -6,7 +6,8 @@ The functions are those of ``torch.utils._pytree``, which takes a dataclass for 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import OrderedDict, UserDict, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+MAPPINGS = (dict, UserDict)
+STARTS = (dict.__init__, OrderedDict.__init__, defaultdict.__init__)
 PLAIN = frozenset({Tensor, int, float, bool, complex, str, bytes, type(None)})
 
 
@@ -21,7 +24,7 @@ def members(value: Any) -> dict[Any, Any] | None:
     """Return the parts of a dataclass or mapping that torch takes for a leaf; None for every other leaf."""
     if type(value) in PLAIN or isinstance(value, (Tensor, type, nn.Module)):
         return None
-    if isinstance(value, MutableMapping):
+    if isinstance(value, MAPPINGS):
         return dict(value)
     if not is_dataclass(value):
         return None
@@ -42,15 +45,26 @@ def _is_cached(value: Any, key: str) -> bool:
 
 def rebuilt(value: Any, parts: dict[Any, Any]) -> Any:
     """Return a dataclass or mapping like ``value`` with other parts, frozen or not, without calling it."""
-    made = copy.copy(value)
-    is_mapping = isinstance(made, MutableMapping)
+    made = _copied(value)
+    is_mapping = isinstance(made, MAPPINGS)
     for key in [key for key in _held(made) if _is_cached(made, key)]:
         del _held(made)[key]
     for key, part in parts.items():
-        if is_mapping:
+        if isinstance(made, dict):
+            (OrderedDict if isinstance(made, OrderedDict) else dict).__setitem__(made, key, part)
+        elif is_mapping:
             made[key] = part
         if not is_mapping or key in _held(made):
             object.__setattr__(made, key, part)
+    return made
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy, of a dict that asks for arguments an empty one."""
+    if not isinstance(value, dict) or type(value).__init__ in STARTS:
+        return copy.copy(value)
+    made = type(value).__new__(type(value))
+    _held(made).update(_held(value))
     return made
 
 
@@ -138,7 +152,7 @@ def with_children(value: Any, parts: dict[Any, Any]) -> Any:
         return type(value)(*several)
     if isinstance(value, (list, tuple)):
         return type(value)(several)
-    if isinstance(value, MutableMapping) or is_dataclass(value):
+    if isinstance(value, MAPPINGS) or is_dataclass(value):
         return rebuilt(value, parts)
     _, spec = pytree.tree_flatten(value, is_leaf=lambda item: item is not value)
     return pytree.tree_unflatten(several, spec)
@@ -174,5 +188,5 @@ def tree_map_placed(fn: Callable[[str, Tensor], Tensor], name: str, tree: Any) -
 
 def _step(value: Any, key: Any) -> str:
     is_field = isinstance(value, tuple) and hasattr(value, "_fields")
-    has_fields = is_field or (is_dataclass(value) and not isinstance(value, MutableMapping))
+    has_fields = is_field or (is_dataclass(value) and not isinstance(value, MAPPINGS))
     return f".{key}" if has_fields else f"[{key!r}]"
