@@ -159,6 +159,17 @@ def experts(gate: nn.Module, one: nn.Module, other: nn.Module, z: Tensor) -> Ten
     return out
 
 
+def copied_experts(gate: nn.Module, one: nn.Module, other: nn.Module, z: Tensor) -> Tensor:
+    """The same, written back by ``index_copy``."""
+    flat = z.flatten(1)
+    chosen = gate(flat).argmax(-1)
+    out = torch.zeros_like(flat)
+    for index, expert in enumerate((one, other)):
+        rows = (chosen == index).nonzero()[:, 0]
+        out = out.index_copy(0, rows, expert(flat[rows]))
+    return out
+
+
 def linear(*sizes: int) -> nn.Linear:
     return nn.Linear(*sizes).double()
 
@@ -179,6 +190,7 @@ def grid(z: Tensor) -> Tensor:
 RIGHT: dict[str, Callable[[], Fn]] = {
     "multilayer": lambda: sequential(nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 3)),
     "sparse experts": lambda: Called(experts, linear(24, 2), linear(24, 24), linear(24, 24)),
+    "copied experts": lambda: Called(copied_experts, linear(24, 2), linear(24, 24), linear(24, 24)),
     "causal attention": lambda: lambda z: F.scaled_dot_product_attention(z, z, z, is_causal=True),
     "transformer": lambda: nn.TransformerEncoderLayer(WIDTH, 2, 8, batch_first=True).double().eval(),
     "GRUCell": lambda: Called(recurrence, nn.GRUCell(WIDTH, 5).double()),
@@ -193,8 +205,8 @@ RIGHT: dict[str, Callable[[], Fn]] = {
     "RMSNorm": lambda: sequential(nn.RMSNorm(WIDTH), nn.Linear(WIDTH, 2)),
     "einsum": lambda: lambda z: torch.einsum("bij,jk->bik", z, torch.eye(WIDTH, 2, dtype=z.dtype)),
     "bilinear einsum": lambda: lambda z: torch.einsum("bij,bkj->bik", z, z),
-    "scatter": lambda: lambda z: torch.zeros_like(z).scatter(
-        -1, torch.tensor([5, 4, 3, 2, 1, 0]).expand(z.shape), z
+    "scatter": lambda: (
+        lambda z: torch.zeros_like(z).scatter(-1, torch.tensor([5, 4, 3, 2, 1, 0]).expand(z.shape), z)
     ),
     "scatter_add": lambda: scattered,
     "segment sums": lambda: segments,
@@ -213,7 +225,9 @@ RIGHT: dict[str, Callable[[], Fn]] = {
     "cholesky": lambda: lambda z: torch.linalg.cholesky(gram(z)),
     "logdet": lambda: lambda z: torch.logdet(gram(z)),
     "dataclass": lambda: lambda z: Output(2 * z, None).logits,
-    "cross_entropy": lambda: lambda z: F.cross_entropy(by_channel(z), torch.zeros(len(z), STEPS).long(), reduction="none"),
+    "cross_entropy": lambda: (
+        lambda z: F.cross_entropy(by_channel(z), torch.zeros(len(z), STEPS).long(), reduction="none")
+    ),
     "kl_div": lambda: lambda z: F.kl_div(z.log_softmax(-1), torch.full_like(z, 1 / WIDTH), reduction="none"),
     "pairwise distances": lambda: lambda z: torch.cdist(z, z + 0.1),
     "max-pool": lambda: lambda z: F.max_pool1d(z, 2),
@@ -236,14 +250,18 @@ RIGHT: dict[str, Callable[[], Fn]] = {
     "embedding bag by matmul": lambda: Called(
         lambda table, z: z @ table.weight, nn.Embedding(WIDTH, 3).double()
     ),
-    "distance to a set": lambda: lambda z: (z[:, :, None] - double([0.0, 1.0, -1.0])[:, None]).square().amin(2),
+    "distance to a set": lambda: (
+        lambda z: (z[:, :, None] - double([0.0, 1.0, -1.0])[:, None]).square().amin(2)
+    ),
 }
 """A function by its kind; ``RIGHT[kind]()`` makes it."""
 
 RAGGED: dict[str, Callable[[], Fn]] = {
     "masked attention": lambda: masked_attention,
     "scaled_dot_product_attention": lambda: packed_attention,
-    "MultiheadAttention": lambda: Called(multihead, nn.MultiheadAttention(WIDTH, 2, batch_first=True).double()),
+    "MultiheadAttention": lambda: Called(
+        multihead, nn.MultiheadAttention(WIDTH, 2, batch_first=True).double()
+    ),
     "padded transformer": lambda: Called(
         masked_transformer, nn.TransformerEncoderLayer(WIDTH, 2, 8, batch_first=True).double().eval()
     ),
