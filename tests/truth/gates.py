@@ -24,7 +24,7 @@ def itself(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gate:
-    """Nodes that ``declare(g, size, dtype, plates)`` adds, and their factor; ``awake`` gives parameters values.
+    """Nodes that ``declare(g, size, dtype, plates)`` adds, and their factor; ``awake`` is of parameters.
 
     What is random has ``plates``, an input has the plate "batch" in ``size`` elements.
     ``inputs(size, dtype)`` are those of a run, and ``outcomes(g, inputs)`` all values of the nodes that a

@@ -86,7 +86,7 @@ DRAWS: dict[str, tuple[Fn, Fn]] = {
         torch.sigmoid,
     ),
 }
-"""Draws whose law depends on a number u, element by element, and their means; no gradient flows through them."""
+"""Draws whose law depends on a number u, element by element, with their means; no gradient passes them."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Static:
-    """A law ``dist(live)(l, n)`` of a parameter and an input, and the mean of ``of(value)`` at n or ``live.then``.
+    """A law ``dist(live)(a, n)`` of a parameter and an input, and the mean of ``of(value)`` at a later n.
 
     The input is ``example`` when compiled and ``run`` later.
     """
@@ -118,66 +118,66 @@ def square(z: Tensor) -> Tensor:
 
 STATICS: dict[str, Static] = {
     "Binomial by count": Static(
-        lambda s: lambda l, n: Binomial(n, logits=l), lambda l, n: n * l.sigmoid(), 2.0, 6.0
+        lambda s: lambda a, n: Binomial(n, logits=a), lambda a, n: n * a.sigmoid(), 2.0, 6.0
     ),
     "Binomial by integer": Static(
-        lambda s: lambda l, n: Binomial(int(n), logits=l), lambda l, n: n * l.sigmoid(), 3.0, 1.0
+        lambda s: lambda a, n: Binomial(int(n), logits=a), lambda a, n: n * a.sigmoid(), 3.0, 1.0
     ),
     "Binomial by item": Static(
-        lambda s: lambda l, n: Binomial(total_count=n.item(), probs=l.sigmoid()),
-        lambda l, n: n * l.sigmoid(),
+        lambda s: lambda a, n: Binomial(total_count=n.item(), probs=a.sigmoid()),
+        lambda a, n: n * a.sigmoid(),
         1.0,
         4.0,
     ),
     "Binomial by closure": Static(
-        lambda s: lambda l, n: Binomial(int(s.now), logits=l), lambda l, n: n * l.sigmoid(), 2.0, 5.0
+        lambda s: lambda a, n: Binomial(int(s.now), logits=a), lambda a, n: n * a.sigmoid(), 2.0, 5.0
     ),
     "NegativeBinomial by count": Static(
-        lambda s: lambda l, n: NegativeBinomial(n, logits=l), lambda l, n: n * l.exp(), 2.0, 5.0
+        lambda s: lambda a, n: NegativeBinomial(n, logits=a), lambda a, n: n * a.exp(), 2.0, 5.0
     ),
     "Multinomial by integer": Static(
-        lambda s: lambda l, n: Multinomial(int(n), logits=torch.stack([l, 0 * l], -1)),
-        lambda l, n: n * l.sigmoid(),
+        lambda s: lambda a, n: Multinomial(int(n), logits=torch.stack([a, 0 * a], -1)),
+        lambda a, n: n * a.sigmoid(),
         2.0,
         4.0,
         False,
         lambda z: z[..., 0],
     ),
     "class by a sign": Static(
-        lambda s: lambda l, n: Normal(l, 1.0) if bool(n > 0) else Laplace(l, 1.5),
-        lambda l, n: l**2 + 4.5,
+        lambda s: lambda a, n: Normal(a, 1.0) if bool(n > 0) else Laplace(a, 1.5),
+        lambda a, n: a**2 + 4.5,
         1.0,
         -1.0,
         True,
         square,
     ),
     "class by a closure": Static(
-        lambda s: lambda l, n: Normal(l, l.exp()) if s.now > 3 else Laplace(l, l.exp()),
-        lambda l, n: l**2 + 2 * (2 * l).exp(),
+        lambda s: lambda a, n: Normal(a, a.exp()) if s.now > 3 else Laplace(a, a.exp()),
+        lambda a, n: a**2 + 2 * (2 * a).exp(),
         5.0,
         2.0,
         True,
         square,
     ),
     "scale by closure": Static(
-        lambda s: lambda l, n: Normal(0 * l, l.exp() * s.now),
-        lambda l, n: n**2 * (2 * l).exp(),
+        lambda s: lambda a, n: Normal(0 * a, a.exp() * s.now),
+        lambda a, n: n**2 * (2 * a).exp(),
         1.0,
         2.0,
         True,
         square,
     ),
     "affine by closure": Static(
-        lambda s: lambda l, n: TransformedDistribution(Normal(l, 0.5), [AffineTransform(0.2, s.now)]),
-        lambda l, n: (0.2 + n * l) ** 2 + 0.25 * n**2,
+        lambda s: lambda a, n: TransformedDistribution(Normal(a, 0.5), [AffineTransform(0.2, s.now)]),
+        lambda a, n: (0.2 + n * a) ** 2 + 0.25 * n**2,
         1.0,
         2.0,
         True,
         square,
     ),
     "affine by input": Static(
-        lambda s: lambda l, n: TransformedDistribution(Normal(l, 0.5), [AffineTransform(n.item(), 1.5)]),
-        lambda l, n: (n + 1.5 * l) ** 2 + 0.5625,
+        lambda s: lambda a, n: TransformedDistribution(Normal(a, 0.5), [AffineTransform(n.item(), 1.5)]),
+        lambda a, n: (n + 1.5 * a) ** 2 + 0.5625,
         0.0,
         1.5,
         True,
@@ -185,25 +185,25 @@ STATICS: dict[str, Static] = {
     ),
     "a transform more": Static(
         lambda s: (
-            lambda l, n: TransformedDistribution(
-                Normal(l, 0.5), [AffineTransform(0.0, 2.0)] * (1 if float(n) > 0 else 2)
+            lambda a, n: TransformedDistribution(
+                Normal(a, 0.5), [AffineTransform(0.0, 2.0)] * (1 if float(n) > 0 else 2)
             )
         ),
-        lambda l, n: 16 * (l**2 + 0.25),
+        lambda a, n: 16 * (a**2 + 0.25),
         1.0,
         -1.0,
         True,
         square,
     ),
     "an argument of one's own": Static(
-        lambda s: lambda l, n: Shifted(l, n), lambda l, n: (l + n) ** 2 + 1, 0.0, 1.5, True, square
+        lambda s: lambda a, n: Shifted(a, n), lambda a, n: (a + n) ** 2 + 1, 0.0, 1.5, True, square
     ),
     "an argument of one's own, in a closure": Static(
-        lambda s: lambda l, n: Shifted(l, s.now), lambda l, n: (l + n) ** 2 + 1, 0.0, -1.5, True, square
+        lambda s: lambda a, n: Shifted(a, s.now), lambda a, n: (a + n) ** 2 + 1, 0.0, -1.5, True, square
     ),
     "within Independent": Static(
-        lambda s: lambda l, n: Independent(Shifted(l[..., None], n), 1),
-        lambda l, n: (l + n) ** 2 + 1,
+        lambda s: lambda a, n: Independent(Shifted(a[..., None], n), 1),
+        lambda a, n: (a + n) ** 2 + 1,
         0.0,
         1.5,
         True,

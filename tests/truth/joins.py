@@ -1,4 +1,4 @@
-"""Functions that join elements along a dimension: behind a factor that may be 0, or asleep below a threshold."""
+"""Functions that join elements of a dimension, behind a factor that may be 0 or asleep below a threshold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Join = Callable[[Any, Tensor], Tensor]
-"""``join(s, z)`` joins elements of z along its last dimension with strength s, and not at all where s is 0."""
+"""``join(s, z)`` joins elements of z along its last dimension with strength s, not at all where s is 0."""
 
 
 def pairwise(s: Any, z: Tensor) -> Tensor:

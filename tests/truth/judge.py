@@ -60,7 +60,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``kind`` is "right", "refused", "warned", "wrong" or "crashed"; "void" and "unresolved" judge nothing."""
+    """``kind`` is "right", "refused", "warned", "wrong", "crashed"; "void" and "unresolved" judge nothing."""
 
     kind: str
     detail: str = ""

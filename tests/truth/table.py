@@ -1,4 +1,4 @@
-"""Programs whose examples hide a gate, a crossing, a mixing of replicates, a size or a coincidence of shapes."""
+"""Programs whose examples hide a gate, a crossing, mixed replicates, a size or a coincidence of shapes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def classes_and_batch(policy: Any) -> Case:
 
 
 def gated(gate: str, fn: Fn, mean_jump: Fn) -> Case:
-    """``fn(b, z)`` jumps in z behind a gate b that is shut in the example: the automatic policy has to see it."""
+    """``fn(b, z)`` jumps in z behind a gate b that is shut in the example: automatic choice has to see it."""
 
     def make() -> scg.Graph:
         g = scg.Graph()
@@ -98,7 +98,7 @@ def gated(gate: str, fn: Fn, mean_jump: Fn) -> Case:
 
 
 def crossing(fn: Fn, hidden: str, policy: Any, law: str = "bernoulli") -> Case:
-    """``fn(x, a, z)`` joins elements of a plate, and the example (``hidden``: x or a is 0) does not show it."""
+    """``fn(x, a, z)`` joins elements of a plate, which the example (x or a is 0: ``hidden``) conceals."""
 
     def make() -> scg.Graph:
         g = scg.Graph()
@@ -106,8 +106,8 @@ def crossing(fn: Fn, hidden: str, policy: Any, law: str = "bernoulli") -> Case:
             "x", plates="batch", example=torch.zeros(5).double() if hidden == "x" else double([1.0] * 5)
         )
         a = g.param("a", double(0.0 if hidden == "a" else 1.0))
-        l = g.param("l", double(0.3))
-        drawn = {"logits": l} if law == "bernoulli" else {"loc": l, "scale": 0.8}
+        theta = g.param("l", double(0.3))
+        drawn = {"logits": theta} if law == "bernoulli" else {"loc": theta, "scale": 0.8}
         z = g.sample("z", Bernoulli if law == "bernoulli" else Normal, plates="batch", **drawn)
         g.cost("c", lambda h: (h - 0.4) ** 2, g.det("h", fn, x, a, z))
         return g
@@ -115,8 +115,8 @@ def crossing(fn: Fn, hidden: str, policy: Any, law: str = "bernoulli") -> Case:
     x = double([1.5, 0.7])
 
     def objective(g: scg.Graph) -> Tensor:
-        l = value(g, "l").expand(2)
-        points = bits(l.sigmoid()) if law == "bernoulli" else normals(l, double(0.8))
+        theta = value(g, "l").expand(2)
+        points = bits(theta.sigmoid()) if law == "bernoulli" else normals(theta, double(0.8))
         return mean_of(lambda z: ((fn(x, value(g, "a"), z) - 0.4) ** 2).mean(), points)
 
     def wake(g: scg.Graph) -> Inputs:
@@ -149,7 +149,7 @@ def clipped(policy: Any) -> Case:
 
 
 def mixed_replicates(fn: Fn, samples: int, policy: Any = "auto") -> Case:
-    """``fn(a, z)`` reads along what is the event in one world and replicates in many; a is 0 in the example."""
+    """``fn(a, z)`` reads along the event, which is replicates in many worlds; a is 0 in the example."""
 
     def make() -> scg.Graph:
         g = scg.Graph()
