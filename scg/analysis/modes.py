@@ -68,6 +68,16 @@ def run_modes(
     return found
 
 
+def agrees(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[str], mode: str) -> bool:
+    """Say whether a mode gives what a loop gives in some worlds, whose sizes need not be the example's."""
+    given = _given(worlds, record, varying)
+    expected = [_attempt(ir, record, varying, "loop", values) for values in given]
+    return all(
+        wanted is None or _agree(_attempt(ir, record, varying, mode, values), wanted)
+        for values, wanted in zip(given, expected, strict=True)
+    )
+
+
 def does_repeat(
     ir: IR,
     worlds: Sequence[Trace],
@@ -162,14 +172,8 @@ def _moved(leaf: Any) -> Any:
 
 def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[str]) -> str:
     """Return the first mode that agrees with a loop on everything for which a loop gives something."""
-    given = _given(worlds, record, varying)
-    expected = [_attempt(ir, record, varying, "loop", values) for values in given]
-    assert expected[0] is not None
     for mode in ("broadcast", "fold", "vmap") if _may_fold(ir, record) else ("broadcast", "vmap"):
-        if all(
-            wanted is None or _agree(_attempt(ir, record, varying, mode, values), wanted)
-            for values, wanted in zip(given, expected, strict=True)
-        ):
+        if agrees(ir, worlds, record, varying, mode):
             return mode
     return "loop"
 
