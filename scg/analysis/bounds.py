@@ -37,10 +37,10 @@ def _numbers(ir: IR, values: Mapping[str, Any], template: Any, depth: int) -> Te
         return torch.tensor([float(template)], dtype=torch.float64)
     if not isinstance(template, Ref) or not depth:
         return None
-    record, value = ir[template.name], values[template.name]
-    found = None
+    record = ir[template.name]
+    found: Tensor | None = None
     if isinstance(record, Constant):
-        found = value.detach().double().unique()
+        found = torch.as_tensor(values[template.name]).detach().double().unique()
     elif isinstance(record, Sample):
         found = _drawn(ir, values, record, depth - 1)
     elif isinstance(record, Det):
@@ -54,7 +54,7 @@ def _drawn(ir: IR, values: Mapping[str, Any], record: Sample, depth: int) -> Ten
         return torch.arange(2.0, dtype=torch.float64)
     if cls not in (td.Categorical, td.Binomial):
         return None
-    given = bind(cls, record.arguments.args, record.arguments.kwargs)  # type: ignore[arg-type]
+    given = bind(cls, record.arguments.args, record.arguments.kwargs)
     if cls is td.Binomial:
         trials = _numbers(ir, values, given.get("total_count", 1), depth)
         return None if trials is None else torch.arange(float(trials.max()) + 1, dtype=torch.float64)
@@ -75,12 +75,9 @@ def _computed(ir: IR, values: Mapping[str, Any], record: Det, depth: int) -> Ten
     if len(known) < len(several) or math.prod(map(len, known)) > MANY:
         return None
     grid = dict(zip(names, torch.meshgrid(*known, indexing="ij"), strict=True))
-    args, kwargs = record.arguments.substitute(lambda name: grid[name].to(_type(values[name])))
-    return torch.as_tensor(fn(*args, **kwargs)).double().unique()
-
-
-def _type(value: Tensor) -> torch.dtype:
-    return value.dtype
+    args, kwargs = record.arguments.substitute(lambda name: grid[name].to(values[name].dtype))
+    numbers: Tensor = torch.as_tensor(fn(*args, **kwargs)).double().unique()
+    return numbers
 
 
 def _is_elementwise(fn: Callable[..., Any]) -> bool:

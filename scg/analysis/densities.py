@@ -17,7 +17,7 @@ from scg.errors import GraphError, PlateError
 from scg.laws import LAWS, Law, bind, bounded, law_for, law_of, unbounded_count
 from scg.nodes.arguments import Ref, references
 from scg.nodes.ir import IR
-from scg.nodes.records import Function, Record
+from scg.nodes.records import Function, Record, Sample
 from scg.probes.generators import steady_generators
 
 
@@ -61,7 +61,7 @@ def make_density(
     if isinstance(dist, type) and issubclass(dist, Distribution) and dist in LAWS:
         law, given = call(record, _law_of_class, (dist, args, kwargs), {})
         lead = _lead_of_arguments(ir, record, dist)
-        if unbounded_count(law) is not None:
+        if unbounded_count(law) is not None and isinstance(record, Sample):
             most = bound(
                 ir, values, bind(dist, record.arguments.args, record.arguments.kwargs)["total_count"]
             )
@@ -99,7 +99,7 @@ def _bounded_by_example(
 ) -> Law:
     """Return a law with a bound on its number of trials where no parent moves that; runs are held to it."""
     name = unbounded_count(law)
-    if name is None:
+    if name is None or not isinstance(record, Sample):
         return law
 
     def count(*args: Any, **kwargs: Any) -> Tensor:

@@ -25,6 +25,7 @@ from scg.vectorise import together
 PROBE_AXIS = "#worlds"
 REPEATS = 3
 FEW = 2
+STILL, SCALES = (0.0,), (0.0, 0.5)
 
 
 def run_modes(
@@ -52,6 +53,28 @@ def run_modes(
                 known[key] = _probe(ir, worlds, record, varying)
             found[name] = known[key]
     return found
+
+
+def agrees(
+    ir: IR,
+    worlds: Sequence[Trace],
+    record: Record,
+    varying: frozenset[str],
+    mode: str,
+    scales: Sequence[float] = STILL,
+) -> bool:
+    """Say whether a mode gives what a loop gives in some worlds, whose sizes need not be the example's.
+
+    What the function holds is moved off its values by ``scales``, lest a weight of 0 hide something.
+    """
+    given, held = _given(worlds, record, varying), held_by(ir, record)
+    for scale in scales:
+        with displaced(held if scale else (), scale), steady_generators():
+            for values in given:
+                wanted = _attempt(ir, record, varying, "loop", values)
+                if wanted is not None and not _agree(_attempt(ir, record, varying, mode, values), wanted):
+                    return False
+    return True
 
 
 def does_repeat(
@@ -151,29 +174,20 @@ def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[s
 
     Where worlds are run in one call that was written for one, the operations have to keep them apart.
     """
-    given = _given(worlds, record, varying)
-    held = held_by(ir, record)
-    scales = (0.0, 0.5) if held else (0.0,)
-
-    def agrees(mode: str) -> bool:
-        for scale in scales:
-            with displaced(held if scale else (), scale), steady_generators():
-                for values in given:
-                    wanted = _attempt(ir, record, varying, "loop", values)
-                    if wanted is not None and not _agree(_attempt(ir, record, varying, mode, values), wanted):
-                        return False
-        return True
-
-    if _attempt(ir, record, varying, "loop", given[0]) is None:
+    if _attempt(ir, record, varying, "loop", _given(worlds, record, varying)[0]) is None:
         raise GraphError(
             f"node '{record.name}' ({record.where}) cannot be called once for each replicate and its results "
             "stacked: return tensors, alone or in tuples, lists, dicts or dataclasses"
         )
-    if agrees("broadcast") and keeps_worlds_apart(ir, worlds[0], record, varying):
+
+    def fits(mode: str) -> bool:
+        return agrees(ir, worlds, record, varying, mode, SCALES if held_by(ir, record) else STILL)
+
+    if fits("broadcast") and keeps_worlds_apart(ir, worlds[0], record, varying):
         return "broadcast"
-    if _may_fold(ir, record) and agrees("fold") and takes_any_number(ir, worlds[0], record):
+    if _may_fold(ir, record) and fits("fold") and takes_any_number(ir, worlds[0], record):
         return "fold"
-    return "vmap" if agrees("vmap") else "loop"
+    return "vmap" if fits("vmap") else "loop"
 
 
 def _attempt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,51 +13,49 @@ from torch import Tensor, fx, nn
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from scg.analysis.invoke import wrapped
-from scg.errors import GraphError, NonFiniteError, ScgError
-from scg.laws import Law
+from scg.errors import GraphError, NonFiniteError, PlateError, ScgError
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Param, Record, Sample
+from scg.surrogate.lowering.lower import Lowered
 
 LINE = re.compile(r"\s*(\w+)\s*=")
+Look = Callable[[Record, Any], None]
 
 
 class CheckedRun(fx.Interpreter):
-    """Runs a program and raises, by node, for what is not finite or outside its constraint.
+    """Runs a program and raises, by node, for values that are not what was declared.
 
-    ``nodes`` maps the lines that evaluate nodes to these, ``places`` every line that is a node's doing, and
-    ``draws`` the lines that draw to the node and its law.
+    That is a parameter of a law outside its constraint, or leading dimensions other than the added axes and
+    the plates, of which ``sizes`` are known. ``looks`` sees what else is to be raised for.
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        graph: fx.Graph,
-        ir: IR,
-        nodes: Mapping[str, str],
-        places: Mapping[str, str],
-        draws: Mapping[str, tuple[str, Law]],
+        self, module: nn.Module, ir: IR, lowered: Lowered, sizes: Mapping[str, int], looks: Look
     ) -> None:
-        """Prepare to run ``graph`` on what ``module`` holds."""
-        super().__init__(module, graph=graph)
+        """Prepare to run what was lowered on what ``module`` holds."""
+        super().__init__(module, graph=lowered.graph)
         self.extra_traceback = False
         self.ir = ir
-        self.nodes = nodes
-        self.places = places
-        self.draws = draws
+        self.lowered = lowered
+        self.sizes = dict(sizes)
+        self.looks = looks
 
     def run_node(self, line: fx.Node) -> Any:
         """Run one line, and check what it gave."""
-        if line.name in self.draws:
+        lowered = self.lowered
+        if line.name in lowered.draws:
             self._constraints(line)
         try:
             value = super().run_node(line)
         except Exception as error:
-            if line.name not in self.places:
+            if line.name not in lowered.places:
                 raise
-            raise told(self.ir[self.places[line.name]], error) from error
-        if line.name in self.nodes:
-            self._finite(self.ir[self.nodes[line.name]], value)
+            raise told(self.ir[lowered.places[line.name]], error) from error
+        if line.name in lowered.leads:
+            self._shape(*lowered.leads[line.name], value)
+        if line.name in lowered.nodes:
+            self.looks(self.ir[lowered.nodes[line.name]], value)
         return value
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -66,21 +64,89 @@ class CheckedRun(fx.Interpreter):
         return tuple(map(_thawed, args)), {key: _thawed(value) for key, value in kwargs.items()}
 
     def _constraints(self, line: fx.Node) -> None:
-        name, law = self.draws[line.name]
+        name, law = self.lowered.draws[line.name]
         (parameters, *_), _ = self.fetch_args_kwargs_from_env(line)
         violated = law.violations(parameters)
         if violated is not None:
             raise GraphError(f"sample '{name}' ({self.ir[name].where}): {law.family} parameter {violated}")
 
-    def _finite(self, record: Record, value: Any) -> None:
-        if not isinstance(record, (Param, Sample, Cost)):
-            return
+    def _shape(self, name: str, labels: Sequence[str], value: Any) -> None:
+        """Hold leading dimensions against their sizes; that of a branch is what its outcomes say first."""
         for leaf in pytree.tree_leaves(value):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
-                kind = type(record).__name__.lower()
-                found = "NaN" if bool(torch.isnan(leaf).any()) else "infinite"
-                advice = "set it to finite values" if kind == "param" else "look at what it is computed from"
-                raise NonFiniteError(f"{kind} '{record.name}' ({record.where}) is {found}: {advice}")
+            if not isinstance(leaf, Tensor):
+                continue
+            shape = tuple(leaf.shape)
+            sizes = [
+                self.sizes.setdefault(label, size) if label else 1
+                for label, size in zip(labels, shape, strict=False)
+            ]
+            if len(shape) < len(labels) or list(shape[: len(labels)]) != sizes:
+                wanted = ", ".join(f"{x.strip('#') or 1}={self.sizes.get(x, 1)}" for x in labels)
+                raise PlateError(
+                    f"node '{name}' ({self.ir[name].where}) has shape {shape}, and its leading dimensions "
+                    f"are ({wanted}): write its function for any number of elements in front"
+                )
+
+
+def finite(record: Record, value: Any) -> None:
+    """Raise for a parameter, sample or cost that is not finite."""
+    if not isinstance(record, (Param, Sample, Cost)):
+        return
+    for leaf in _floats(value):
+        if not bool(torch.isfinite(leaf).all()):
+            kind = type(record).__name__.lower()
+            found = "NaN" if _is_nan(leaf) else "infinite"
+            advice = "set it to finite values" if kind == "param" else "look at what it is computed from"
+            raise NonFiniteError(f"{kind} '{record.name}' ({record.where}) is {found}: {advice}")
+
+
+def anything(record: Record, value: Any) -> None:
+    """Raise for nothing."""
+
+
+class NaNs:
+    """Remembers which nodes were NaN in a run, and which costs were infinite."""
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self.names: set[str] = set()
+        self.has_infinite_cost = False
+
+    def __call__(self, record: Record, value: Any) -> None:
+        """Take in the value of a node."""
+        for leaf in _floats(value):
+            if _is_nan(leaf):
+                self.names.add(record.name)
+            elif isinstance(record, Cost) and not bool(torch.isfinite(leaf).all()):
+                self.has_infinite_cost = True
+
+    def error(self, ir: IR) -> NonFiniteError | None:
+        """Return an error that names the node in which the NaN of the loss arose; costs may be infinite."""
+        if not self.names and self.has_infinite_cost:
+            return None
+        name = next((cost for cost in ir.costs if cost in self.names), None)
+        if name is None:
+            return NonFiniteError(
+                "the loss is NaN, though no node is: it arose in an estimator, or is not there when the run "
+                "is repeated. Look at parameters that are huge, or set program.check_values = True"
+            )
+        while above := [parent for parent in ir[name].parents if parent in self.names]:
+            name = above[0]
+        record = ir[name]
+        kind = type(record).__name__.lower()
+        return NonFiniteError(
+            f"the loss is NaN, which arose in {kind} '{name}' ({record.where}): "
+            "look at what it is computed from"
+        )
+
+
+def _floats(value: Any) -> list[Tensor]:
+    leaves = pytree.tree_leaves(value)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _is_nan(leaf: Tensor) -> bool:
+    return bool(torch.isnan(leaf).any())
 
 
 def _thawed(value: Any) -> Any:

@@ -21,6 +21,7 @@ from scg.surrogate.lowering.lower import Lowered, lower
 from scg.surrogate.ops import unwrapped
 from scg.surrogate.policy import Choice, Policy, check_branches, choose
 from scg.surrogate.randomness import Randomness
+from scg.surrogate.resizing import check_sizes, disagreeing
 
 
 @dataclass(eq=False)
@@ -31,7 +32,6 @@ class Emitted:
     module: fx.GraphModule
     run: Callable[..., dict[str, Any]]
     filename: str
-    has_run: bool = False
     compiled: Callable[..., dict[str, Any]] | None = None
 
 
@@ -40,6 +40,8 @@ class Prepared:
     """Everything that one kind of input determines: facts, choices, and programs emitted on demand.
 
     ``opaque`` says of nodes what differentiates by itself where control variates need two derivatives.
+    ``looped`` names those whose functions turned out to take added axes only one by one.
+    ``has_run`` tells whether values were once seen to be finite.
     """
 
     ir: IR
@@ -55,6 +57,8 @@ class Prepared:
     emitted: dict[bool, Emitted] = field(default_factory=dict)
     watched: frozenset[str] = frozenset()
     guarded: set[str] = field(default_factory=set)
+    looped: frozenset[str] = frozenset()
+    has_run: bool = False
 
     def guard(self, inputs: Mapping[str, Tensor]) -> None:
         """Judge what functions hide from watched inputs that require a gradient, which no example did."""
@@ -86,6 +90,22 @@ class Prepared:
             name: mode for emitted in self.emitted.values() for name, mode in emitted.lowered.modes.items()
         }
 
+    def fit(self, ir: IR, inputs: Mapping[str, Tensor]) -> None:
+        """Hold what was found out on the example against plates of other sizes; emit anew if need be."""
+        if {name: value.shape for name, value in inputs.items()} == self._shapes:
+            return
+        check_sizes(ir, self.facts, inputs)
+        modes = {pair for emitted in self.emitted.values() for pair in emitted.lowered.used_modes}
+        found = disagreeing(ir, inputs, modes, self.facts.influence.stochastic) - self.looped
+        if found:
+            self.looped |= found
+            self.emitted.clear()
+
+    @property
+    def _shapes(self) -> dict[str, torch.Size]:
+        """The shapes on which everything was found out."""
+        return {name: value.shape for name, value in self.facts.inputs.items()}
+
     def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
         if gradients not in self.emitted:
             constants = program.get_submodule("constants")
@@ -97,6 +117,7 @@ class Prepared:
                 controls=self.controls,
                 relaxing=self.relaxing,
                 constants=dict(constants.named_buffers()),
+                looped=self.looped,
                 gradients=gradients,
             )
             for name, tensor in lowered.constants.items():

@@ -7,7 +7,8 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import isnan
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -17,16 +18,19 @@ from torch import Tensor, fx, nn
 from scg import draw
 from scg.analysis.captured import declared_part, with_captured
 from scg.analysis.check import accept, unused
-from scg.errors import GraphError
+from scg.analysis.sizes import plate_sizes
+from scg.errors import GraphError, ScgError
+from scg.laws import can_look
 from scg.nodes.handle import Node
 from scg.nodes.ir import CAPTURED, IR, Store, hold
 from scg.nodes.names import stack_level
-from scg.surrogate.checked import CheckedRun, arose, told
+from scg.surrogate.checked import CheckedRun, Look, NaNs, anything, arose, finite, told
 from scg.surrogate.compiling import check_traceable, compiled, refusal
 from scg.surrogate.estimate import Estimate
 from scg.surrogate.estimators.base import Estimator
 from scg.surrogate.estimators.memory import averages
 from scg.surrogate.explain import explain
+from scg.surrogate.lowering.plan import REPLICATES
 from scg.surrogate.policy import Policy, match
 from scg.surrogate.prepare import Emitted, Prepared, collector_paused, prepare
 from scg.surrogate.randomness import Noise
@@ -44,6 +48,14 @@ class Options:
     samples: int | None = None
     keep: tuple[str, ...] = ()
     allow_biased: bool = False
+
+
+@dataclass(eq=False)
+class Accepted:
+    """What runs on inputs of one signature, and whether runs with gradients, and without, were checked."""
+
+    prepared: Prepared
+    runs: set[bool] = field(default_factory=set)
 
 
 class Program(nn.Module):
@@ -64,7 +76,7 @@ class Program(nn.Module):
         self._ir = ir
         self._options = options
         self._prepared: dict[Signature, Prepared] = {}
-        self._accepted: dict[Signature, Prepared] = {}
+        self._accepted: dict[Signature, Accepted] = {}
         self._compiling: dict[str, Any] | None = None
         self._has_warned = False
         self._bare = {name: p for name, p in ir.store.tensors.items() if name.startswith(f"{CAPTURED}.")}
@@ -91,30 +103,53 @@ class Program(nn.Module):
             raise GraphError("give noise= or seed=, not both: they are two names for one thing")
         is_traced = torch.compiler.is_compiling()
         inputs = self._declared(inputs)
-        prepared = self._prepared_before(inputs) if is_traced else self._prepared_for(inputs)
-        if prepared.watched and torch.is_grad_enabled():
+        accepted = Accepted(self._prepared_before(inputs)) if is_traced else self._accepted_for(inputs)
+        prepared, gradients = accepted.prepared, torch.is_grad_enabled()
+        if prepared.watched and gradients:
             prepared.guard(inputs)
         given = self._noise(prepared, noise if seed is None else seed, inputs)
-        emitted = prepared.surrogate(self) if torch.is_grad_enabled() else prepared.values(self)
-        arguments = [inputs[name] for name in self._ir.inputs]
+        emitted = prepared.surrogate(self) if gradients else prepared.values(self)
+        arguments = [*(inputs[name] for name in self._ir.inputs), given]
         if is_traced:
             check_traceable(self._ir, prepared, given)
-            return Estimate(**emitted.run(self, *arguments, given))
-        if self.check_values or not emitted.has_run:
-            lowered = emitted.lowered
-            run = CheckedRun(self, lowered.graph, self._ir, lowered.nodes, lowered.places, lowered.draws)
-            outputs = run.run(*arguments, given)
-            emitted.has_run = True
-            plain: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in outputs.items()}
-            return Estimate(**plain)
-        try:
-            call = emitted.run if self._compiling is None else self._compiled(prepared, emitted, given)
-            return Estimate(**call(self, *arguments, given))
-        except Exception as error:
-            named = self._told(emitted, error)
-            if named is error:
-                raise
-            raise named from error
+            return Estimate(**emitted.run(self, *arguments))
+        if self.check_values or gradients not in accepted.runs:
+            looks = finite if self.check_values or not prepared.has_run else anything
+            estimate = self._checked(emitted, inputs, arguments, looks)
+            accepted.runs.add(gradients)
+            prepared.has_run = True
+        else:
+            try:
+                call = emitted.run if self._compiling is None else self._compiled(prepared, emitted, given)
+                estimate = Estimate(**call(self, *arguments))
+            except Exception as error:
+                named = self._told(emitted, inputs, arguments, error)
+                if named is error:
+                    raise
+                raise named from error
+        loss = estimate.loss
+        if loss is not None and can_look(loss) and isnan(loss.item()):
+            self._explain_nan(emitted, inputs, arguments)
+        return estimate
+
+    def _checked(
+        self, emitted: Emitted, inputs: Mapping[str, Tensor], arguments: Sequence[Any], looks: Look
+    ) -> Estimate:
+        """Run line by line, and hold what every line gives against its declaration."""
+        sizes = plate_sizes(self._ir, inputs)
+        if self._options.samples is not None:
+            sizes[REPLICATES] = self._options.samples
+        outputs = CheckedRun(self, self._ir, emitted.lowered, sizes, looks).run(*arguments)
+        plain: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in outputs.items()}
+        return Estimate(**plain)
+
+    def _explain_nan(self, emitted: Emitted, inputs: Mapping[str, Tensor], arguments: Sequence[Any]) -> None:
+        """Raise for a loss that is NaN, by the node in which that arose when the run is repeated."""
+        seen = NaNs()
+        self._checked(emitted, inputs, arguments, seen)
+        error = seen.error(self._ir)
+        if error is not None:
+            raise error
 
     def compile(self, *, fallback: bool = False, **options: Any) -> Program:  # type: ignore[override]
         """Have torch.compile compile what later calls run, with its options, and return the program.
@@ -136,8 +171,18 @@ class Program(nn.Module):
             emitted.compiled = compiled(emitted.run, self._compiling)
         return emitted.compiled
 
-    def _told(self, emitted: Emitted, error: Exception) -> Exception:
-        """Return an error with the name and line of the node that raised it, if it is known."""
+    def _told(
+        self, emitted: Emitted, inputs: Mapping[str, Tensor], arguments: Sequence[Any], error: Exception
+    ) -> Exception:
+        """Return an error with the name and line of the node that raised it, if it is known.
+
+        torch.compile tells little of what a guard raised: without it, the run says that itself.
+        """
+        if self._compiling is not None and not isinstance(error, ScgError):
+            try:
+                self._checked(emitted, inputs, arguments, anything)
+            except ScgError as found:
+                return found
         name = arose(emitted.lowered.places, error, emitted.filename)
         refused = None if self._compiling is None else refusal(self._ir, name, error, self._compiling)
         if refused is not None:
@@ -193,14 +238,18 @@ class Program(nn.Module):
         return prepared.randomness.draw(inputs, seed, gradients=torch.is_grad_enabled())
 
     def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
+        return self._accepted_for(inputs).prepared
+
+    def _accepted_for(self, inputs: Mapping[str, Tensor]) -> Accepted:
         if self._bare:
             self._check_captured()
         key = signature(self, self._ir, inputs)
         if key not in self._accepted:
             accept(self._ir, inputs)
             prepared = self._prepared_by(inputs)
+            prepared.fit(replace(self._ir, store=self._live_store()), inputs)
             key = signature(self, self._ir, inputs)  # to which networks made by now belong
-            self._accepted[key] = prepared
+            self._accepted[key] = Accepted(prepared)
         return self._accepted[key]
 
     def _check_captured(self) -> None:

@@ -16,7 +16,7 @@ from scg.surrogate.controls import Controlled
 from scg.surrogate.estimators.base import Action
 from scg.surrogate.lowering.branching import Branching, branches
 from scg.surrogate.lowering.emitter import Emitter
-from scg.surrogate.lowering.plan import NOISE, REPLICATES, make_plan
+from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels, make_plan
 from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
 from scg.surrogate.lowering.totals import branched_total, total
@@ -24,13 +24,17 @@ from scg.surrogate.lowering.worlds import World
 from scg.surrogate.ops import output
 from scg.surrogate.policy import Choice
 
+Lead = tuple[str, Labels]
+
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
     """An emitted program: its graph, and the tensors it holds besides those of the user's graph.
 
     ``nodes`` maps lines to the nodes they evaluate, ``places`` also those of a node's branches and estimator,
-    ``draws`` each line that draws to the node and its law, ``modes`` each node to its run mode.
+    ``draws`` each line that draws to the node and its law, ``modes`` each node to its run mode. ``leads`` has
+    the node and the leading dimensions of each line, "" for one that is 1 long,
+    ``relaxed`` the run modes of the relaxed part below each node that has one.
     """
 
     graph: fx.Graph
@@ -39,6 +43,13 @@ class Lowered:
     places: Mapping[str, str]
     draws: Mapping[str, tuple[str, Law]]
     modes: Mapping[str, str]
+    leads: Mapping[str, Lead]
+    relaxed: Mapping[str, Mapping[str, str]]
+
+    @property
+    def used_modes(self) -> frozenset[tuple[str, str]]:
+        """Every node with a run mode in which its function is called."""
+        return frozenset(pair for modes in (self.modes, *self.relaxed.values()) for pair in modes.items())
 
 
 def lower(
@@ -50,6 +61,7 @@ def lower(
     controls: Mapping[str, Controlled],
     relaxing: frozenset[str],
     constants: Mapping[str, Tensor],
+    looped: frozenset[str] = frozenset(),
     gradients: bool = True,
 ) -> Lowered:
     """Emit the program: the sampled objective, and with ``gradients`` a backward that is unbiased.
@@ -58,7 +70,7 @@ def lower(
     flows through the expectation over their branches instead of through J. ``constants`` are the numbers
     that the program holds already.
     """
-    plan = make_plan(facts, choices, samples, controls, relaxing, constants)
+    plan = make_plan(facts, choices, samples, controls, relaxing, constants, looped)
     emitter = Emitter()
     world = World(plan, emitter)
     _arguments(world)
@@ -67,11 +79,23 @@ def lower(
         name: total(world, world.value(name), world.lead(name), f"{name}_total") for name in plan.ir.costs
     }
     loss = emitter.add(list(costs.values()), "objective") if costs else None
+    leads = _leads(world)
     if loss is not None and gradients:
-        loss = _surrogate(world, loss)
+        loss = _surrogate(world, loss, leads)
     _output(world, loss, keep)
     nodes = _lines(world)
-    return Lowered(emitter.graph, plan.constants, nodes, {**emitter.places, **nodes}, world.draws, plan.modes)
+    places = {**emitter.places, **nodes}
+    return Lowered(emitter.graph, plan.constants, nodes, places, world.draws, plan.modes, leads, plan.relaxed)
+
+
+def _leads(world: World) -> dict[str, Lead]:
+    """Return the leading dimensions of the lines that evaluate nodes in a world, and the node of each."""
+    ir, found = world.plan.ir, dict[str, Lead]()
+    for name in (name for name in world.values if name in ir):
+        repeating = world.repeats(name)
+        labels = tuple("" if label in repeating else label for label in world.lead(name))
+        found.setdefault(world.values[name].name, (name, labels))
+    return found
 
 
 def _lines(world: World) -> dict[str, str]:
@@ -103,11 +127,12 @@ def _evaluate(world: World, keep: Sequence[str]) -> None:
             emit_record(world, record)
 
 
-def _surrogate(world: World, objective: fx.Node) -> fx.Node:
+def _surrogate(world: World, objective: fx.Node, leads: dict[str, Lead]) -> fx.Node:
     """Append what turns the objective's value into a loss whose backward is the estimate."""
     plan, emitter = world.plan, world.emitter
     branching = Branching(plan)
     inside = _branch(world, branching)
+    leads.update(_leads(inside))
     terms = Terms(inside, branching)
     for name in reversed(plan.ir.samples):
         terms.visit(name)

@@ -34,7 +34,8 @@ class Plan:
     is known of the controls of nodes that have some, ``relaxing`` names those whose estimators evaluate
     costs at relaxed values; ``learnable`` names the samples whose parameters may
     need a gradient; ``constants`` has the numbers that the program holds, by name, those of programs
-    emitted before included.
+    emitted before included. ``looped`` names nodes that are looped, whatever their example says, and
+    ``relaxed`` keeps the run modes of relaxed parts.
     """
 
     ir: IR
@@ -49,6 +50,14 @@ class Plan:
     relaxing: frozenset[str]
     learnable: frozenset[str]
     constants: dict[str, Tensor] = field(default_factory=dict)
+    looped: frozenset[str] = frozenset()
+    relaxed: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def relaxed_modes(self, name: str) -> Mapping[str, str]:
+        """Return how functions take added dimensions in the relaxed part below a node, found once."""
+        if name not in self.relaxed:
+            self.relaxed[name] = {**self.facts.relaxed_modes(name), **dict.fromkeys(self.looped, "loop")}
+        return self.relaxed[name]
 
     def constant(self, name: str, value: Tensor) -> str:
         """Return the name under which the program holds a number; equal numbers of one name are shared."""
@@ -75,6 +84,7 @@ def make_plan(
     controls: Mapping[str, Controlled],
     relaxing: frozenset[str],
     constants: Mapping[str, Tensor],
+    looped: frozenset[str] = frozenset(),
 ) -> Plan:
     """Return what lowering reads, with a run mode for each function that meets an added dimension."""
     ir = facts.ir
@@ -85,6 +95,7 @@ def make_plan(
     several = samples is not None or enumerated or any(c.estimator.needs_downstream for c in choices.values())
     widened = [name for name in ir if not varying.isdisjoint(ir[name].arguments.names)] if several else []
     modes = facts.modes(widened, varying) if widened else {}
+    modes.update(dict.fromkeys(looped.intersection(modes), "loop"))
     return Plan(
         ir=ir,
         facts=facts,
@@ -98,6 +109,7 @@ def make_plan(
         relaxing=relaxing,
         learnable=learnable(ir, choices),
         constants=dict(constants),
+        looped=looped,
     )
 
 

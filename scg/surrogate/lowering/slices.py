@@ -53,7 +53,7 @@ def relaxed(world: World, plan: Plan, branching: Branching, name: str, lead: Lab
     element of a cost counts once. What it captures is detached.
     """
     known = plan.facts.relaxation(name)
-    modes = plan.facts.relaxed_modes(name)
+    modes = plan.relaxed_modes(name)
     inside = World(plan, Emitter(), world, "_relaxed", f"#relaxed:{name}", known.worlds[0], modes)
     _points(inside, name, lead)
     inside.temperature = inside.emitter.argument("temperature")

@@ -16,8 +16,8 @@ from scg.analysis.trace import Trace
 from scg.laws import Law
 from scg.nodes.plates import Index, insertion, positions, trimmed
 from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record, attribute
-from scg.surrogate.guards import guarded
 from scg.surrogate.lowering.emitter import Emitter, is_library
+from scg.surrogate.lowering.guards import guarded
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.ops import beside, expand_lead, on_copied_buffers, size_within
 
