@@ -30,6 +30,7 @@ def holding(moves: Moves) -> Iterator[None]:
 
 def moved_parameters(tensors: Iterable[Tensor], seed: int, scale: float) -> Moves:
     """Return parameters with numbers off those that they hold: of their size, or as an initialisation's."""
+    scale = max(-LARGEST, min(scale, LARGEST))
     generator = torch.Generator().manual_seed(seed)
     distinct = {id(tensor): tensor for tensor in tensors}.values()
     with torch.no_grad():
@@ -48,7 +49,7 @@ def moved(tensor: Tensor, generator: torch.Generator, scale: float) -> Tensor:
     Integers may be indices, so that they are drawn among those that are there.
     """
     if tensor.is_floating_point():
-        return scale * _signed(tensor, generator) + tensor * (scale < 1)
+        return scale * _signed(tensor, generator) + tensor * (abs(scale) < 1)
     if not tensor.numel() or tensor.is_complex():
         return tensor
     low, high = (0, 1) if tensor.dtype is torch.bool else (int(tensor.min()), int(tensor.max()))
@@ -59,14 +60,17 @@ def moved(tensor: Tensor, generator: torch.Generator, scale: float) -> Tensor:
 def moved_points(point: Mapping[str, Tensor], wrt: str, seed: int) -> list[dict[str, Tensor]]:
     """Return further points, at which every tensor but one is off its values."""
     found = []
-    for index, scale in enumerate(SCALES):
-        generator = torch.Generator().manual_seed(seed + index)
+    for scale in SCALES:
+        generator = torch.Generator().manual_seed(seed)
         found.append({k: t if k == wrt else moved(t.detach(), generator, scale) for k, t in point.items()})
     return found
 
 
-SCALES = (1.0, 0.3, 12.0)
-"""Of the arguments, at every further point; the last one wakes what sleeps until numbers are large."""
+SCALES = (1.0, -1.0, 0.3, 12.0, -12.0)
+"""Of the arguments, at every further point: each number is met with both signs, and so large that what
+sleeps until then wakes."""
+LARGEST = 2.0
+"""Of what is added to parameters: with larger ones, deep networks are steps for all that a probe can see."""
 
 
 def _off(tensor: Tensor, generator: torch.Generator, scale: float) -> Tensor:

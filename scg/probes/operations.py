@@ -43,10 +43,10 @@ lift_fresh masked_fill masked_scatter masked_select movedim narrow permute pixel
 reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
 repeat reshape roll rot90 scatter scatter_add select select_scatter slice slice_scatter split
 split_with_sizes squeeze stack t take to transpose tril triu unbind unfold _unsafe_view unsafe_split
-unsafe_split_with_sizes unsqueeze view view_as_complex view_as_real view_as_real_copy where _to_copy
+unsafe_split_with_sizes unsqueeze view view_as_complex view_as_real where _to
 _unsafe_index _unsafe_masked_index _reshape_alias as_strided_scatter channel_shuffle put block_diag embedding
 _embedding_bag fill zero conj _conj _conj_physical _neg_view real imag complex new_empty_strided"""
-_POINTWISE = """abs add addcdiv addcmul copysign clamp
+_POINTWISE = """abs add addcdiv addcmul atan2 copysign clamp
 clamp_max clamp_min cos cosh deg2rad div elu celu erf erfc exp
 exp2 expm1 gelu glu hardsigmoid hardswish hardtanh huber_loss hypot i0 leaky_relu lerp log_sigmoid_forward
 logaddexp logaddexp2 maximum minimum mish mse_loss mul neg positive prelu _prelu_kernel rad2deg relu relu6

@@ -160,7 +160,7 @@ class Recorder:
             self._detached[id(result)] = result
         elif not torch.is_grad_enabled():
             self.cuts["operations that autograd does not see"] = None
-        if packet in HIDDEN_STEPS and not self._only_scales(packet, args):
+        if packet in HIDDEN_STEPS and self._can_step(packet, args):
             site = self._site(packet.__name__)
             self.reads[site] = HIDDEN_STEPS[packet](*args)
             self.used.add(site)
@@ -173,9 +173,15 @@ class Recorder:
         self._follow(function, tensors_in(result), is_stepped(function, kwargs), args)
         return result
 
-    def _only_scales(self, packet: Any, args: Sequence[Any]) -> bool:
-        """Say whether the sign that ``copysign`` gives comes from elsewhere."""
-        return packet is aten.copysign and not any(map(self.follows, tensors_in(args[1:])))
+    def _can_step(self, packet: Any, args: Sequence[Any]) -> bool:
+        """Say whether what is followed can make an operation jump: a sign, or the number over a negative."""
+        first, *others = [any(map(self.follows, tensors_in([a]))) for a in args]
+        if packet is aten.copysign:
+            return any(others)
+        if packet is aten.atan2:
+            self.looks = True
+            return first and (any(others) or bool((args[1] < 0).any()))
+        return True
 
     def _follow(self, function: Any, results: list[Tensor], stepped: bool, args: Sequence[Any]) -> None:
         known = stepped or is_smooth(function, args) or all(map(is_discrete, results))

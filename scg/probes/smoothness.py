@@ -21,6 +21,7 @@ ELSEWHERE = (0, 3)  # lines at further points: through the point, and through an
 UNLIKELY = (
     0x5EED_CA5E  # added to seeds, lest a point drawn after torch.manual_seed(seed) be the probe's own noise
 )
+Standing = Literal["declared", "structural", "probed"]
 Points = Callable[[], Sequence[Mapping[str, Tensor]]]
 
 
@@ -41,7 +42,7 @@ class Verdict:
 
     smoothness: Smoothness
     reason: str
-    standing: Literal["declared", "structural", "probed"] = "probed"
+    standing: Standing = "probed"
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ def _worlds(
     if len(replay.point) == 1 and not held and not replay.buffers:
         return  # it depends on nothing else
     for index, point in enumerate(points):
-        scale = min(SCALES[index % len(SCALES)], 2.0)
-        yield World(replay.moved(point, seed + index), moved_parameters(held, seed + index, scale))
+        scale = SCALES[index % len(SCALES)]
+        yield World(replay.moved(point, seed + index), moved_parameters(held, seed, scale))
 
 
 def _is_plain(seen: Observation) -> bool:
@@ -137,8 +138,9 @@ def _findings(worlds: list[World], first: Observation, seed: int) -> Iterator[Ve
 
 def _by_slopes(worlds: list[World], seen: list[Observation], seed: int) -> Verdict:
     """Judge a function all of whose operations are known: only autograd may have been kept from some."""
+    standing: Standing = "probed" if any(one.looks for one in seen) else "structural"
     if not any(s.reaches for s in seen):
-        return Verdict(Smoothness.SMOOTH, "its value does not enter what is returned", "structural")
+        return Verdict(Smoothness.SMOOTH, "its value does not enter what is returned", standing)
     cuts = next((s.cuts[0] for s in seen if s.cuts), None)
     outcomes: list[Slope] = []
     for world, one in zip(worlds, seen, strict=True):
@@ -153,7 +155,7 @@ def _by_slopes(worlds: list[World], seen: list[Observation], seed: int) -> Verdi
     if not outcomes:
         return _unknown(f"its gradient is finite at no point that was tried{_why(seen[0])}")
     if cuts is None:
-        return Verdict(Smoothness.SMOOTH, "all of its operations are", "structural")
+        return Verdict(Smoothness.SMOOTH, "all of its operations are", standing)
     if not any(outcome.is_awake for outcome in outcomes):
         return _unknown(f"its effect was never seen, and there is {cuts} on the way")
     return Verdict(Smoothness.SMOOTH, "autograd agrees with finite differences")
