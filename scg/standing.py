@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Standing = Literal["declared", "structural", "probed", "assumed"]
-"""Said by the user; read off the operations, whatever the values; seen at several points; or only taken so."""
+"""Said by the user; read off the operations, whatever the values; seen at several points; only taken so."""
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,19 @@ from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_
 from scg.analysis.followed import Recording, first_that_runs, record_call, sizes_to_try, tensors
 from scg.analysis.influence import stochastic_plates
 from scg.analysis.invoke import call, seen
-from scg.analysis.probing import displaced, moved
+from scg.analysis.probing import shifted
 from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
+from scg.probes.held import holding, moved_parameters
 from scg.standing import Standing
 
 MANY = 32
 ROUNDING = 1e3
 """How many units in the last place of the largest value are rounding."""
 
-SCALES = (0.3, 3.0)
+SEED, SCALES = 0, (0.3, 3.0)
 """How far what a function holds and reads besides is moved off its values."""
 
 Shared = Mapping[str, frozenset[str]]
@@ -152,8 +153,8 @@ def _difference(ir: IR, worlds: list[Trace], record: Record, plate: str, among: 
     found = {_watched(ir, worlds, record, plate, among)}
     others = [name for name in record.arguments.names if name not in among]
     for scale in SCALES:
-        with displaced(held_by(ir, record), scale):
-            found.add(_watched(ir, moved(worlds, others, scale), record, plate, among))
+        with holding(moved_parameters(held_by(ir, record), SEED, scale)):
+            found.add(_watched(ir, shifted(worlds, others, scale), record, plate, among))
     return next(kind for kind in ("real", "rounding", "none") if kind in found)
 
 

@@ -18,7 +18,8 @@ from scg.analysis.densities import Density
 from scg.analysis.hidden import Hidden, hidden
 from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import does_repeat, run_modes
-from scg.analysis.paths import Break, breaks, describe
+from scg.analysis.moved import Around, moved_traces
+from scg.analysis.paths import Paths, describe, paths
 from scg.analysis.probing import other_than, spread, undisturbed
 from scg.analysis.relaxation import Relaxation, relaxation
 from scg.analysis.sizes import plate_sizes
@@ -58,13 +59,18 @@ class Facts:
         return influence(self.ir)
 
     @cached_property
-    def breaks(self) -> Mapping[str, Break]:
-        """Where values would flow into edges that are not smooth."""
-        return breaks(self.ir, self.trace)
+    def moved(self) -> list[Trace]:
+        """Evaluations with inputs and parameters off their values."""
+        return moved_traces(self.ir, self.inputs, self.trace)
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Where values would flow into edges that are not smooth, and what was found of every edge."""
+        return paths(self.ir, Around(self.trace, lambda: [*self.worlds[1:3], *self.moved]))
 
     def obstacle(self, name: str) -> str | None:
         """Describe the first path from a node towards a cost that is not known to be smooth."""
-        return describe(self.ir, self.breaks, name)
+        return describe(self.ir, self.paths.breaks, name)
 
     @cached_property
     def _relaxations(self) -> dict[str, Relaxation]:
@@ -129,7 +135,9 @@ class Facts:
         """Return what lies below a stochastic node at relaxed values of it."""
         if name not in self._relaxations:
             with undisturbed(self.ir.store.modules):
-                found = relaxation(self.ir, self.worlds, self.useful, name, self._relaxed_edges)
+                found = relaxation(
+                    self.ir, self.worlds, lambda: self.moved, self.useful, name, self._relaxed_edges
+                )
             self._relaxations[name] = found
         return self._relaxations[name]
 

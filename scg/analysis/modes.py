@@ -11,7 +11,6 @@ from torch import Tensor
 from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_function
 from scg.analysis.invoke import seen
 from scg.analysis.many import keeps_worlds_apart, takes_any_number
-from scg.analysis.probing import displaced
 from scg.analysis.repeated import vectorised
 from scg.analysis.trace import Trace
 from scg.errors import GraphError
@@ -19,13 +18,14 @@ from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 from scg.probes.generators import steady_generators
+from scg.probes.held import holding, moved_parameters
 from scg.probes.uniformity import is_uniform
 from scg.vectorise import together
 
 PROBE_AXIS = "#worlds"
 REPEATS = 3
 FEW = 2
-STILL, SCALES = (0.0,), (0.0, 0.5)
+SEED, STILL, SCALES = 0, (0.0,), (0.0, 0.5)
 
 
 def run_modes(
@@ -69,7 +69,7 @@ def agrees(
     """
     given, held = _given(worlds, record, varying), held_by(ir, record)
     for scale in scales:
-        with displaced(held if scale else (), scale), steady_generators():
+        with holding(moved_parameters(held if scale else (), SEED, scale)), steady_generators():
             for values in given:
                 wanted = _attempt(ir, record, varying, "loop", values)
                 if wanted is not None and not _agree(_attempt(ir, record, varying, mode, values), wanted):

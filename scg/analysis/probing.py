@@ -52,7 +52,7 @@ def sampled(law: Law, parameters: dict[str, Tensor], batch: torch.Size) -> Tenso
     return law.draw(parameters, torch.rand(shape, dtype=dtype, device=like.device).clamp(eps, 1 - eps))
 
 
-def moved(worlds: Sequence[Trace], names: Iterable[str], scale: float) -> list[Trace]:
+def shifted(worlds: Sequence[Trace], names: Iterable[str], scale: float) -> list[Trace]:
     """Return evaluations in which some nodes, alike in all of them, are moved off their values."""
     several = list(names)
     moves: dict[tuple[str, int], Tensor] = {}
@@ -71,21 +71,6 @@ def moved(worlds: Sequence[Trace], names: Iterable[str], scale: float) -> list[T
         replace(world, values={**world.values, **{name: value(name, world.values[name]) for name in several}})
         for world in worlds
     ]
-
-
-@contextmanager
-def displaced(held: Iterable[Tensor], scale: float) -> Iterator[None]:
-    """Move what a function holds off its values, for probes, and put it back."""
-    tensors = [tensor for tensor in held if tensor.is_floating_point()]
-    saved = [tensor.detach().clone() for tensor in tensors]
-    with torch.no_grad():
-        try:
-            for tensor in tensors:
-                tensor.add_(scale * torch.randn_like(tensor))
-            yield
-        finally:
-            for tensor, old in zip(tensors, saved, strict=True):
-                tensor.copy_(old)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from scg.analysis.crossing import crossed
 from scg.analysis.densities import Density, make_density, pad
 from scg.analysis.influence import below, stochastic_plates
 from scg.analysis.invoke import call, seen
+from scg.analysis.moved import Around
 from scg.analysis.paths import SMOOTH, edge
 from scg.analysis.probing import sampled
 from scg.analysis.trace import Trace, density_of, deterministic
@@ -53,7 +54,7 @@ class Search:
 
     ir: IR
     owner: str
-    carrying: set[str]
+    carrying: frozenset[str]
     failed: dict[str, str] = field(default_factory=dict)
     opaque: list[str] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
@@ -85,19 +86,27 @@ class Search:
 
 
 def relaxation(
-    ir: IR, worlds: list[Trace], useful: frozenset[str], name: str, known: dict[Any, Any]
+    ir: IR,
+    worlds: list[Trace],
+    moved: Callable[[], list[Trace]],
+    useful: frozenset[str],
+    name: str,
+    known: dict[Any, Any],
 ) -> Relaxation:
     """Return what can be evaluated smoothly below a node; ``worlds`` are evaluations at hard values.
 
     Everything below that can be relaxed is; what is continuous is drawn with its derivative, which has to
-    be right twice, since control parameters are trained through it.
+    be right twice, since control parameters are trained through it. ``moved`` gives evaluations of which
+    some may lie outside of what functions are made for.
     """
-    search = Search(ir, name, {name})
-    records = tuple(_relaxed_record(search, ir[other]) for other in below(ir, name) if other in useful)
+    lower = [ir[other] for other in below(ir, name) if other in useful]
+    search = Search(ir, name, _carrying(worlds[0], name, lower))
+    records = tuple(_relaxed_record(search, record) for record in lower)
     soft = tuple(_evaluated(search, world, records) for world in worlds)
+    around = Around(soft[0], lambda: [*soft[1:3], *(_tried(search, m, soft[0], records) for m in moved())])
     for record in records:
         if not search.inherit(record) and record.name not in search.failed:
-            _judge(search, soft, record, known)
+            _judge(search, soft, around, record, known)
     costs = [record.name for record in records if isinstance(record, Cost)]
     smooth = tuple(cost for cost in costs if cost not in search.origin)
     needed = set(smooth)
@@ -113,15 +122,35 @@ def relaxation(
     )
 
 
+def _carrying(world: Trace, owner: str, records: Iterable[Record]) -> frozenset[str]:
+    """Return the nodes with relaxed values: the owner, samples that can be relaxed, functions of either."""
+    found = {owner}
+    for record in records:
+        if isinstance(record, Sample):
+            carries = isinstance(world.densities[record.name].law, Relaxable)
+        else:
+            carries = isinstance(record, Det) and not found.isdisjoint(record.arguments.names)
+        if carries:
+            found.add(record.name)
+    return frozenset(found)
+
+
 def _relaxed_record(search: Search, record: Record) -> Record:
-    """Return the record with the function that it calls at relaxed values, and note what it hands on."""
-    carries = not search.carrying.isdisjoint(record.arguments.names)
-    if isinstance(record, Det) and carries:
-        search.carrying.add(record.name)
-        if record.relaxed is not None:
-            declared = record.differentiable or None
-            return replace(record, fn=Function(record.relaxed), differentiable=declared)
+    """Return the record with the function that it calls at relaxed values."""
+    if isinstance(record, Det) and record.relaxed is not None:
+        if search.carrying.isdisjoint(record.arguments.names):
+            return record
+        return replace(record, fn=Function(record.relaxed), differentiable=record.differentiable or None)
     return record
+
+
+def _tried(search: Search, world: Trace, soft: Trace, records: tuple[Record, ...]) -> Trace:
+    """Evaluate at relaxed values where that is possible, and elsewhere take those of ``soft``."""
+    apart = replace(search, failed={}, opaque=[], origin={})
+    trace = _evaluated(apart, world, records)
+    for name in apart.origin:
+        trace.values[name] = soft.values[name]
+    return trace
 
 
 def _evaluated(search: Search, world: Trace, records: tuple[Record, ...]) -> Trace:
@@ -150,7 +179,6 @@ def _value(search: Search, trace: Trace, record: Record) -> Any:
     batch = trace.event_batch(record.name)
     density = trace.densities[record.name] = make_density(ir, trace.values, record, record.dist)
     if isinstance(density.law, Relaxable):
-        search.carrying.add(record.name)
         trace.densities[record.name] = replace(density, law=density.law.soft)
         return relaxed_value(density, batch)
     if density.law.pathwise is None or not density.law.twice:
@@ -215,7 +243,9 @@ def soft_law(law: Law) -> Law:
     return law.soft if isinstance(law, Relaxable) else law
 
 
-def _judge(search: Search, worlds: tuple[Trace, ...], record: Record, known: dict[Any, Any]) -> None:
+def _judge(
+    search: Search, worlds: tuple[Trace, ...], around: Around, record: Record, known: dict[Any, Any]
+) -> None:
     """Fail a node that is not a smooth function of a parent that depends on the owner, or crosses a plate."""
     if search.ir[record.name] is not record:
         for plate, finding in crossed(search.ir, list(worlds[:3]), record, stochastic_plates(search.ir), {}):
@@ -225,7 +255,7 @@ def _judge(search: Search, worlds: tuple[Trace, ...], record: Record, known: dic
     for parent in record.parents:
         if parent not in search.reached:
             continue
-        verdict = _verdict(search, worlds[0], parent, record, known)
+        verdict = _verdict(search, around, parent, record, known)
         if verdict.smoothness is not Smoothness.SMOOTH:
             unknown = verdict.smoothness is Smoothness.UNKNOWN
             remedy = "; declare it with differentiable=True if you know that it is smooth" if unknown else ""
@@ -252,12 +282,12 @@ def _differentiated_twice(search: Search, trace: Trace, record: Det) -> Twice:
         return differentiated_twice([leaf for leaf in outputs if is_attached(leaf)], leaves)
 
 
-def _verdict(search: Search, trace: Trace, parent: str, record: Record, known: dict[Any, Any]) -> Verdict:
+def _verdict(search: Search, around: Around, parent: str, record: Record, known: dict[Any, Any]) -> Verdict:
     if isinstance(record, LogProb) and record.value == parent and parent in search.carrying:
-        law = trace.densities[record.name].law
+        law = around.first.densities[record.name].law
         if isinstance(law, Relaxable):
             return SMOOTH  # linear
-    return edge(search.ir, trace, parent, record, known)
+    return edge(search.ir, around, parent, record, known)
 
 
 def _advice(error: ScgError) -> str:

@@ -49,12 +49,13 @@ def evaluate(
     trace = Trace(sizes=plate_sizes(ir, inputs))
     for record in ir.records():
         given = record.name in fixed
-        value = fixed[record.name] if given else _value(ir, trace, record, inputs, draw)
+        value = fixed[record.name] if given else valued(ir, trace, record, inputs, draw)
         trace.values[record.name] = value
     return trace
 
 
-def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor], draw: Draw) -> Any:
+def valued(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor], draw: Draw) -> Any:
+    """Return the value of one node, given those of its parents."""
     if isinstance(record, Input):
         return inputs[record.name]
     if isinstance(record, (Param, Constant)):

@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scg.probes.marking import Operation
-from scg.probes.recording import DOMAIN_CHECKS, LEAVES_TORCH, tensors_in
+from scg.probes.operations import is_domain_check
+from scg.probes.recording import LEAVES_TORCH, tensors_in
 from scg.probes.tape import BLANK, Finding, Kind, Mark, Tape
 
 aten = torch.ops.aten
@@ -168,17 +169,8 @@ class _Operations(TorchDispatchMode):
         state = torch.default_generator.get_state() if is_seeded else None
         own = any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values()))
         result = func(*args, **kwargs)
-        if not _is_domain_check(func.overloadpacket, args):
+        if not is_domain_check(func, args):
             moved = state is not None and not torch.equal(state, torch.default_generator.get_state())
             on_device = any(tensor.device.type != "cpu" for tensor in tensors_in(result))
             operation.mark(tensors_in(result), moved or own or (is_seeded and on_device))
         return result
-
-
-def _is_domain_check(packet: Any, args: Sequence[Any]) -> bool:
-    """Whether an operation says where a function is defined rather than what it is."""
-    if packet in DOMAIN_CHECKS:
-        return True
-    if packet not in (aten.eq, aten.ne):
-        return False
-    return args[0] is args[1] or (isinstance(args[1], float) and args[1] in (float("inf"), -float("inf")))

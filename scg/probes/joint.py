@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from scg.probes.replay import Replay, undisturbed
-from scg.probes.slopes import disagreement
+from scg.probes.slopes import compared
 from scg.probes.smoothness import Smoothness, probe
 
 POINTS: Final = (0.0, 0.3, 1.0)
@@ -102,13 +102,13 @@ def _disagrees(replay: Replay) -> Answer:
     for spread in POINTS:
         noise = torch.randn(replay.origin.shape, generator=generator, dtype=torch.float64)
         point = replay.origin + spread * noise.to(replay.origin)
-        found = disagreement(replay, point, eps, generator)
-        if found:
+        found = compared(replay, point, eps, generator)
+        if found is not None and found.fault:
             return Answer.YES
         values = replay.glance(point).values
         depends |= first is not None and values is not None and not torch.equal(first, values)
-        outcomes.append(found)
-    return Answer.NO if depends and "" in outcomes else Answer.UNKNOWN
+        outcomes.append(found is not None)
+    return Answer.NO if depends and any(outcomes) else Answer.UNKNOWN
 
 
 def _scale(tensor: Tensor) -> float:

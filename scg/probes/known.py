@@ -22,7 +22,7 @@ _ARITHMETIC = frozenset(
 _POINTWISE = _both(
     """add sub subtract mul multiply neg negative positive abs absolute square exp exp2 expm1 log log1p
     log2 log10 sqrt rsqrt reciprocal sigmoid logit tanh sin cos tan asin acos atan sinh cosh asinh acosh
-    atan2 erf erfc erfinv lgamma digamma relu clamp clip clamp_min clamp_max maximum minimum fmax fmin
+    erf erfc erfinv lgamma digamma relu clamp clip clamp_min clamp_max maximum minimum fmax fmin
     lerp addcmul logaddexp logaddexp2 hypot""".split()
 )
 _ACTIVATIONS = frozenset(
@@ -55,7 +55,7 @@ _ACTIVATIONS = frozenset(
 _REDUCTIONS = _both("""mean logsumexp amax amin matmul mm bmm mv dot outer""".split())
 
 # Of one value at each place, and not smooth in it everywhere.
-_PIECEWISE = _both("""pow sign round floor ceil trunc frac where isnan isfinite""".split()) | {
+_PIECEWISE = _both("""pow atan2 sign round floor ceil trunc frac where isnan isfinite""".split()) | {
     *(operator.pow, operator.mod, operator.floordiv),
     *(operator.gt, operator.ge, operator.lt, operator.le, operator.eq, operator.ne),
     *(operator.and_, operator.or_, operator.xor, operator.invert, operator.abs),

@@ -8,7 +8,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from scg.probes.recording import HIDDEN_STEPS, SHAPE_ONLY, STEPPED, is_discrete, tensors_in
+from scg.probes.operations import HIDDEN_STEPS, SHAPE_ONLY, is_discrete, is_stepped
+from scg.probes.recording import tensors_in
 from scg.probes.tape import BLANK, Finding, Kind, Mark, Tape
 
 aten = torch.ops.aten
@@ -40,8 +41,13 @@ ORDERINGS: Final = frozenset(
         *(aten.max_pool3d_with_indices, aten.adaptive_max_pool3d, aten.fractional_max_pool2d),
     }
 )
-STEPS: Final = STEPPED | frozenset(HIDDEN_STEPS) | {aten.copysign, aten.copysign_}
-MILD_STEPS: Final = frozenset(HIDDEN_STEPS) | {aten.copysign, aten.copysign_}
+MILD_STEPS: Final = frozenset(HIDDEN_STEPS) | {
+    aten.copysign_,
+    aten.atan2_,
+    aten.remainder_,
+    aten.fmod_,
+    aten.frac_,
+}
 
 
 class Operation:
@@ -91,7 +97,7 @@ class Operation:
             )
         discrete = is_discrete(result)
         findings = (self._held if discrete else self._read).findings
-        if discrete or self._packet in STEPS or self._kwargs.get("rounding_mode") is not None:
+        if discrete or self._packet in MILD_STEPS or is_stepped(self._func, self._kwargs):
             findings |= self._step(result)
         noises |= self._held.noises
         if discrete or not self._attached:

@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scg.probes.dependence import JOINED, UNCLEAR, Call, Label, dependence, is_alike
-from scg.probes.recording import LEAVES_TORCH, SHAPE_ONLY, is_domain_check, tensors_in
+from scg.probes.operations import SHAPE_ONLY, is_domain_check
+from scg.probes.recording import LEAVES_TORCH, tensors_in
 
 aten = torch.ops.aten
 
@@ -132,7 +133,7 @@ class Provenance:
         result = function(*args, **kwargs)
         outputs = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
         self._alive += outputs
-        if packet in SHAPE_ONLY or name in RESHAPES or is_domain_check(packet, args):
+        if packet in SHAPE_ONLY or name in RESHAPES or is_domain_check(function, args):
             return result
         self._even(name, function, leaves, outputs)
         for label in self.labels:

@@ -1,53 +1,38 @@
-"""A recorder of the discrete values that a function computes from one tensor, and of where they are read."""
+"""A recorder of what a function computes from one tensor: its discrete values, and how it differentiates."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-aten = torch.ops.aten
+from scg.probes.operations import (
+    HIDDEN_STEPS,
+    SHAPE_ONLY,
+    aten,
+    base_name,
+    is_discrete,
+    is_domain_check,
+    is_smooth,
+    is_stepped,
+)
 
-SHAPE_ONLY = frozenset(
-    {
-        *(aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like),
-        *(aten.rand_like, aten.randn_like, aten.randint_like),
-        *(aten.new_empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty_strided),
-    }
-)
-# Whether a value is finite, or a factorisation succeeded, says where a function is defined, not what it is.
-DOMAIN_CHECKS = frozenset({aten.isnan, aten.isinf, aten.isposinf, aten.isneginf, aten._linalg_check_errors})
-STEPPED = frozenset(
-    {
-        *(aten.round, aten.floor, aten.ceil, aten.trunc, aten.fix, aten.sign, aten.sgn, aten.heaviside),
-        *(
-            aten.round_,
-            aten.floor_,
-            aten.ceil_,
-            aten.trunc_,
-            aten.fix_,
-            aten.sign_,
-            aten.sgn_,
-            aten.heaviside_,
-        ),
-        *(aten.floor_divide, aten.floor_divide_, aten.bernoulli, aten.poisson, aten.binomial, aten.histc),
-    }
-)
-# The discrete part of operations that jump without returning anything discrete.
-HIDDEN_STEPS: Mapping[Any, Callable[..., Tensor]] = {
-    aten.remainder: lambda a, b: torch.div(a, b, rounding_mode="floor"),
-    aten.fmod: lambda a, b: torch.div(a, b, rounding_mode="trunc"),
-    aten.frac: lambda a: a.trunc(),
-    aten.hardshrink: lambda a, limit=0.5: a.abs() > limit,
-    aten.threshold: lambda a, limit, value: a > limit,
-}
 LEAVES_TORCH = frozenset({"numpy", "tolist", "__array__", "__dlpack__"})
+LOOKED_AT = frozenset({aten._local_scalar_dense, aten.equal, aten.nonzero, aten.masked_select, aten.allclose})
+Site = tuple[str, int]
+PYTHON: Site = ("value read by Python", 0)
+
+
+class Replaced(NamedTuple):
+    """One recorded value, and what it is taken to be instead: a value, or None for another number."""
+
+    site: Site
+    value: Any
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -65,40 +50,37 @@ def tensors_in(values: Any) -> list[Tensor]:
     return found
 
 
-def is_discrete(tensor: Tensor) -> bool:
-    """Whether a tensor holds booleans or integers."""
-    return not (tensor.is_floating_point() or tensor.is_complex())
-
-
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
-
-
-def is_domain_check(packet: Any, args: Sequence[Any]) -> bool:
-    """Whether an operation asks where a function is defined, and not what it is."""
-    if packet in DOMAIN_CHECKS:
-        return True
-    if packet not in (aten.eq, aten.ne):
-        return False
-    return args[0] is args[1] or (isinstance(args[1], float) and math.isinf(args[1]))
 
 
 class Recorder:
     """Everything computed from one tensor while this context is open, through views, detachment and mutation.
 
-    ``reads`` maps (operation, how many before it) to a discrete value that something read; a value that was
-    only computed, such as the unused indices of a sort, is not there.
+    ``reads`` maps (operation, how many before it) to the discrete value that it gave, if something read that;
+    a value that was only computed, such as the unused indices of a sort, is not there; those in ``used`` were
+    read by operations, others by Python alone. ``opaque`` names operations of which nothing is known, and
+    ``cuts`` what keeps autograd from seeing operations; ``looks`` tells whether Python saw any value, so that
+    others may lead to other operations; ``held`` are the parameters that were met.
     """
 
-    def __init__(self, source: Tensor) -> None:
-        """Follow ``source``."""
-        self.reads: dict[tuple[str, int], Any] = {}
+    def __init__(self, source: Tensor, replaced: Replaced | None = None, *, steps: bool = False) -> None:
+        """Follow ``source``, with one recorded value replaced; with ``steps`` list all operations."""
+        self.reads: dict[Site, Any] = {}
         self.lowest = source.dtype
+        self.opaque: dict[str, None] = {}
+        self.cuts: dict[str, None] = {}
+        self.used: set[Site] = set()
+        self.looks = False
+        self.held: dict[int, Tensor] = {}
+        self.steps: list[Any] | None = [] if steps else None
+        self._replaced = replaced
         self._counts: Counter[str] = Counter()
         self._follows: dict[int, Tensor] = {
             _storage(source): source
         }  # keeps storages alive: no address returns
-        self._steps: dict[int, str] = {}
+        self._produced: dict[int, tuple[Site, Tensor]] = {}
+        self._detached: dict[int, Tensor] = {}  # autograd detaches too, what it saves; that is not used again
         self._flow: list[Any] | None = None
         self._dispatch = _Dispatch(self)
         self._functions = _Functions(self)
@@ -112,61 +94,130 @@ class Recorder:
         self._dispatch.__exit__(*error)  # type: ignore[no-untyped-call]
         self._functions.__exit__(*error)  # type: ignore[no-untyped-call]
         if self._flow is not None:
-            self.reads["value read by Python", 0] = tuple(self._flow)
+            self.reads[PYTHON] = tuple(self._flow)
 
     def follows(self, tensor: Tensor) -> bool:
         """Whether the tensor was computed from the source."""
         return _storage(tensor) in self._follows
 
-    def read(self, tensor: Tensor) -> None:
-        """Record a tensor if it is discrete and computed from the source."""
-        if self.follows(tensor) and (name := self._steps.get(_storage(tensor))) is not None:
-            self._record(name, tensor.detach().clone())
+    def read(self, tensor: Tensor, *, by_python: bool = False) -> None:
+        """Record the discrete value that a tensor belongs to, if it is computed from the source."""
+        produced = self._produced.get(_storage(tensor))
+        if produced is None:
+            return
+        if not by_python:
+            self.used.add(produced[0])
+        if produced[0] not in self.reads:
+            self.reads[produced[0]] = produced[1].detach().clone()
 
     def escape(self, tensor: Tensor) -> None:
         """Note that Python holds a followed real number: from here on the operations are a recording."""
-        if self.follows(tensor) and _storage(tensor) not in self._steps and self._flow is None:
-            self._flow = []
+        if self.follows(tensor) and _storage(tensor) not in self._produced:
+            self.opaque[PYTHON[0]] = None
+            if self._flow is None:
+                self._flow = []
+
+    def use(self, tensors: list[Tensor]) -> None:
+        """Note whether something uses a detached tensor."""
+        if any(id(tensor) in self._detached for tensor in tensors):
+            self.cuts["detach"] = None
+
+    def meet(self, tensors: list[Tensor]) -> None:
+        """Note the parameters among the arguments of a function."""
+        for tensor in tensors:
+            if isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf):
+                self.held[id(tensor)] = tensor
 
     def operation(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run one operation and follow its results."""
         packet = function.overloadpacket
-        if self._flow is not None:
-            self._flow.append((str(function), *(a for a in args if isinstance(a, (bool, int, float)))))
-        inputs = [t for t in (*tensors_in(args), *tensors_in((*kwargs.values(),))) if self.follows(t)]
-        if not inputs or is_domain_check(packet, args):
+        self.looks = self.looks or packet in LOOKED_AT
+        given = [*tensors_in(args), *tensors_in((*kwargs.values(),))]
+        self._list(function, args, given)
+        self.use(given)
+        inputs = [tensor for tensor in given if self.follows(tensor)]
+        if not inputs or is_domain_check(function, args):
             return function(*args, **kwargs)
         if not function.is_view:
-            self._before(packet, inputs, args)
-        result = function(*args, **kwargs)
-        if packet not in SHAPE_ONLY:
-            self._after(function, tensors_in(result), kwargs)
-        return result
-
-    def _before(self, packet: Any, inputs: list[Tensor], args: Sequence[Any]) -> None:
-        for tensor in inputs:
-            self.read(tensor)
-        if packet in HIDDEN_STEPS:
-            self._record(packet.__name__, HIDDEN_STEPS[packet](*args))
+            for tensor in inputs:
+                self.read(tensor, by_python=packet is aten._local_scalar_dense)
         if packet is aten._local_scalar_dense:
             self.escape(inputs[0])
+        result = function(*args, **kwargs)
+        return result if packet in SHAPE_ONLY else self._after(function, result, args, kwargs)
 
-    def _after(self, function: Any, results: list[Tensor], kwargs: Mapping[str, Any]) -> None:
+    def _list(self, function: Any, args: Sequence[Any], given: list[Tensor]) -> None:
+        numbers = [a for a in args if isinstance(a, (bool, int, float))]
+        if self._flow is not None:
+            self._flow.append((str(function), *numbers))
+        if self.steps is not None:
+            outside = [_storage(tensor) for tensor in given if isinstance(tensor, nn.Parameter)]
+            self.steps.append((str(function), *numbers, *outside))
+
+    def _after(self, function: Any, result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         packet = function.overloadpacket
-        stepped = packet in STEPPED or kwargs.get("rounding_mode") is not None
+        if packet is aten.detach:
+            self._detached[id(result)] = result
+        elif not torch.is_grad_enabled():
+            self.cuts["operations that autograd does not see"] = None
+        if packet in HIDDEN_STEPS and self._can_step(packet, args):
+            site = self._site(packet.__name__)
+            self.reads[site] = HIDDEN_STEPS[packet](*args)
+            self.used.add(site)
+            self._follow(function, tensors_in(result), True, args)
+            return self._given(site, result)
+        if isinstance(result, (bool, int, float)) and packet is not aten._local_scalar_dense:
+            site = self._site(packet.__name__)
+            self.reads[site] = result
+            return self._given(site, result)
+        self._follow(function, tensors_in(result), is_stepped(function, kwargs), args)
+        return result
+
+    def _can_step(self, packet: Any, args: Sequence[Any]) -> bool:
+        """Say whether what is followed can make an operation jump: a sign, or the number over a negative."""
+        first, *others = [any(map(self.follows, tensors_in([a]))) for a in args]
+        if packet is aten.copysign:
+            return any(others)
+        if packet is aten.atan2:
+            self.looks = True
+            return first and (any(others) or bool((args[1] < 0).any()))
+        return True
+
+    def _follow(self, function: Any, results: list[Tensor], stepped: bool, args: Sequence[Any]) -> None:
+        known = stepped or is_smooth(function, args) or all(map(is_discrete, results))
+        if not known and function.overloadpacket is not aten._local_scalar_dense:
+            self.opaque[base_name(function)] = None
         for tensor in results:
             storage = _storage(tensor)
             self._follows.setdefault(storage, tensor)
             if not is_discrete(tensor):
                 self.lowest = min(self.lowest, tensor.dtype, key=_digits)
-            if stepped or is_discrete(tensor):
-                self._steps.setdefault(storage, packet.__name__)
-            elif not function.is_view:
-                self._steps.pop(storage, None)
+            if function.is_view:
+                continue
+            if (stepped and function.overloadpacket not in HIDDEN_STEPS) or is_discrete(tensor):
+                site = self._site(function.overloadpacket.__name__)
+                self._produced[storage] = site, tensor
+                self._given(site, tensor)
+            else:
+                self._produced.pop(storage, None)
 
-    def _record(self, name: str, value: Any) -> None:
-        self.reads[name, self._counts[name]] = value
+    def _site(self, name: str) -> Site:
         self._counts[name] += 1
+        return name, self._counts[name] - 1
+
+    def _given(self, site: Site, value: Any) -> Any:
+        """Return the value of a site, written over by the one that replaces it."""
+        if self._replaced is None or self._replaced.site != site:
+            return value
+        other = self._replaced.value
+        if not isinstance(value, Tensor):
+            return (not value) if isinstance(value, bool) else value + 1
+        if not isinstance(other, Tensor) or site[0] in _HIDDEN_NAMES:
+            return value.add_(1)
+        return value.copy_(other)
+
+
+_HIDDEN_NAMES = frozenset(packet.__name__ for packet in HIDDEN_STEPS)
 
 
 def _digits(dtype: torch.dtype) -> float:
@@ -188,7 +239,10 @@ class _Functions(TorchFunctionMode):
         self._recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = tensors_in(args)
+        self._recorder.meet([*given, *tensors_in((*(kwargs or {}).values(),))])
         if getattr(func, "__name__", "") in LEAVES_TORCH:
+            self._recorder.looks = True
             self._recorder.read(args[0])
             self._recorder.escape(args[0])
         return func(*args, **(kwargs or {}))

@@ -16,17 +16,27 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from scg.probes.generators import steady_generators
-from scg.probes.recording import Recorder
+from scg.probes.recording import Recorder, Replaced
 
 
 @dataclass(frozen=True)
 class Observation:
-    """The outputs of one call, flat, in double precision, None where it raised; what was read on the way."""
+    """The outputs of one call, flat, in double precision, None where it raised; what was met on the way.
+
+    ``reaches`` tells whether any output was computed from the tensor; the rest is the ``Recorder``'s.
+    """
 
     values: Tensor | None
     reads: dict[tuple[str, int], Any]
     lowest: torch.dtype
     error: str = ""
+    reaches: bool = True
+    looks: bool = True
+    opaque: tuple[str, ...] = ()
+    cuts: tuple[str, ...] = ()
+    used: frozenset[tuple[str, int]] = frozenset()
+    held: tuple[Tensor, ...] = ()
+    steps: tuple[Any, ...] | None = None
 
     @cached_property
     def is_inside(self) -> bool:
@@ -62,18 +72,33 @@ class Replay:
         values = {name: t.clone() for name, t in self.point.items() if name != self.wrt}
         return list(_leaves(self.call({**values, self.wrt: x})))
 
-    def observe(self, x: Tensor) -> Observation:
-        """The outputs at x, and the discrete values that were read on the way."""
+    def observe(self, x: Tensor, replaced: Replaced | None = None, *, steps: bool = False) -> Observation:
+        """The outputs at x, and what was met on the way; one recorded value may be replaced by another."""
         source = x.clone().requires_grad_().clone()  # not a leaf, so that it may be written to
-        recorder = Recorder(source)
+        recorder = Recorder(source, replaced, steps=steps)
+        outputs, values, error = list[Tensor](), None, ""
         try:
             with recorder:
                 outputs = self(source)
-                for output in outputs:
-                    recorder.read(output)
-            return Observation(_flat(outputs).detach(), recorder.reads, recorder.lowest)
-        except Exception as error:  # noqa: BLE001 - a function may refuse a point in any way it likes
-            return Observation(None, recorder.reads, recorder.lowest, _describe(error))
+            recorder.use(outputs)
+            for output in outputs:
+                recorder.read(output)
+            values = _flat(outputs).detach()
+        except Exception as raised:  # noqa: BLE001 - a function may refuse a point in any way it likes
+            error = _describe(raised)
+        return Observation(
+            values,
+            recorder.reads,
+            recorder.lowest,
+            error,
+            reaches=bool(recorder.opaque or recorder.reads) or any(map(recorder.follows, outputs)),
+            looks=recorder.looks,
+            opaque=tuple(recorder.opaque),
+            cuts=tuple(recorder.cuts),
+            used=frozenset(recorder.used),
+            held=tuple(recorder.held.values()),
+            steps=None if recorder.steps is None else tuple(recorder.steps),
+        )
 
     def glance(self, x: Tensor) -> Observation:
         """The outputs at x alone, which is quicker."""
@@ -91,6 +116,25 @@ class Replay:
             return torch.zeros_like(x)
         (gradient,) = torch.autograd.grad((flat * weights).sum(), leaf, allow_unused=True)
         return torch.zeros_like(x) if gradient is None else gradient
+
+    def moved(self, point: Mapping[str, Tensor], seed: int) -> Replay:
+        """The same function where its other arguments are those of another point, and buffers are off."""
+        origin = self.origin
+        values = {
+            name: t.detach().to(origin.dtype) if t.is_floating_point() else t.detach()
+            for name, t in point.items()
+        }
+        generator = torch.Generator().manual_seed(seed)
+        buffers = tuple((owner, name, _raised(b, generator)) for owner, name, b in self.buffers)
+        return Replay(self.call, values, self.wrt, self.seed, buffers)
+
+
+def _raised(buffer: Tensor, generator: torch.Generator) -> Tensor:
+    """A buffer of real numbers, larger by some: variances and the like stay positive."""
+    if not buffer.is_floating_point():
+        return buffer
+    draw = torch.rand(buffer.shape, generator=generator, dtype=torch.float64)
+    return buffer + (0.1 + 0.4 * draw).to(device=buffer.device, dtype=buffer.dtype)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,18 +15,26 @@ STEPS = (1.0, 10.0, 0.1, 0.01)  # times the cube root of the precision, where ce
 TRIES = 3  # a kink may lie on one point, not on three
 
 
-def disagreement(replay: Replay, point: Tensor, eps: float, generator: torch.Generator) -> str | None:
-    """Both numbers, where they differ at and around a point; empty if they agree; None if none is finite."""
+@dataclass(frozen=True)
+class Slope:
+    """What came of comparing: what is wrong, if anything, and whether the outputs changed at all."""
+
+    fault: str
+    is_awake: bool
+
+
+def compared(replay: Replay, point: Tensor, eps: float, generator: torch.Generator) -> Slope | None:
+    """Compare at and around a point, since a kink may lie on one; None if nothing is finite there."""
     found = None
     for attempt in range(TRIES):
         found = _compare(replay, point, eps, generator)
-        if not found:
+        if found is None or not found.fault:
             return found
         point = point + 0.01 * 3**attempt * _noise(point, generator)
     return found
 
 
-def _compare(replay: Replay, point: Tensor, eps: float, generator: torch.Generator) -> str | None:
+def _compare(replay: Replay, point: Tensor, eps: float, generator: torch.Generator) -> Slope | None:
     values = replay.glance(point).values
     if values is None or not bool(values.isfinite().any()):
         return None
@@ -34,10 +43,10 @@ def _compare(replay: Replay, point: Tensor, eps: float, generator: torch.Generat
     try:
         gradient = replay.gradient(point, weights)
     except Exception as error:  # noqa: BLE001 - no derivative, or a backward that fails
-        return f"autograd fails ({error})"
+        return Slope(f"autograd fails ({error})", is_awake=True)
     defined = gradient.isfinite()
     if bool(values.isfinite().all()) and not bool(defined.all()):
-        return "autograd gives NaN or infinity where the value is finite"
+        return Slope("autograd gives NaN or infinity where the value is finite", is_awake=True)
     if not bool(defined.any()):
         return None
     direction = torch.where(defined, _noise(point, generator), 0.0)
@@ -47,7 +56,7 @@ def _compare(replay: Replay, point: Tensor, eps: float, generator: torch.Generat
 
 def _against(
     replay: Replay, point: Tensor, direction: Tensor, slope: float, weights: Tensor, eps: float
-) -> str | None:
+) -> Slope | None:
     tolerance = max(1e-4, 2 * eps ** (1 / 3))
     scale = eps ** (1 / 3) * max(1.0, float(point.double().square().mean().sqrt()))
     numbers = []
@@ -56,12 +65,12 @@ def _against(
         if number is None:
             continue
         if abs(number - slope) <= tolerance * (abs(number) + abs(slope)) + 16 * eps * rounding:
-            return ""
+            return Slope("", is_awake=slope != 0 or number != 0)
         numbers.append(number)
-    return (
-        f"autograd disagrees with finite differences ({slope:.2g} against {numbers[0]:.2g})"
-        if numbers
-        else None
+    if not numbers:
+        return None
+    return Slope(
+        f"autograd disagrees with finite differences ({slope:.2g} against {numbers[0]:.2g})", is_awake=True
     )
 
 

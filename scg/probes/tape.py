@@ -10,8 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from scg.probes.operations import is_discrete
 from scg.probes.origins import origin
-from scg.probes.recording import is_discrete
 
 
 class Kind(enum.Enum):

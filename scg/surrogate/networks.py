@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +13,15 @@ from scg.analysis.probing import undisturbed
 from scg.errors import EstimatorError
 from scg.laws import broadcast
 from scg.nodes.arguments import Arguments, Ref
+from scg.probes.held import holding, moved_parameters, parameters_of
 from scg.probes.smoothness import Smoothness, probe
 from scg.probes.twice import attached, differentiated_twice, is_attached
 from scg.vectorise import Parent, Vectorised
 
 ADDED = "#added"
 Net = Callable[..., Tensor]
+CROSSING = (1.0, -1.0)
+"""How far parameters are moved, of their size, to see whether a network joins elements of a plate."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,9 @@ def caller(
     if not bool(expected.isfinite().all()):
         raise EstimatorError(f"the network of '{node}' gives numbers that are not finite")
     is_opaque = reads_points and _is_opaque(
-        node, lambda points: Caller("loop", plates, dtype)(net, lead[1:], points), examples[0]
+        node, net, lambda points: Caller("loop", plates, dtype)(net, lead[1:], points), examples[0]
     )
-    _refuse_crossing(node, lambda values: attempt("loop", values), values, plates, expected)
+    _refuse_crossings(node, net, attempt, values, plates)
     modes = (*(("broadcast",) if reads_points else ()), "expand", *(("fold",) if plates else ()), "vmap")
     for mode in modes:
         given = [values[0], *(value[:1] for value in values[1:])] if mode == "broadcast" else values
@@ -141,15 +145,17 @@ def caller(
 
 
 def _is_opaque(
-    node: str, evaluate: Callable[[Sequence[Tensor]], Tensor], example: tuple[Tensor, ...]
+    node: str, net: Net, evaluate: Callable[[Sequence[Tensor]], Tensor], example: tuple[Tensor, ...]
 ) -> bool:
     """Refuse a network that is not smooth in the node's value; say whether it differentiates by itself."""
     point = {str(index): value for index, value in enumerate(example)}
-    verdict = probe(lambda values: evaluate([values[name] for name in point]), point, "0")
-    if verdict.smoothness is Smoothness.BROKEN:
+    modules = [net] if isinstance(net, nn.Module) else []
+    verdict = probe(lambda values: evaluate([values[name] for name in point]), point, "0", modules=modules)
+    if verdict.smoothness is not Smoothness.SMOOTH:
+        known = "" if verdict.smoothness is Smoothness.BROKEN else " known to be"
         raise EstimatorError(
-            f"the network of '{node}' is not smooth in the value of '{node}': {verdict.reason}. That biases "
-            "the gradient; give one that is continuous, without detach or rounding"
+            f"the network of '{node}' is not{known} smooth in the value of '{node}': {verdict.reason}. That "
+            "biases the gradient; give one that is continuous, without detach or rounding"
         )
     with torch.enable_grad():
         point["0"] = attached(example[0])
@@ -160,24 +166,43 @@ def _is_opaque(
     return found.is_opaque
 
 
+def _refuse_crossings(
+    node: str, net: Net, attempt: Callable[[str, list[Tensor]], Tensor], values: list[Tensor], plates: int
+) -> None:
+    """Refuse a network that joins plate elements, at its parameters or off them, at this size or another.
+
+    A scale or a last layer of 0 would hide what comes before it.
+    """
+    held = parameters_of([net]) if isinstance(net, nn.Module) else []
+    for scale in (0.0, *CROSSING):
+        with holding(moved_parameters(held, 0, scale) if scale else ()):
+            _refuse_crossing(node, lambda given: attempt("loop", given), values, plates)
+            for dim in range(1, plates + 1):
+                larger = [torch.cat([value, value.flip(dim)], dim) for value in values]
+                with suppress(RuntimeError):  # of its own: it may be made for one size
+                    _refuse_crossing(node, lambda given: attempt("loop", given), larger, plates)
+
+
 def _refuse_crossing(
-    node: str, evaluate: Callable[[list[Tensor]], Tensor], values: list[Tensor], plates: int, expected: Tensor
+    node: str, evaluate: Callable[[list[Tensor]], Tensor], values: list[Tensor], plates: int
 ) -> None:
     """Refuse a network whose result for one plate element depends on another, which credit relies on."""
+    expected = evaluate(values)
     for dim in range(1, plates + 1):
         size = expected.shape[dim]
         moved = torch.arange(size, device=expected.device) % 2 == 0
-        other = [
-            torch.where(moved.view(-1, *(1,) * (value.dim() - dim - 1)), value + 0.7, value)
-            if value.is_floating_point()
-            else value
-            for value in values
-        ]
-        found = evaluate(other)
-        kept = found.index_select(dim, (~moved).nonzero().squeeze(-1))
-        wanted = expected.index_select(dim, (~moved).nonzero().squeeze(-1))
-        if not torch.allclose(kept, wanted, rtol=1e-4, atol=1e-5):
-            raise EstimatorError(
-                f"the network of '{node}' lets plate elements influence each other, as batch normalisation "
-                "does: that biases the gradient. Give one that treats each element alone"
-            )
+        for change in (0.7, -20.0):
+            other = [
+                torch.where(moved.view(-1, *(1,) * (value.dim() - dim - 1)), value + change, value)
+                if value.is_floating_point()
+                else value
+                for value in values
+            ]
+            found = evaluate(other)
+            kept = found.index_select(dim, (~moved).nonzero().squeeze(-1))
+            wanted = expected.index_select(dim, (~moved).nonzero().squeeze(-1))
+            if not torch.allclose(kept, wanted, rtol=1e-4, atol=1e-5, equal_nan=True):
+                raise EstimatorError(
+                    f"the network of '{node}' lets plate elements influence each other, as batch "
+                    "normalisation does: that biases the gradient. Give one that treats each element alone"
+                )

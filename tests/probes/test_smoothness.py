@@ -414,6 +414,7 @@ def test_known_broken_functions_fail_the_probe(function: Function) -> None:
 
 @pytest.mark.parametrize("function", unary(ELEMENTWISE))
 def test_elementwise_functions_see_one_element_at_a_time(function: Function) -> None:
+    """Up to rounding, as processors take elements at the end of a row another way."""
     x = torch.rand(3, 4, dtype=torch.float64)
-    assert torch.equal(function(x[1:]).nan_to_num(), function(x)[1:].nan_to_num())
+    torch.testing.assert_close(function(x[1:]), function(x)[1:], equal_nan=True)
     torch.testing.assert_close(function(x.flatten()[5]), function(x).flatten()[5], equal_nan=True)
