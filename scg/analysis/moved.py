@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scg.analysis.probing import spread, undisturbed
 from scg.analysis.trace import Trace, valued
-from scg.nodes import trees as pytree
+from scg.nodes import trees
 from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Record, Sample
 from scg.probes.held import SCALES, Moves, holding, moved, moved_parameters, parameters_of
@@ -81,5 +81,7 @@ def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor]) -
 
 def kind(value: Any) -> Any:
     """Return what two values of one node have in common: containers, shapes and types."""
-    leaves, spec = pytree.tree_flatten(value)
-    return spec, [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
+    return [
+        (place, leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (place, type(leaf))
+        for place, leaf in trees.placed_leaves("", value)
+    ]
