@@ -67,12 +67,14 @@ def word(text: str) -> int:
 def folded(seed: int) -> int:
     """Return a seed of any size as a signed integer of 64 bits: itself where it is one.
 
+    After ``index`` torch.compile takes an integer for a constant, for which alone its code is.
+
     >>> folded(-5), folded(2**70) != folded(2**70 + 1)
     (-5, True)
     """
     if -(2**63) <= seed < 2**63:
-        return seed
-    large: int = word(f"#{operator.index(seed)}")  # a number to torch.compile too, which compiles anew for it
+        return seed if torch.compiler.is_compiling() else operator.index(seed)
+    large: int = word(f"#{operator.index(seed)}")
     return large
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from scg import noise
-from scg.noise import NoiseSpec, noise_layout, substream, uniform
+from scg.noise import NoiseSpec, noise_layout, start_generators, substream, traced, uniform
 from scg.noise import draw_noise as draw_layout
 
 N = 100_000
@@ -70,6 +73,75 @@ def test_substreams_are_distinct_and_independent() -> None:
     assert len(set(keys)) == len(keys)
     a, b = (uniform(substream(0, name), N) - 0.5 for name in ("a", "b"))
     assert abs(float((a * b).mean() * 12 * N**0.5)) < 5.0
+
+
+def test_a_million_names_have_a_million_streams() -> None:
+    names = (f"{stem}{k}" for stem in ("z", "layer_", "w_", "x#branches_") for k in range(250_001))
+    keys = {substream(0, name) for name in names}
+    assert len(keys) == 4 * 250_001
+
+
+def test_names_of_one_checksum_have_streams_of_their_own() -> None:
+    """Of both pairs the CRC-32 is the same."""
+    for one, other in (("plumless", "buckeroo"), ("codding", "gnu")):
+        assert zlib.crc32(one.encode()) == zlib.crc32(other.encode())
+        assert substream(0, one) != substream(0, other)
+
+
+def test_pairs_of_streams_are_uncorrelated() -> None:
+    """The largest z score of 10,011 pairs: one in a million sets of pairs exceeds 6.5 by chance."""
+    drawn = torch.stack([uniform(substream(0, f"node_{k}"), 4096) for k in range(142)]) - 0.5
+    z = drawn @ drawn.mT * 12 / 4096**0.5
+    above = torch.triu(torch.ones_like(z, dtype=torch.bool), 1)
+    pairs = z[above]
+    assert len(pairs) == 10_011
+    assert float(pairs.abs().max()) < 6.5
+    assert abs(float(pairs.square().mean()) - 1) < 5 * (2 / len(pairs)) ** 0.5
+
+
+LARGE = (2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**64 + 5, 10**40, -(2**63), -(2**63) - 1, -(10**40))
+
+
+def test_seeds_have_any_size() -> None:
+    first = [float(uniform(seed, 1)) for seed in (*LARGE, 5, -1, 0)]
+    assert len(set(first)) == len(first)
+    assert torch.equal(uniform(np.int64(-3), 4), uniform(-3, 4))
+    assert substream(2**70, "b") != substream(2**70 + 1, "b")
+
+
+def test_generators_start_from_all_bits_of_a_seed() -> None:
+    def first(seed: int) -> Tensor:
+        with torch.random.fork_rng():
+            start_generators(seed)
+            return torch.rand(N, dtype=torch.float64)
+
+    drawn = [first(seed) for seed in (5, 5 + 2**32, 5 + 2**60, 5 - 2**63)]
+    for one, other in itertools.combinations(drawn, 2):
+        assert abs(float(((one - 0.5) * (other - 0.5)).mean() * 12 * N**0.5)) < 5.0
+    assert stats.kstest(drawn[1].numpy(), "uniform").pvalue > 1e-4
+    assert torch.equal(first(7), first(7))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_draws_have_the_bits_of_eager_ones(backend: str, compiling: None) -> None:
+    """For any seed and count, of which none but the largest seeds has torch compile anew."""
+    counter = CompileCounterWithBackend(backend)
+    layout = noise_layout([spec("u", "uniform", 9), spec("z", "normal", 4)])
+
+    def draw(seed: int, count: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        start = traced(seed) if torch.compiler.is_compiling() else seed
+        return uniform(seed, count), draw_layout(seed, layout), uniform(substream(start, "own"), 3)
+
+    fast = torch.compile(draw, fullgraph=True, backend=counter)
+    for seed in (3, 4, 5, 6, 0, 1, -1, -7, 2**62, 2**63 - 1, -(2**63)):
+        for count in (64, 7, 1001):
+            found, expected = fast(seed, count), draw(seed, count)
+            assert torch.equal(found[0], expected[0]) and torch.equal(found[2], expected[2])
+            assert torch.equal(found[1]["u"], expected[1]["u"])
+            assert torch.allclose(found[1]["z"], expected[1]["z"], rtol=0, atol=1e-14)
+    assert counter.frame_count <= 3
+    for seed in (2**63, -(2**70)):
+        assert torch.equal(fast(seed, 7)[0], draw(seed, 7)[0])
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 50))

@@ -126,7 +126,7 @@ def after_one_has_read_a_checkpoint() -> Seen:
 def run_rank(rank: int, path: str) -> dict[Any, Seen]:
     """Run every case as one of two processes."""
     torch.set_default_dtype(torch.float64)
-    meeting, limit = (Path(path) / "meeting").as_uri(), timedelta(minutes=1)
+    meeting, limit = (Path(path) / "meeting").as_uri(), timedelta(minutes=5)
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=limit)
     try:
         assert has_ranks()

@@ -89,7 +89,7 @@ class Site:
         ``fn`` takes the parameters and returns a scalar and anything else; both stay attached to the
         controls while these learn.
         """
-        gradients, besides = derivative(fn, self.parameters, attached=bool(self.trained))
+        gradients, besides = derivative(fn, self.parameters, attached=len(self.trained) > 0)
         return self.shared(gradients), besides
 
     def shared(self, gradients: Parameters) -> Parameters:
