@@ -11,15 +11,28 @@ from tests.truth.building import value
 from tests.truth.exact import mean_of
 from tests.truth.gates import GATES
 from tests.truth.hidden import PLACES
-from tests.truth.joins import JOINS, SLEEPERS
+from tests.truth.joins import JOINS, QUADRATIC, SLEEPERS
 from tests.truth.judge import Case, Inputs
-from tests.truth.sources import NARROW, PLACED, REPLICATES, WIDE, Defect, Draw, Source, named, placed, sources
+from tests.truth.sources import (
+    FEWER,
+    NARROW,
+    PLACED,
+    REPLICATES,
+    WIDE,
+    Defect,
+    Draw,
+    Source,
+    named,
+    placed,
+    sources,
+)
 
 
 def a_crossing(draw: Draw) -> Defect:
     """Elements of a plate that join with a strength that is 0 in the example."""
     source = draw(sources())
     gate_name, join_name = named(draw, GATES), named(draw, JOINS)
+    source = source.fewer() if join_name in QUADRATIC else source
     place, example = draw(st.sampled_from(PLACED)), draw(st.sampled_from([2, 3, 5]))
     gate, join = GATES[gate_name], JOINS[join_name]
 
@@ -50,7 +63,8 @@ def a_crossing(draw: Draw) -> Defect:
         return total
 
     words = f"{join_name} with {gate_name}, {place}, {source}"
-    return Defect("crossing", words, Case(make, objective, wake, source.estimators, source.samples))
+    case = Case(make, objective, wake, source.estimators, source.samples, effort=source.effort)
+    return Defect("crossing", words, case)
 
 
 def crossing_graph(source: Source, example: int) -> scg.Graph:
@@ -100,8 +114,9 @@ def a_sleeper(draw: Draw) -> Defect:
 
 def a_mixing(draw: Draw) -> Defect:
     """A function that reads along the first dimension, its event: replicates, when they run in one batch."""
-    source = draw(sources([300, REPLICATES]))
+    source = draw(sources([FEWER, REPLICATES]))
     join_name = named(draw, JOINS)
+    source = source.fewer() if join_name in QUADRATIC else source
     gate_name = draw(st.sampled_from([name for name, gate in GATES.items() if not gate.is_plated]))
     place, reads = draw(st.sampled_from(PLACED)), draw(st.sampled_from(["first", "whole"]))
     gate, join = GATES[gate_name], JOINS[join_name]
@@ -132,9 +147,8 @@ def a_mixing(draw: Draw) -> Defect:
         return total
 
     words = f"{join_name} reads {reads} with {gate_name}, {place}, {source}"
-    effort = 1 if source.samples == REPLICATES else 4
     return Defect(
-        "mixing", words, Case(make, objective, wake, source.estimators, source.samples, effort=effort)
+        "mixing", words, Case(make, objective, wake, source.estimators, source.samples, effort=source.effort)
     )
 
 

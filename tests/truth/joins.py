@@ -71,6 +71,9 @@ JOINS: dict[str, Join] = {
     "product": lambda s, z: z + s * (z + 1.0).prod(-1, keepdim=True),
 }
 
+QUADRATIC = frozenset({"pairwise", "attention", "matmul", "loop"})
+"""Those that are slow where many elements are joined."""
+
 Sleeper = Callable[[Tensor], Tensor]
 
 SLEEPERS: dict[str, Sleeper] = {

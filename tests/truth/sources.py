@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from tests.truth.building import Fn, Module
 from tests.truth.exact import bits, normals
 from tests.truth.judge import Case
 
-REPLICATES = 2048
+REPLICATES, FEWER = 2048, 300
 WIDE, NARROW = 2000, 2
 """Elements of a run's plate where each is a replicate, and where all of them are enumerated together."""
 FINITE = ("auto", "score", "enumerate", "rebar", "relax", "local")
@@ -55,6 +55,15 @@ class Source:
     def plates(self, name: str) -> tuple[str, ...]:
         """Return what everything random has to be drawn along to be averaged in one run."""
         return (name,) if self.samples is None else ()
+
+    @property
+    def effort(self) -> int:
+        """Return how much more often a program of fewer replicates has to run."""
+        return 4 if self.samples == FEWER else 1
+
+    def fewer(self) -> Source:
+        """Return the same in fewer replicates, if there are any."""
+        return self if self.samples is None else replace(self, samples=FEWER)
 
     def number(self, values: Any) -> Tensor:
         return torch.tensor(values, dtype=self.dtype)
