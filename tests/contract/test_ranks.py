@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import pytest
@@ -18,6 +17,9 @@ from torch import distributions as td
 from torch.nn.functional import softplus
 
 import scg
+from scg.analysis.facts import gather
+from scg.laws import LAWS
+from scg.surrogate.describe import node_facts
 from tests.contract.instances import INSTANCES, Instance, stirred
 
 Map = Callable[[Tensor], Tensor]
@@ -119,7 +121,7 @@ def kinds(sizes: Sizes) -> list[Kind]:
         add(td.Chi2, df=above)
         add(td.Dirichlet, concentration=several)
         add(td.StudentT, df=above, loc=real, scale=above)
-        add(td.FisherSnedecor, df1=above, df2=above)
+        add(td.FisherSnedecor, df1=above, df2=lambda h, above=above: 3.0 + above(h))
         add(td.VonMises, loc=real, concentration=above)
         add(
             td.Wishart, df=lambda h, above=above: c + above(h), scale_tril=chained(spread(*shape, c, c), root)
@@ -155,66 +157,84 @@ def gradient_of(program: scg.Program, theta: Tensor, noise: Mapping[str, Tensor]
     return gradient
 
 
-def quiet(program: scg.Program) -> scg.Program:
-    return stirred(program).eval()
-
-
-def is_mean_of_single_ones(instance: Instance, kind: Kind, sizes: Sizes) -> None:
-    torch.manual_seed(0)
-    graph = graph_of(kind, sizes, many=True)
-    many = quiet(scg.compile(graph, instance.make("theta"), samples=sizes.samples))
-    one = quiet(scg.compile(graph_of(kind, sizes, many=False), instance.make("theta")))
+def of_each(
+    instance: Instance, kind: Kind, sizes: Sizes, many: scg.Program, noise: Any, theta: Tensor
+) -> Tensor:
+    """The gradients [replicates, elements] of a program for one element, under the noise of each."""
+    one = stirred(scg.compile(graph_of(kind, sizes, many=False), instance.make("theta"))).eval()
     one.controls.load_state_dict(many.controls.state_dict())
-    theta = graph.freeze().store.examples["theta"]
-    noise = many.draw_noise(3, theta=theta)
-    found = gradient_of(many, theta, noise)
-    single = torch.stack(
-        [
-            torch.stack(
-                [gradient_of(one, h, {k: z[s, b] for k, z in noise.items()}) for s in range(sizes.samples)]
-            )
-            for b, h in enumerate(theta)
-        ]
-    )
-    assert float(single.abs().max()) > 1e-4
-    torch.testing.assert_close(found, single.mean(1), rtol=1e-7, atol=1e-9)
+    rows = [
+        [gradient_of(one, h, {key: z[s, b] for key, z in noise.items()}) for b, h in enumerate(theta)]
+        for s in range(sizes.samples)
+    ]
+    return torch.tensor(rows, dtype=theta.dtype)
 
 
-ALIKE = [Sizes(2, 2, 2, 2), Sizes(3, 3, 3, 3)]
+SMOOTH = ("score", "reparam", "lax")
+FINITE = ("score", "score+module", "enumerate", "enumerate+local", "rebar", "relax", "relax+row")
+"""The estimators, and options of theirs that read ranks: those of the one do not claim the other's laws."""
+ALIKE = (Sizes(2, 2, 2, 2), Sizes(3, 3, 3, 3))
 APART = Sizes(2, 3, 4, 5)
-WHOLE = {name: instance for name, instance in INSTANCES.items() if instance.samples is None}
 
 
-@cache
-def claimed(sizes: Sizes) -> list[tuple[Instance, Kind]]:
-    """Estimators by the laws that they claim."""
-    from scg.analysis.facts import gather
-    from scg.surrogate.describe import node_facts
-
-    found = []
-    for kind in kinds(sizes):
-        facts = node_facts(
-            gather(graph_of(kind, sizes, many=False).freeze(), {"theta": torch.tensor(-0.4).double()}),
-            "v",
-            None,
-        )
-        for instance in WHOLE.values():
-            if instance.claims(facts):
-                found.append((instance, kind))
-    return found
+def is_finite(kind: Kind) -> bool:
+    return any(part in kind.name for part in ("Categorical", "Bernoulli", "Binomial"))
 
 
-@pytest.mark.parametrize("sizes", [*ALIKE, APART], ids=str)
-def test_x(sizes: Sizes) -> None:
-    import time
+def has_classes(kind: Kind) -> bool:
+    """Whether values may have other dimensions than parameters, which coincidences then hide."""
+    return "Categorical" in kind.name or kind.dist is td.Multinomial
 
-    t = time.time()
-    cl = claimed(sizes)
-    print(sizes, len(cl), time.time() - t)
-    t = time.time()
-    for i, k in cl:
-        try:
-            is_mean_of_single_ones(i, k, sizes)
-        except Exception as e:
-            print("FAIL", i, k, str(e)[:300].replace("\n", " "))
-    print(time.time() - t)
+
+CASES = [
+    *((kind, ALIKE[1]) for kind in kinds(ALIKE[1]) if is_finite(kind) or kind.name.endswith("1")),
+    *((kind, sizes) for sizes in (ALIKE[0], APART) for kind in kinds(sizes) if has_classes(kind)),
+]
+
+
+@pytest.mark.parametrize(("kind", "sizes"), CASES, ids=[f"{kind}-{sizes}" for kind, sizes in CASES])
+def test_elements_are_problems_of_their_own(kind: Kind, sizes: Sizes) -> None:
+    graph = graph_of(kind, sizes, many=True)
+    inputs = dict(graph.freeze().store.examples)
+    facts = node_facts(gather(graph.freeze(), inputs), "v", None)
+    several = [INSTANCES[name] for name in (FINITE if is_finite(kind) else SMOOTH)]
+    claiming = [instance for instance in several if instance.claims(facts)]
+    assert claiming
+    for instance in claiming:
+        torch.manual_seed(0)
+        program = stirred(scg.compile(graph, instance.make("theta"), samples=sizes.samples)).eval()
+        noise = program.draw_noise(3, **inputs)
+        found = gradient_of(program, inputs["theta"], noise)
+        each = of_each(instance, kind, sizes, program, noise, inputs["theta"])
+        assert float(each.abs().max()) > 1e-4
+        torch.testing.assert_close(found, each.mean(0), rtol=1e-7, atol=1e-9, msg=str(instance))
+
+
+@pytest.mark.parametrize("event", [3, 4])
+def test_a_density_of_a_wider_event_than_its_parameters(event: int) -> None:
+    """The parameters of each element are those of its whole event, also where there are as many of both."""
+    g = scg.Graph()
+    loc, value = torch.tensor([0.0, 1.0, 2.0]), torch.arange(3.0 * event).reshape(3, event)
+    mu = g.input("mu", plates="p", example=loc)
+    g.cost("c", g.log_prob(td.Normal, g.input("x", plates="p", example=value), loc=mu, scale=1.0))
+    found = scg.compile(g)(mu=loc, x=value).costs["c"]
+    torch.testing.assert_close(found, td.Normal(loc[:, None], 1.0).log_prob(value).sum(-1))
+
+
+def test_every_law_is_here() -> None:
+    assert {kind.dist for kind in kinds(APART)} == set(LAWS)
+
+
+def test_an_estimate_that_would_broadcast_is_refused() -> None:
+    class Summed(scg.Score):
+        def factor(self, site: Any) -> None:
+            return None
+
+        def gradient(self, site: Any) -> dict[str, Tensor]:
+            return {name: part.sum() for name, part in site.score(site.value, site.credit).items()}
+
+    g = scg.Graph()
+    b = g.sample("b", td.Bernoulli, logits=g.param("t", torch.zeros(3)))
+    g.cost("c", lambda b: b.sum(), b)
+    with pytest.raises(scg.EstimatorError, match=r"'logits' an estimate of shape \(\): return .*\(3,\)"):
+        scg.compile(g, Summed(baseline="moving-average"))(seed=0)

@@ -42,7 +42,9 @@ def conditioned(
         credit, total = variate(leaves["points"])
         return total, credit[1]
 
-    slopes, credit = derivative(both, {"points": points}, attached=len(site.trained) > 0, weights=signs(points))
+    slopes, credit = derivative(
+        both, {"points": points}, attached=len(site.trained) > 0, weights=signs(points)
+    )
     path = site.shared(back(slopes["points"]))
     residual = site.credit - (credit if scale is None else scale * credit)
     if scale is not None:
