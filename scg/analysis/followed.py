@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import runner
+from scg.analysis.calls import held_by, runner
 from scg.analysis.invoke import seen
 from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
@@ -18,9 +18,7 @@ from scg.nodes.records import Record
 from scg.probes.dependence import Label
 from scg.probes.provenance import Provenance
 
-SIZES = (5, 11)
 PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
-LARGE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +57,10 @@ class Recording:
 
 def sizes_to_try(ir: IR, trace: Trace, record: Record, plates: Sequence[str]) -> list[dict[str, int]]:
     """Return sizes of plates at which to record a function: two that nothing else has, then the example's."""
-    names = record.arguments.names
-    shapes = [leaf.shape for name in names for leaf in tensors(trace.values[name])]
-    taken = {size for shape in shapes for size in shape}
+    values = [leaf for name in record.arguments.names for leaf in tensors(trace.values[name])]
+    taken = {size for leaf in (*values, *held_by(ir, record)) for size in leaf.shape}
     free = [prime for prime in PRIMES if prime not in taken]
-    held = {plate for name in ir.params for plate in ir.layout[name]}
-    fixed = {p: trace.sizes[p] for p in plates if ir.plates[p].size is not None or p in held}
-    some = [
-        {plate: fixed.get(plate, prime) for plate, prime in zip(plates, free[start:], strict=False)}
-        for start in (0, 3)
-    ]
+    some = [dict(zip(plates, free[start:], strict=False)) for start in (0, 3)]
     example = {plate: trace.sizes[plate] for plate in plates}
     return [sizes for sizes in some if len(sizes) == len(plates)] + [example]
 
@@ -92,7 +84,7 @@ def record_call(
                 place = ir.layout[name].index(plate)
                 sources[label] += [(leaf, place) for leaf in tensors(values[name])]
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
-    provenance = Provenance(sources, instead)
+    provenance = Provenance(sources, given=tensors(list(values.values())), instead=instead)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         with provenance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -88,7 +88,7 @@ def _recorded(
         for plate in set(sizes) & set(ir.layout[name]):
             place = ir.layout[name].index(plate) + added * (name in varying)
             sources[labels[plate]] += [(leaf, place) for leaf in tensors(value)]
-    provenance = Provenance(sources)
+    provenance = Provenance(sources, given=tensors(list(values.values())))
     call = _call(ir, record, varying, values, is_many=count is not None)
     with torch.random.fork_rng(), torch.no_grad(), provenance:
         torch.manual_seed(0)
@@ -118,23 +118,26 @@ def _sizes(ir: IR, trace: Trace, record: Record) -> set[int]:
     return {n for name in record.arguments.names for leaf in tensors(trace.values[name]) for n in leaf.shape}
 
 
-def takes_any_number(ir: IR, trace: Trace, record: Record) -> bool:
-    """Say whether a function treats the elements of its leftmost plate alike, however many there are.
+def takes_any_number(ir: IR, trace: Trace, record: Record, plates: Sequence[str], *, even_one: bool) -> bool:
+    """Say whether a function treats the elements of plates alike, however many there are, and draws nothing.
 
-    It does the same operations at two sizes that nothing else has, and none tells an element from another.
+    It does the same operations at two sizes that nothing else has, at the example's and, if asked, at one; at
+    the two, none tells an element from another.
     """
-    plates = ir.layout[record.name][:1]
-    names = [name for name in record.arguments.names if plates[0] in ir.layout[name]]
-    *others, _ = sizes_to_try(ir, trace, record, plates)
-    if len(others) < 2 or others[0] == others[1]:
+    names = [name for name in record.arguments.names if not set(plates).isdisjoint(ir.layout[name])]
+    *others, example = sizes_to_try(ir, trace, record, plates)
+    several = [*others, example, *([dict.fromkeys(plates, 1)] if even_one else [])]
+    found = first_that_runs(partial(record_call, ir, trace, record, names, sizes) for sizes in several)
+    if len(found) < len(several) or len(others) < 2:
         return False
-    found = first_that_runs(partial(record_call, ir, trace, record, names, sizes) for sizes in others)
-    if len(found) < len(others):
-        return False
-    one, other = (recording.provenance for recording in found)
-    if one.steps != other.steps or one.left is not None or one.scalars:
+    first, *rest = (recording.provenance for recording in found)
+    if any(other.steps != first.steps for other in rest):
         return False
     return not any(
-        recording.is_told_apart or any(recording.joint(label) for label in recording.places)
-        for recording in found
+        known.provenance.left is not None
+        or known.provenance.scalars
+        or known.provenance.is_random
+        or known.is_told_apart
+        or any(known.joint(label) for label in known.places)
+        for known in found[: len(others)]
     )

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_function
-from scg.analysis.invoke import seen
 from scg.analysis.many import keeps_worlds_apart, takes_any_number
 from scg.analysis.repeated import vectorised
 from scg.analysis.trace import Trace
@@ -19,7 +18,6 @@ from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 from scg.probes.generators import steady_generators
 from scg.probes.held import holding, moved_parameters
-from scg.probes.uniformity import is_uniform
 from scg.vectorise import together
 
 PROBE_AXIS = "#worlds"
@@ -97,20 +95,8 @@ def does_repeat(
     def dims(name: str) -> list[int]:
         return [place + (name in varying) for place in places(name)]
 
-    def sized(count: int) -> list[Any]:
-        several = ((name, _first(worlds[0].values[name], places(name))) for name in names)
-        return [_repeated(value, places(name), count) for name, value in several]
-
-    fn = runner(ir, record)
-
-    def alone(*values: Any) -> Any:
-        known = dict(zip(names, values, strict=True))
-        args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, known[name]))
-        return fn(*args, **kwargs)
-
     is_black_box = isinstance(record, Det) and record.differentiable is False
-    sizes = {worlds[0].sizes[plate] for plate in plates}
-    if is_black_box or not all(is_uniform(alone, sized, size) for size in sizes):
+    if is_black_box or not takes_any_number(ir, worlds[0], record, sorted(plates), even_one=True):
         return False
     for given in _given(worlds, record, varying):
         once = [_first(value, dims(name)) for name, value in zip(names, given, strict=True)]
@@ -185,7 +171,11 @@ def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[s
 
     if fits("broadcast") and keeps_worlds_apart(ir, worlds[0], record, varying):
         return "broadcast"
-    if _may_fold(ir, record) and fits("fold") and takes_any_number(ir, worlds[0], record):
+    if (
+        _may_fold(ir, record)
+        and fits("fold")
+        and takes_any_number(ir, worlds[0], record, ir.layout[record.name][:1])
+    ):
         return "fold"
     return "vmap" if fits("vmap") else "loop"
 

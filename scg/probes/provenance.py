@@ -59,14 +59,17 @@ class Provenance:
     ``joints`` lists what joined elements or was not understood, ``steps`` all operations with sizes left out,
     ``turns`` the dimensions along which operations worked, counted from the right. ``scalars`` has the
     numbers that Python read of joined elements: ``instead`` gives others in their place.
+    ``is_positional`` tells that something told elements apart by their place, ``is_random`` that it drew.
     """
 
     def __init__(
         self,
         sources: Mapping[Label, Sequence[tuple[Tensor, int]]],
+        *,
+        given: Sequence[Tensor] = (),
         instead: Mapping[int, Any] | None = None,
     ) -> None:
-        """Follow the given tensors."""
+        """Follow the sources; ``given`` is what else the call is given."""
         self.labels = tuple(sources)
         self.instead = instead or {}
         self.joints: list[str] = []
@@ -76,8 +79,10 @@ class Provenance:
         self.index: str | None = None
         self.left: str | None = None
         self.is_positional = False
-        self._counts = {label.count for label in sources}
+        self.is_random = False
+        self._counts = {label.count for label in sources if label.count > 1}
         self._uneven: set[int] = set()
+        self._met = {_storage(tensor) for tensor in given}
         self._owners: dict[tuple[Label, int], tuple[Tensor, int]] = {}
         self._alive: list[Tensor] = []
         self._known: dict[Any, list[tuple[Call, list[Tensor] | None]]] = {}
@@ -87,6 +92,7 @@ class Provenance:
                 numbers = torch.arange(1, label.count + 1)
                 shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
                 self._assign(label, tensor, numbers.view(shape).expand(tensor.shape))
+                self._met.add(_storage(tensor))
 
     def __enter__(self) -> Self:
         for mode in self._modes:
@@ -321,6 +327,11 @@ class Provenance:
     def _even(self, name: str, function: Any, leaves: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """Find tensors that tell one place of a label from another without being of a source."""
         inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self.is_random |= torch.Tag.nondeterministic_seeded in function.tags
+        for leaf in inputs:  # what was there before, as long as the label: written for each of its places
+            if self._counts.intersection(leaf.shape) and _storage(leaf) not in self._met:
+                self._uneven.add(_storage(leaf))
+        self._met.update(map(_storage, (*inputs, *outputs)))
         is_uneven = any(_storage(leaf) in self._uneven for leaf in inputs)
         is_owned = any(self._owned(label, inputs) for label in self.labels)
         self.is_positional |= is_uneven and is_owned
