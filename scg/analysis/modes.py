@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -171,11 +172,8 @@ def _probe(ir: IR, worlds: Sequence[Trace], record: Record, varying: frozenset[s
 
     if fits("broadcast") and keeps_worlds_apart(ir, worlds[0], record, varying):
         return "broadcast"
-    if (
-        _may_fold(ir, record)
-        and fits("fold")
-        and takes_any_number(ir, worlds[0], record, ir.layout[record.name][:1])
-    ):
+    is_even = partial(takes_any_number, ir, worlds[0], record, ir.layout[record.name][:1], even_one=False)
+    if _may_fold(ir, record) and fits("fold") and is_even():
         return "fold"
     return "vmap" if fits("vmap") else "loop"
 
