@@ -147,6 +147,14 @@ def is_fx(node: ast.Attribute) -> bool:
     return node.attr == "fx" and isinstance(node.value, ast.Name) and node.value.id == "torch"
 
 
+def test_values_are_taken_apart_in_one_place(file: Path) -> None:
+    """torch's pytrees take a dataclass for a leaf; what probes record are no values of nodes."""
+    if module_of(file) not in ("scg.nodes.trees", "scg.surrogate.estimate") and not within(
+        module_of(file), ("scg.probes",)
+    ):
+        assert [name for name in imports(parsed(file)) if name.startswith("torch.utils")] == []
+
+
 def test_imports_are_at_the_top(file: Path) -> None:
     inner = [
         module

@@ -37,8 +37,9 @@ def accept(ir: IR, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _meant(ir: IR, name: str, inputs: Mapping[str, Any]) -> str:
     """Say which of the missing inputs a name is near to, if it is to one."""
-    near = get_close_matches(name, [other for other in ir.inputs if other not in inputs], 1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    missing = {other.lower(): other for other in ir.inputs if other not in inputs}
+    near = get_close_matches(name.lower(), missing, 1)
+    return f"; did you mean '{missing[near[0]]}'?" if near else ""
 
 
 def unused(ir: IR, inputs: Mapping[str, Any]) -> list[str]:

@@ -144,6 +144,6 @@ def _check_groups(ir: IR, controls: nn.ModuleDict) -> None:
     for key, parameter in controls.named_parameters():
         if id(parameter) in model:
             raise PolicyError(
-                f"control parameter '{key}' is a parameter of the graph as well, '{model[id(parameter)]}': "
-                "give the estimator a network of its own, and let functions capture no more than they call"
+                f"control parameter '{key}' is a parameter of the graph as well: "
+                f"give the estimator a network of its own (the graph holds it as '{model[id(parameter)]}')"
             )
