@@ -51,7 +51,7 @@ clamp_max clamp_min cos cosh deg2rad div elu celu erf erfc exp
 exp2 expm1 gelu glu hardsigmoid hardswish hardtanh huber_loss hypot i0 leaky_relu lerp log_sigmoid_forward
 logaddexp logaddexp2 maximum minimum mish mse_loss mul neg positive prelu _prelu_kernel rad2deg relu relu6
 rsub sigmoid silu sin sinc sinh smooth_l1_loss soft_margin_loss softplus softshrink square sub tan tanh fmax
-fmin polar selu special_bessel_j0 special_bessel_j1 special_entr special_erfcx special_i0e special_i1
+fmin polar selu special_entr special_erfcx special_i0e special_i1
 special_i1e special_log_ndtr special_ndtri special_xlog1py xlogy binary_cross_entropy
 binary_cross_entropy_with_logits native_dropout digamma lgamma mvlgamma polygamma erfinv logit reciprocal"""
 # Continuous for real arguments; complex ones meet a cut.

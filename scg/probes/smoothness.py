@@ -17,7 +17,7 @@ from scg.probes.slopes import Slope, compared
 from scg.probes.switches import Survey, Watch, close, jump, jump_at_switch, survey
 
 POINTS = 6  # where gradients are compared along lines, besides the point itself
-ELSEWHERE = (0, 3)  # lines at further points: through the point, and through another
+ELSEWHERE = (0, 3)  # the lines at further points, in turns: through the point, and through another
 UNLIKELY = (
     0x5EED_CA5E  # added to seeds, lest a point drawn after torch.manual_seed(seed) be the probe's own noise
 )
@@ -173,7 +173,7 @@ def _by_lines(
     for index, world in enumerate(worlds):
         along = lines(world.replay.origin, seed)
         with holding(world.moves):
-            seen = survey(world.replay, along if index == 0 else [along[i] for i in ELSEWHERE])
+            seen = survey(world.replay, along if index == 0 else [along[ELSEWHERE[index % 2]]])
             if len({sample.values.shape for _, sample in seen.inside}) > 1:
                 yield _broken("the shape of its output depends on the value")
             if index == 0 or opaque:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -151,11 +150,10 @@ def _is_opaque(
     point = {str(index): value for index, value in enumerate(example)}
     modules = [net] if isinstance(net, nn.Module) else []
     verdict = probe(lambda values: evaluate([values[name] for name in point]), point, "0", modules=modules)
-    if verdict.smoothness is not Smoothness.SMOOTH:
-        known = "" if verdict.smoothness is Smoothness.BROKEN else " known to be"
+    if verdict.smoothness is Smoothness.BROKEN:
         raise EstimatorError(
-            f"the network of '{node}' is not{known} smooth in the value of '{node}': {verdict.reason}. That "
-            "biases the gradient; give one that is continuous, without detach or rounding"
+            f"the network of '{node}' is not smooth in the value of '{node}': {verdict.reason}. That biases "
+            "the gradient; give one that is continuous, without detach or rounding"
         )
     with torch.enable_grad():
         point["0"] = attached(example[0])
@@ -179,8 +177,16 @@ def _refuse_crossings(
             _refuse_crossing(node, lambda given: attempt("loop", given), values, plates)
             for dim in range(1, plates + 1):
                 larger = [torch.cat([value, value.flip(dim)], dim) for value in values]
-                with suppress(RuntimeError):  # of its own: it may be made for one size
+                if _runs(lambda given: attempt("loop", given), larger):  # it may be made for one size
                     _refuse_crossing(node, lambda given: attempt("loop", given), larger, plates)
+
+
+def _runs(evaluate: Callable[[list[Tensor]], Tensor], values: list[Tensor]) -> bool:
+    try:
+        evaluate(values)
+    except Exception:  # noqa: BLE001 - of an arbitrary network
+        return False
+    return True
 
 
 def _refuse_crossing(

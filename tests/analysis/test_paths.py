@@ -169,3 +169,133 @@ def test_only_parents_that_carry_the_value_matter() -> None:
     g = normal()
     g.cost("c", g.det("h", gated, g["z"], g.input("x", example=torch.tensor([-1.0, 0.5, 2.0]))))
     assert obstacle(g) is None
+
+
+def step(z: Tensor, gate: Tensor) -> Tensor:
+    return (z + gate * (z > 0)).sum()
+
+
+class Zero(nn.Module):
+    """Something wrong behind a weight that starts at 0."""
+
+    def __init__(self, wrong: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.wrong = nn.Parameter(torch.zeros(())), wrong
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (z + self.weight * self.wrong(z)).sum()
+
+
+def gated(kind: str, fn: Callable[[Tensor, Tensor], Tensor]) -> scg.Graph:
+    g = normal()
+    if kind == "input":
+        gate = g.input("x", example=torch.zeros(()))
+    elif kind == "mask":
+        gate = g.input("x", example=torch.zeros(3, dtype=torch.bool))
+    elif kind == "parameter":
+        gate = g.param("a", torch.zeros(()))
+    elif kind == "sample":
+        gate = g.sample("b", Bernoulli, probs=torch.tensor(1e-6))
+    elif kind == "several samples":
+        draws = [g.sample(f"b{i}", Bernoulli, probs=torch.tensor(1e-6)) for i in range(3)]
+        g.cost("c", g.det("h", lambda z, a, b, c: fn(z, a * b * c), g["z"], *draws))
+        return g
+    elif kind == "low-rank layer":
+        layer = nn.Linear(3, 1)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        gate = g.det("gate", layer, g.input("x", example=torch.zeros(3)))
+    else:
+        captured = nn.Parameter(torch.zeros(()))
+        g.cost("c", g.det("h", lambda z: fn(z, captured), g["z"]))
+        return g
+    g.cost("c", g.det("h", fn, g["z"], gate))
+    return g
+
+
+GATES = ["input", "mask", "parameter", "sample", "several samples", "low-rank layer", "captured"]
+SLEEPING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "step": step,
+    "round": lambda z, gate: (z + gate * z.round()).sum(),
+    "detach": lambda z, gate: (z + gate * z.detach()).sum(),
+    "Python branch": lambda z, gate: z.sum() + gate.sum() * (1.0 if bool(z.sum() > 0) else 0.0),
+    "Python number": lambda z, gate: z.sum() + gate.sum() * (1.0 if z.sum().item() > 0 else 0.0),
+    "index": lambda z, gate: z.sum() + gate.sum() * z.argmax(),
+    "cut by atan2": lambda z, gate: z.sum() + (gate * torch.atan2(z, z.flip(0))).sum(),
+}
+
+
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("wrong", SLEEPING)
+def test_a_gate_of_0_hides_no_break(kind: str, wrong: str) -> None:
+    assert obstacle(gated(kind, SLEEPING[wrong])) is not None
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_what_is_smooth_stays_so_behind_a_gate_of_0(kind: str) -> None:
+    for fn in (lambda z, gate: (z + gate * z.relu()).sum(), lambda z, gate: (gate * z.where(z > 0, 0)).sum()):
+        assert obstacle(gated(kind, fn)) is None
+
+
+def test_a_weight_of_0_hides_no_break_and_keeps_its_version() -> None:
+    module = Zero(lambda z: (z > 0).float())
+    pending = module(torch.ones(3)) * 2
+    storage, version = module.weight.data_ptr(), module.weight._version
+    g = normal()
+    g.cost("c", g.det("h", module, g["z"]))
+    assert "jumps" in str(obstacle(g))
+    assert (module.weight.data_ptr(), module.weight._version) == (storage, version)
+    assert module.weight.item() == 0
+    pending.backward()
+    assert module.weight.grad == 6
+
+
+def test_the_gradient_behind_a_gate_is_right() -> None:
+    """A Bernoulli gate before a step: the automatic policy gives d/dmu = phi(mu) / 2."""
+    g = scg.Graph()
+    z = g.sample("z", Normal, g.param("mu", torch.tensor(0.3)), 1.0)
+    b = g.sample("b", Bernoulli, probs=torch.tensor(0.5))
+    g.cost("c", lambda b, z: b * (z > 0).float(), b, z)
+    program = scg.compile(g, samples=40_000)
+    program(seed=0).loss.backward()
+    found = g["mu"].value.grad
+    assert found is not None
+    expected = 0.5 * Normal(0.0, 1.0).log_prob(torch.tensor(0.3)).exp()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("over", ["anything", "positive"])
+def test_atan2_jumps_where_the_other_can_be_negative(over: str) -> None:
+    g = normal()
+    other = g.param("a", torch.ones(3))
+    g.cost("c", torch.atan2(g["z"], torch.exp(other) if over == "positive" else other).sum())
+    assert (obstacle(g) is None) is (over == "positive")
+
+
+@pytest.mark.parametrize(
+    ("fn", "told"),
+    [
+        (lambda z: torch.nan_to_num(torch.sqrt(z)), "turns NaN or infinity of 'sqrt_1' into numbers"),
+        (lambda z: torch.fmax(torch.sqrt(z), torch.zeros(3)), "turns NaN or infinity of 'sqrt_1' into num"),
+        (lambda z: torch.copysign(torch.ones(3), z), "jumps by"),
+        (lambda z: torch.exp(torch.log(torch.relu(z))), None),
+        (lambda z: torch.nan_to_num(torch.sqrt(torch.relu(z) + 1)), None),
+    ],
+    ids=["nan_to_num", "fmax", "copysign", "exp of log", "never NaN"],
+)
+def test_numbers_made_of_nan_are_breaks(fn: Callable[[Any], Any], told: str | None) -> None:
+    g = normal()
+    g.cost("c", fn(g["z"]).sum())
+    found = obstacle(g)
+    assert found is None if told is None else told in str(found)
+
+
+def test_standings_say_what_a_verdict_rests_on() -> None:
+    g = normal()
+    g.cost("c", g.det("h", nn.Linear(3, 1), g["z"]).sum())
+    g.cost("d", g.det("j", lambda z: torch.where(z > 0, z, 0).sum(), g["z"]))
+    g.cost("e", g.det("k", lambda z: z.sum(), g["z"], differentiable=True))
+    ir = g.freeze()
+    edges = gather(ir, ir.store.examples).paths.edges
+    standings = [edges["z", name].standing for name in ("h", "j", "k")]
+    assert standings == ["structural", "probed", "declared"]

@@ -315,3 +315,36 @@ def test_what_is_hard_stays_hard_in_the_worlds_it_came_from() -> None:
     known.relaxation("b")
     for world in known.worlds:
         assert bool(((world.values["b"] == 0) | (world.values["b"] == 1)).all())
+
+
+@pytest.mark.parametrize("above", ["b alone", "both"])
+def test_relaxed_functions_below_relaxed_samples_are_called(above: str) -> None:
+    """b -> k -> h, where h takes indices: that k is relaxed below b is known before h is met."""
+    g = three()
+    g.sample("k", Categorical, logits=g["b"] * 2.0 + WEIGHTS)
+    parents = (g["k"],) if above == "b alone" else (g["k"], g["b"])
+    g.det("h", lambda k, b=0.0: WEIGHTS[k], *parents, relaxed=lambda k, b=0.0: mixed(k))
+    g.cost("c", g["h"] * 2.0)
+    found = relaxation(g)
+    assert found.smooth == ("c",), found.obstacles
+    assert relaxation(g, "k").smooth == ("c",)
+
+
+def test_the_gradient_through_relaxed_samples_is_right() -> None:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("t", 0.3))
+    k = g.sample("k", Categorical, logits=torch.tensor([0.2, -0.4, 0.1]) + b * torch.tensor([1.0, 0.0, -2.0]))
+    g.cost("c", g.det("h", lambda k: WEIGHTS[k], k, relaxed=mixed))
+    expected = scg.exact_gradient(g)["t"]
+    program = scg.compile(g, {"b": scg.REBAR(tune=False), "k": scg.REBAR(tune=False)}, samples=20_000)
+    program(seed=0).loss.backward()
+    found = g["t"].value.grad
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+
+
+def test_a_step_behind_a_gate_is_seen_at_relaxed_values() -> None:
+    """The gate is drawn above b, and 0 in the evaluation that comes first, or an input of zeros."""
+    g = three()
+    x = g.input("x", example=torch.zeros(()))
+    g.cost("c", g.det("h", lambda b, x: b.sum() + x * (b > 0.5).float().sum(), g["b"], x))
+    assert "jumps" in relaxation(g).obstacles["c"]

@@ -698,3 +698,45 @@ def test_training_holds_on_to_nothing() -> None:
         assert alive() <= before + 3
     finally:
         gc.enable()
+
+
+class Sleeping(nn.Module):
+    """A network of one number times a scale that starts at 0, with something wrong behind it."""
+
+    def __init__(self, wrong: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(1, 8), nn.Linear(8, 1)
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.wrong = wrong
+
+    def forward(self, z: Tensor) -> Tensor:
+        hidden = self.wrong(self.inner(z[..., None]), z[..., None])
+        return self.outer(torch.tanh(hidden)).squeeze(-1) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda h, z: h - h.mean(0, keepdim=True), "plate elements influence each other"),
+        (lambda h, z: nn.functional.batch_norm(h, None, None, training=True), "influence each other"),
+        (lambda h, z: h * torch.clamp(30 / h.norm(), max=1), "influence each other"),
+        (lambda h, z: h * (z > 0), "not smooth in the value of 'b'"),
+        (lambda h, z: h * h.detach(), "not smooth in the value of 'b'"),
+    ],
+    ids=["mean", "batch norm", "sleeping clip", "step", "detach"],
+)
+def test_a_scale_of_0_hides_nothing(wrong: Callable[[Tensor, Tensor], Tensor], told: str) -> None:
+    def graph() -> scg.Graph:
+        g = scg.Graph()
+        x = g.input("x", plates="left", example=torch.zeros(4))
+        b = g.sample("b", Bernoulli, logits=x + g.param("t", 0.2))
+        g.cost("c", (b - 0.3) ** 2)
+        return g
+
+    net = Sleeping(wrong)
+    before = [(p, p.data_ptr(), p._version, p.detach().clone()) for p in net.parameters()]
+    with pytest.raises(scg.errors.EstimatorError, match=told):
+        scg.compile(graph(), scg.RELAX(net))
+    for p, place, version, value in before:
+        assert p.data_ptr() == place and p._version == version and torch.equal(p, value)
+    scg.compile(graph(), scg.RELAX(Sleeping(lambda h, z: h.relu())))
