@@ -170,9 +170,12 @@ def of_each(
     return torch.tensor(rows, dtype=theta.dtype)
 
 
-SMOOTH = ("score", "reparam", "lax")
-FINITE = ("score", "score+module", "enumerate", "enumerate+local", "rebar", "relax", "relax+row")
-"""The estimators, and options of theirs that read ranks: those of the one do not claim the other's laws."""
+SMOOTH: tuple[str, ...] = ("score", "reparam", "lax")
+FINITE = ("score", "score+module", "enumerate", "enumerate+local")
+PROBED = ("rebar", "relax", "relax+row")
+"""Estimators, and options of theirs that read ranks; it takes time to compile the last."""
+
+
 ALIKE = (Sizes(2, 2, 2, 2), Sizes(3, 3, 3, 3))
 APART = Sizes(2, 3, 4, 5)
 
@@ -187,7 +190,7 @@ def has_classes(kind: Kind) -> bool:
 
 
 CASES = [
-    *((kind, ALIKE[1]) for kind in kinds(ALIKE[1]) if is_finite(kind) or kind.name.endswith("1")),
+    *((kind, ALIKE[1]) for kind in kinds(ALIKE[1]) if has_classes(kind) or kind.name.endswith("1")),
     *((kind, sizes) for sizes in (ALIKE[0], APART) for kind in kinds(sizes) if has_classes(kind)),
 ]
 
@@ -197,8 +200,12 @@ def test_elements_are_problems_of_their_own(kind: Kind, sizes: Sizes) -> None:
     graph = graph_of(kind, sizes, many=True)
     inputs = dict(graph.freeze().store.examples)
     facts = node_facts(gather(graph.freeze(), inputs), "v", None)
-    several = [INSTANCES[name] for name in (FINITE if is_finite(kind) else SMOOTH)]
-    claiming = [instance for instance in several if instance.claims(facts)]
+    names = FINITE if is_finite(kind) else SMOOTH
+    if kind.dist not in (td.Normal, td.MultivariateNormal, td.Laplace):
+        names = tuple(name for name in names if name != "lax")
+    if is_finite(kind) and sizes is ALIKE[1] and "probs" not in kind.name:
+        names += PROBED
+    claiming = [INSTANCES[name] for name in names if INSTANCES[name].claims(facts)]
     assert claiming
     for instance in claiming:
         torch.manual_seed(0)
@@ -226,15 +233,12 @@ def test_every_law_is_here() -> None:
 
 
 def test_an_estimate_that_would_broadcast_is_refused() -> None:
-    class Summed(scg.Score):
-        def factor(self, site: Any) -> None:
-            return None
-
+    class Summed(scg.Enumerate):
         def gradient(self, site: Any) -> dict[str, Tensor]:
-            return {name: part.sum() for name, part in site.score(site.value, site.credit).items()}
+            return {name: part.sum() for name, part in super().gradient(site).items()}
 
     g = scg.Graph()
     b = g.sample("b", td.Bernoulli, logits=g.param("t", torch.zeros(3)))
     g.cost("c", lambda b: b.sum(), b)
     with pytest.raises(scg.EstimatorError, match=r"'logits' an estimate of shape \(\): return .*\(3,\)"):
-        scg.compile(g, Summed(baseline="moving-average"))(seed=0)
+        scg.compile(g, Summed(local=True))(seed=0)
