@@ -113,9 +113,8 @@ def test_weights_of_a_network_are_nodes(samples: int | None) -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1)).double()
     g, x, z = start()
-    weights = {
-        name: g.param(name.replace(".", "_"), p.detach().clone()) for name, p in net.named_parameters()
-    }
+    nodes = {name: "net_" + name.replace(".", "_") for name, _ in net.named_parameters()}
+    weights = {name: g.param(nodes[name], p.detach().clone()) for name, p in net.named_parameters()}
     g.cost("c", squared, g.det("h", functional_call, net, weights, (z,)))
 
     def by_hand(z: Tensor) -> Tensor:
