@@ -31,7 +31,7 @@ class Called(nn.Module):
         self.fn = fn
         self.parts = nn.ModuleList(parts)
 
-    def forward(self, *args: Tensor) -> Any:
+    def forward(self, *args: Any) -> Any:
         return self.fn(*self.parts, *args)
 
 

@@ -113,13 +113,12 @@ def test_weights_of_a_network_are_nodes(samples: int | None) -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1)).double()
     g, x, z = start()
-    weights = {
-        name: g.param(name.replace(".", "_"), p.detach().clone()) for name, p in net.named_parameters()
-    }
+    nodes = {name: "net_" + name.replace(".", "_") for name, _ in net.named_parameters()}
+    weights = {name: g.param(nodes[name], p.detach().clone()) for name, p in net.named_parameters()}
     g.cost("c", squared, g.det("h", functional_call, net, weights, (z,)))
 
     def by_hand(z: Tensor) -> Tensor:
-        live = {name: g[name.replace(".", "_")].value for name in weights}
+        live = {name: g[nodes[name]].value for name in weights}
         return squared(functional_call(net, live, (z,)))
 
     is_right(g, samples, by_hand)
@@ -136,10 +135,11 @@ def test_an_input_is_a_dict(samples: int | None) -> None:
     tokens = g.input("tokens", plates="batch", example=example(4))
     table = nn.Embedding(7, 3).double()
 
-    def encode(tokens: dict[str, Tensor]) -> Tensor:
+    def encode(table: nn.Module, tokens: dict[str, Tensor]) -> Tensor:
         return (table(tokens["ids"]) * tokens["mask"][..., None]).sum(1)
 
-    z = g.sample("z", Normal, loc=g.det("h", encode, tokens) * g.param("w", double(0.5)), scale=0.3)
+    h = g.det("h", Called(encode, table), tokens)
+    z = g.sample("z", Normal, loc=h * g.param("w", double(0.5)), scale=0.3)
     g.cost("c", squared, z)
     program = scg.compile(g, samples=samples)
     for size in (4, 1, 6):
