@@ -11,11 +11,16 @@ Standing = Literal["declared", "structural", "probed", "assumed"]
 
 @dataclass(frozen=True)
 class Assumption:
-    """One fact that a program relies on: of which node it is, what it says, and how that is known."""
+    """One fact that a program relies on: of which node it is, what it says, and how that is known.
+
+    >>> print(Assumption("h", "is smooth in 'z'", "probed"))
+    h: is smooth in 'z' (probed)
+    """
 
     node: str
     claim: str
     standing: Standing
 
     def __str__(self) -> str:
-        return f"'{self.node}' {self.claim} ({self.standing})"
+        owner = f"{self.node}: " if self.node else ""
+        return f"{owner}{self.claim} ({self.standing})"

@@ -29,6 +29,7 @@ from scg.nodes.ir import IR
 from scg.nodes.records import Record
 from scg.nodes.trees import tree_map_only
 from scg.noise import NoiseSpec
+from scg.probes.smoothness import Verdict
 
 HERE = str(Path(__file__).parent.parent)
 WORLDS = 5
@@ -67,6 +68,12 @@ class Facts:
     def paths(self) -> Paths:
         """Where values would flow into edges that are not smooth, and what was found of every edge."""
         return paths(self.ir, Around(self.trace, lambda: [*self.worlds[1:3], *self.moved]))
+
+    @property
+    def known_edges(self) -> Mapping[tuple[str, str], Verdict]:
+        """What was found of edges from parents to children, if that was asked."""
+        found: Paths | None = self.__dict__.get("paths")
+        return {} if found is None else found.edges
 
     def obstacle(self, name: str) -> str | None:
         """Describe the first path from a node towards a cost that is not known to be smooth."""

@@ -10,6 +10,7 @@ from scg.analysis.captured import captures
 from scg.analysis.relaxation import Relaxation
 from scg.nodes.ir import CAPTURED, IR
 from scg.nodes.records import Sample
+from scg.surrogate.assumptions import assumptions, counted
 from scg.surrogate.describe import node_facts
 from scg.surrogate.estimators.base import Action, Estimator
 from scg.surrogate.prepare import Prepared
@@ -38,6 +39,9 @@ def _lines(ir: IR, prepared: Prepared | None, samples: int | None) -> Iterator[s
         yield "added dimensions: " + ", ".join(f"{name} by {mode}" for name, mode in shown.items())
     for plate in prepared.facts.assumed:
         yield f"assumed: plate '{plate}' has one element in the example, and was probed with more"
+    facts = assumptions(prepared)
+    if facts:
+        yield f"rests on {_count(len(facts), 'fact')}: {counted(facts)}; program.assumptions() lists them"
     found = prepared.facts.hidden
     for assumption in found.assumptions:
         yield f"assumed: {assumption}"

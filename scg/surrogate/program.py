@@ -24,6 +24,8 @@ from scg.laws import can_look
 from scg.nodes.handle import Node
 from scg.nodes.ir import CAPTURED, IR, Store, hold
 from scg.nodes.names import stack_level
+from scg.standing import Assumption
+from scg.surrogate.assumptions import assumptions
 from scg.surrogate.checked import CheckedRun, Look, NaNs, anything, arose, finite, told
 from scg.surrogate.compiling import check_traceable, compiled, refusal
 from scg.surrogate.estimate import Estimate
@@ -338,6 +340,14 @@ class Program(nn.Module):
     def explain(self) -> str:
         """Say, for each node: its estimator and why, the costs charged, what it costs and what is assumed."""
         return explain(self._ir, self._latest() if self._prepared else None, self._options.samples)
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """Return what the program relies on, each fact with its standing.
+
+        It was "declared", is "structural", read off the operations of a function whatever the values, was
+        "probed" at several points, or is "assumed".
+        """
+        return assumptions(self._latest())
 
     def draw(self, path: str | Path) -> None:
         """Draw the graph with each node's estimator: SVG, PNG, Mermaid or DOT by the suffix of ``path``."""
