@@ -88,6 +88,10 @@ class Facts:
         return {}
 
     @cached_property
+    def _relaxed_modes(self) -> dict[Any, str]:
+        return {}
+
+    @cached_property
     def findings(self) -> dict[tuple[str, str], Finding]:
         """What was found of joined elements, by node and plate."""
         return {}
@@ -131,7 +135,7 @@ class Facts:
     def modes(self, names: Iterable[str], varying: frozenset[str]) -> dict[str, str]:
         """Return how each named node takes added dimensions in the parents that vary."""
         with undisturbed(self.ir.store.modules):
-            return run_modes(self.ir, self.worlds, (self.ir[name] for name in names), varying)
+            return run_modes(self.ir, self.worlds, (self.ir[name] for name in names), varying, {})
 
     def repeats(self, name: str, plates: frozenset[str], varying: frozenset[str], mode: str) -> bool:
         """Say whether a node repeats along plates where its parents do: it may then be computed once."""
@@ -157,7 +161,7 @@ class Facts:
         found, stochastic = self.relaxation(name), self.influence.stochastic
         widened = [r for r in found.records if not stochastic.isdisjoint(r.arguments.names)]
         with undisturbed(self.ir.store.modules):
-            return run_modes(self.ir, found.worlds, widened, stochastic)
+            return run_modes(self.ir, found.worlds, widened, stochastic, self._relaxed_modes)
 
     def is_short(self, name: str, limit: int) -> bool:
         """Say whether at most ``limit`` nodes lie below a node."""

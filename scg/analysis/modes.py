@@ -28,15 +28,19 @@ SEED, STILL, SCALES = 0, (0.0,), (0.0, 0.5)
 
 
 def run_modes(
-    ir: IR, worlds: Sequence[Trace], records: Iterable[Record], varying: frozenset[str]
+    ir: IR,
+    worlds: Sequence[Trace],
+    records: Iterable[Record],
+    varying: frozenset[str],
+    known: dict[Any, str],
 ) -> dict[str, str]:
     """Return the first mode in which each node agrees, in shape and value, with a loop.
 
     Operations known to act element by element need no probe and are "elementwise"; black boxes are
-    looped. ``worlds`` are evaluations of the graph that differ in what is random.
+    looped. ``worlds`` are evaluations of the graph that differ in what is random; ``known`` remembers the
+    modes of calls that are alike.
     """
     found: dict[str, str] = {}
-    known: dict[Any, str] = {}
     for record in records:
         name = record.name
         if user_function(record) is None or is_elementwise(record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from scg.analysis.invoke import call, seen
 from scg.analysis.moved import Around
 from scg.analysis.paths import SMOOTH, edge
 from scg.analysis.probing import sampled
-from scg.analysis.trace import Trace, density_of, deterministic
+from scg.analysis.trace import Evaluations, Trace, density_of, deterministic
 from scg.errors import ScgError
 from scg.laws import Law, Relaxable, sum_event
 from scg.nodes import trees as pytree
@@ -44,7 +44,7 @@ class Relaxation:
     smooth: tuple[str, ...]
     obstacles: Mapping[str, str]
     records: tuple[Record, ...]
-    worlds: tuple[Trace, ...]
+    worlds: Sequence[Trace]
     opaque: tuple[str, ...]
 
 
@@ -102,8 +102,9 @@ def relaxation(
     lower = [ir[other] for other in below(ir, name) if other in useful]
     search = Search(ir, name, _carrying(worlds[0], name, lower))
     records = tuple(_relaxed_record(search, record) for record in lower)
-    soft = tuple(_evaluated(search, world, records) for world in worlds)
-    around = Around(soft[0], lambda: [*soft[1:3], *(_tried(search, m, soft[0], records) for m in moved())])
+    first = _evaluated(search, worlds[0], records)
+    soft = Evaluations(len(worlds), lambda i: _tried(search, worlds[i], first, records) if i else first)
+    around = Around(first, lambda: [*soft[1:3], *(_tried(search, m, first, records) for m in moved())])
     for record in records:
         if not search.inherit(record) and record.name not in search.failed:
             _judge(search, soft, around, record, known)
@@ -244,7 +245,7 @@ def soft_law(law: Law) -> Law:
 
 
 def _judge(
-    search: Search, worlds: tuple[Trace, ...], around: Around, record: Record, known: dict[Any, Any]
+    search: Search, worlds: Sequence[Trace], around: Around, record: Record, known: dict[Any, Any]
 ) -> None:
     """Fail a node that is not a smooth function of a parent that depends on the owner, or crosses a plate."""
     if search.ir[record.name] is not record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +37,26 @@ class Trace:
         """Return the shape of a stochastic node's value without the dimensions of an atomic event."""
         shape: torch.Size = self.values[name].shape
         return shape[: len(shape) - self.densities[name].law.value_rank]
+
+
+class Evaluations(Sequence[Trace]):
+    """Evaluations of a graph, each made when it is first asked for."""
+
+    def __init__(self, count: int, make: Callable[[int], Trace]) -> None:
+        """Make the evaluation of an index by ``make``."""
+        self._make = make
+        self._made: list[Trace | None] = [None] * count
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one evaluation, or several."""
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if self._made[index] is None:
+            self._made[index] = self._make(index)
+        return self._made[index]
 
 
 Draw = Callable[[Record, Density, torch.Size], Tensor]
