@@ -17,7 +17,8 @@ operators = pytest.importorskip("tests.probes.operators")
 JUMPS = frozenset(
     """atan2 ceil div_trunc_rounding div_floor_rounding fmod remainder frac floor floor_divide frexp heaviside
     nn_functional_threshold max_pool2d_with_indices_backward round
-    round_decimals_0 round_decimals_3 sign sgn __rmod__ trunc angle bernoulli histc nn_functional_rrelu""".split()
+    round_decimals_0 round_decimals_3 sign sgn __rmod__ trunc angle bernoulli histc
+    nn_functional_rrelu""".split()
 )
 """Of which values jump; those of ``rrelu`` since it draws numbers for negative elements alone."""
 
