@@ -45,7 +45,7 @@ class Judge:
         if call.flow.implicit:
             return UNJUDGED
         ir, trace = self.found.ir, self.found.trace
-        first = judged(ir, trace, record, leaves_of(trace, record), call, used, moved)
+        first = judged(ir, trace, record, leaves_of(trace.values, record), call, used, moved)
         if Answer.YES in (first.disagrees, first.jumps):
             return first
         other = self.contrast() if ir.samples else trace

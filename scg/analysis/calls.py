@@ -95,9 +95,9 @@ def signature(ir: IR, trace: Trace, record: Record) -> tuple[Any, ...]:
     return function.owner or id(function.call), constants, ir.layout[record.name], flag
 
 
-def leaves_of(trace: Trace, record: Record) -> list[Any]:
+def leaves_of(values: Mapping[str, Any], record: Record) -> list[Any]:
     """Return what the parents of a node hold, flat."""
-    return pytree.tree_leaves({name: trace.values[name] for name in record.arguments.names})
+    return pytree.tree_leaves({name: values[name] for name in record.arguments.names})
 
 
 def of_leaves(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], Any]:

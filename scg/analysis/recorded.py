@@ -88,7 +88,7 @@ def recording(
     ir: IR, trace: Trace, record: Record, learned: Sequence[bool], noisy: Sequence[bool]
 ) -> Recording | str:
     """Record the call of a node, or return why it could not be; generators and buffers are the caller's."""
-    leaves = leaves_of(trace, record)
+    leaves = leaves_of(trace.values, record)
     given = tuple(i for i, leaf in enumerate(leaves) if learned[i] and _is_floating(leaf))
     fn = of_leaves(ir, trace, record)
     with undisturbed(_modules(ir, record), torch.device("cpu")):
@@ -131,7 +131,7 @@ def stirred(
 
     None where that is the example again.
     """
-    before, after = leaves_of(trace, record), leaves_of(other, record)
+    before, after = leaves_of(trace.values, record), leaves_of(other.values, record)
     own = {index for source, index in enumerate(found.given) if source in moved}
     leaves = [leaf if index in own else _stirred(leaf) for index, leaf in enumerate(after)]
     return None if all(map(_is_same, leaves, before)) else leaves

@@ -14,10 +14,10 @@ from torch import Tensor
 from scg.analysis.calls import is_elementwise, signature
 from scg.analysis.crossing import crossed
 from scg.analysis.densities import Density, make_density, pad
+from scg.analysis.edges import SMOOTH, edge
 from scg.analysis.influence import below, stochastic_plates
 from scg.analysis.invoke import call, seen
 from scg.analysis.moved import Around
-from scg.analysis.paths import SMOOTH, edge
 from scg.analysis.probing import sampled
 from scg.analysis.trace import Evaluations, Trace, density_of, deterministic
 from scg.errors import ScgError

@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
 from scg.analysis.calls import transform_of
+from scg.analysis.edges import SMOOTH
 from scg.analysis.hidden import Hidden
-from scg.analysis.paths import SMOOTH
 from scg.probes.smoothness import Smoothness, Verdict
 from tests.truth.defects import defects
 from tests.truth.judge import verdict
@@ -76,7 +76,7 @@ FAULTS: dict[str, Fault] = {
         ("scg.analysis.facts.moved_traces", "scg.probes.smoothness._worlds"), nothing, "jump"
     ),
     "atan2 is smooth": Fault(
-        ("scg.analysis.paths.KNOWN_SMOOTH",), lambda old: old | {torch.atan2, torch.copysign}, "jump"
+        ("scg.analysis.edges.KNOWN_SMOOTH",), lambda old: old | {torch.atan2, torch.copysign}, "jump"
     ),
     "worlds are run together": Fault(("scg.analysis.modes.keeps_worlds_apart",), always, "mixing"),
     "places are not told apart": Fault(("scg.analysis.modes.takes_any_number",), always, "place"),
