@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import listed
 from scg.analysis.recorded import Recording, is_recorded, key, loses_gradient, recording
 from scg.analysis.trace import Trace
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Constant, Det, Input, LogProb, Param, Record, Sample, part
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from scg.analysis.calls import leaves_of, listed, of_leaves, signature, user_function
 from scg.analysis.trace import Trace
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, Record
 from scg.probes.flow import Flow, flow

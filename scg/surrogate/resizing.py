@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from scg.analysis.facts import Facts
 from scg.analysis.modes import agrees
 from scg.analysis.probing import spread, undisturbed
 from scg.analysis.trace import Trace, evaluate
 from scg.errors import PlateError
+from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Sample
 
