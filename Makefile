@@ -4,12 +4,16 @@
 #   against what they should give, and count the last by class
 # make bench: steps against the same by hand and in other libraries, and growth, into out/bench (half an hour)
 # make bench-check: hold ratios to the stored ones
+# make versions: run the README and the tests of torch.compile on the oldest and the newest torch that are declared,
+#     each in an environment of its own under build/ (torch as its package index has it: gigabytes with CUDA)
 # make docs: bring the outputs shown in the documentation up to date
 PYTHON ?= python3
 BIN := .venv/bin
+OLDEST := $(shell sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
+NEWEST := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .NOTPARALLEL:
-.PHONY: demo test fuzz bench bench-check docs clean
+.PHONY: demo test fuzz bench bench-check versions docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m scg demo --out out
@@ -30,11 +34,21 @@ bench: .venv/bench.stamp
 bench-check: .venv/bench.stamp
 	$(BIN)/python -m benchmarks --check
 
+versions: build/torch-$(OLDEST).stamp build/torch-$(NEWEST).stamp
+	for version in $(OLDEST) $(NEWEST); do \
+		build/torch-$$version/bin/python -m pytest -q tests/docs/test_readme.py tests/surrogate/test_compile.py || exit 1; \
+	done
+
 docs: .venv/test.stamp
 	PYTHONPATH=. $(BIN)/python tests/docs/blocks.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+build/torch-%.stamp: pyproject.toml
+	$(PYTHON) -m venv build/torch-$*
+	build/torch-$*/bin/python -m pip install "torch==$*" -e ".[draw,test]"
+	touch $@
 
 .venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -c constraints.txt -e ".[draw]"

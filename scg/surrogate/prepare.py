@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather, warn
-from scg.errors import GraphError
+from scg.errors import EstimatorError, GraphError
 from scg.nodes.ir import IR
 from scg.nodes.trees import tensors
 from scg.surrogate.controls import Controlled, controlled
@@ -189,6 +189,13 @@ def _randomness(
 ) -> Randomness:
     """Return the noise of runs, drawn where the parameters and inputs are."""
     ir = facts.ir
+    for name, choice in choices.items():
+        if choice.estimator.noises and name not in facts.noise:
+            raise EstimatorError(
+                f"{choice.estimator.name} asks for fresh noise of '{name}' ({ir[name].where}), and a "
+                f"{facts.trace.densities[name].law.family} has no base noise: draw values of your own from "
+                "site.distribution(site.parameters)"
+            )
     return Randomness(
         ir,
         samples,

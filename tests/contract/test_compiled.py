@@ -73,6 +73,23 @@ def test_compiled_and_eager_agree(instance: Instance, maker: Maker) -> None:
         assert torch.allclose(found[name], value, rtol=1e-9, atol=1e-12), name
 
 
+def by_estimator() -> Iterator[tuple[Instance, Maker]]:
+    for name in registry():
+        yield next(pair for pair in POSSIBLE if pair[0].name == name)
+
+
+@named(list(by_estimator()))
+def test_inductor_and_eager_agree(instance: Instance, maker: Maker) -> None:
+    """Each estimator once, the whole program in one graph."""
+    program = stirred(scg.compile(alone(maker), instance.make("theta"), samples=instance.samples)).eval()
+    noise = program.draw_noise(7)
+    expected = outcome(program, program, noise)
+    found = outcome(program, torch.compile(program, fullgraph=True, backend="inductor"), noise)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-9, atol=1e-12), name
+
+
 def test_what_torch_cannot_compile_is_named() -> None:
     program = scg.compile(alone(MAKERS["wishart"]), "score").compile(backend="aot_eager")
     noise = program.draw_noise(7)

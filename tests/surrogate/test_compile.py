@@ -38,8 +38,40 @@ def bits(fn: Callable[[Tensor], Tensor] = itself, *, example: Tensor | None = X)
     return g
 
 
+BACKENDS = ("aot_eager", "inductor")
+
+
 def compiled(policy: Any = "rebar", **options: Any) -> scg.Program:
     return scg.compile(bits(), policy).compile(backend="aot_eager", **options)
+
+
+def remembering() -> scg.Score:
+    return scg.Score(baseline="moving-average", normalise=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_averages_move_as_in_the_plain_program(backend: str, dtype: torch.dtype) -> None:
+    """The gradient of a step is of the averages before it, and the next step has new ones."""
+    program, plain = (scg.compile(bits(), remembering()).to(dtype) for _ in range(2))
+    program.compile(backend=backend)
+    for seed in range(4):
+        found, expected = (gradients(p, x=X.to(dtype), seed=seed) for p in (program, plain))
+        assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+        for name, held in plain.named_buffers():
+            assert torch.allclose(program.get_buffer(name), held)
+    assert float(program.get_buffer("controls.b.mass")) == pytest.approx(1 - 0.9**4)
+
+
+@pytest.mark.parametrize("policy", ["score", "enumerate"])
+def test_inductor_gives_what_the_plain_program_gives(policy: str) -> None:
+    program, plain = scg.compile(bits(), policy).compile(), scg.compile(bits(), policy)
+    plain.load_state_dict(program.state_dict())
+    for seed, size in enumerate([4, 4]):
+        x = torch.randn(size, 3)
+        found, expected = (gradients(p, x=x, seed=seed) for p in (program, plain))
+        assert found.keys() == expected.keys()
+        assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("policy", ["score", "rebar", "relax"])

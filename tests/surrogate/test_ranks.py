@@ -44,6 +44,14 @@ CASES = [
 Seen = list[dict[str, Tensor]]
 
 
+def mixed(x: Tensor, w: Tensor, h: Tensor) -> Tensor:
+    return w * x + 0.5 * h
+
+
+def cost(v: Tensor, h: Tensor) -> Tensor:
+    return 3 + 5 * torch.tanh((v - 0.9) / 2) + h * v
+
+
 def build(name: str) -> scg.Program:
     """An enumerated bit above the node of the estimator, so that its elements have weights."""
     instance, found = INSTANCES[name], None
@@ -51,9 +59,9 @@ def build(name: str) -> scg.Program:
         g = scg.Graph()
         x = g.input("x", plates="batch", example=X[:3])
         h = g.sample("h", Bernoulli, logits=x + g.param("u", torch.tensor(0.3)))
-        theta = g.det("theta", lambda x, w, h: w * x + 0.5 * h, x, g.param("w", torch.tensor(0.7)), h)
+        theta = g.det("theta", mixed, x, g.param("w", torch.tensor(0.7)), h)
         v = g.sample("v", dist, theta, 1.0) if dist is Normal else g.sample("v", dist, logits=theta)
-        g.cost("c", lambda v, h: 3 + 5 * torch.tanh((v - 0.9) / 2) + h * v, v, h)
+        g.cost("c", cost, v, h)
         torch.manual_seed(0)
         policy = {"h": "enumerate", "v": instance.make("theta")}
         try:

@@ -43,29 +43,37 @@ class Memory(nn.Module):
         """
         with torch.no_grad():
             found = [credit] if self.second is None else [credit, credit.square()]
-            means = self._shared(found, weight, unit) if has_ranks() else [_mean(x, weight) for x in found]
+            past = [self.mass, self.first] if self.second is None else [self.mass, self.first, self.second]
+            if has_ranks():
+                past, means = _of_all_ranks(past, found, weight, unit)
+            else:
+                means = [_mean(value, weight) for value in found]
+            now = [torch.ones_like(self.mass), *means]
+            # New tensors: what torch.compile saves for the backward of this step is the old ones, and it
+            # would read from them what was written into them since.
             rate = 1.0 - self.decay
-            self.first.lerp_(means[0].to(self.first), rate)
+            kept = [old.lerp(new.to(old), rate) for old, new in zip(past, now, strict=True)]
+            self.mass, self.first = kept[:2]
             if self.second is not None:
-                self.second.lerp_(means[1].to(self.second), rate)
-            self.mass.lerp_(torch.ones_like(self.mass), rate)
+                self.second = kept[2]
 
-    def _shared(self, found: list[Tensor], weight: Tensor | None, unit: Tensor | None) -> list[Tensor]:
-        """Return means over the elements of all ranks, and level what ranks remember, by one sum over ranks.
 
-        A rank that remembers less, as after a checkpoint that one rank alone has read, has less mass.
-        """
-        share = torch.ones_like(found[0]) if weight is None else weight.expand(found[0].shape)
-        share = share if weight is None or unit is None else share / unit
-        past = [self.first, self.mass] if self.second is None else [self.first, self.mass, self.second]
-        here = [share.sum(), *((value * share).sum() for value in found)]
-        sums = torch.stack([part.to(torch.float64) for part in (*past, *here)])
-        distributed.all_reduce(sums)
-        ranks = distributed.get_world_size()
-        for held, total in zip(past, sums, strict=False):
-            held.copy_(total / ranks)
-        count, *totals = sums[len(past) :]
-        return [total / count.clamp(min=torch.finfo(sums.dtype).tiny) for total in totals]
+def _of_all_ranks(
+    past: list[Tensor], found: list[Tensor], weight: Tensor | None, unit: Tensor | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return what ranks remember on average, and means over the elements of all, by one sum over ranks.
+
+    A rank that remembers less, as after a checkpoint that one rank alone has read, has less mass.
+    """
+    share = torch.ones_like(found[0]) if weight is None else weight.expand(found[0].shape)
+    share = share if weight is None or unit is None else share / unit
+    here = [share.sum(), *((value * share).sum() for value in found)]
+    sums = torch.stack([part.to(torch.float64) for part in (*past, *here)])
+    distributed.all_reduce(sums)
+    ranks, (count, *totals) = distributed.get_world_size(), sums[len(past) :]
+    few = torch.finfo(sums.dtype).tiny
+    level = [(total / ranks).to(held) for held, total in zip(past, sums, strict=False)]
+    return level, [total / count.clamp(min=few) for total in totals]
 
 
 def averages(controls: nn.Module) -> list[str]:
