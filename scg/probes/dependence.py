@@ -19,6 +19,9 @@ JOINED, UNCLEAR = -1, -2
 """What stands for an element that reads several owners, and for one of which it was not found out."""
 
 
+Fill = Callable[[Tensor, torch.Generator], Tensor]
+
+
 @dataclass(frozen=True)
 class Label:
     """A dimension whose elements are told apart, ``count`` of them.
@@ -58,11 +61,22 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One operation on the leaves of its arguments; ``owners`` has those of each leaf that has some."""
+    """One operation on the leaves of its arguments.
+
+    ``owners`` has those of each leaf that has some, and ``varying`` says which elements of a leaf may come to
+    be something else; what it lacks is as it is for ever.
+    """
 
     run: Callable[[Sequence[Any]], list[Tensor]]
     leaves: tuple[Any, ...]
     owners: Mapping[int, Tensor]
+    varying: Mapping[int, Tensor]
+
+    def kept(self, index: int) -> Tensor:
+        """Say which elements of a leaf of real numbers stay: masks and padding, written as constants."""
+        leaf, varying = self.leaves[index], self.varying.get(index)
+        special: Tensor = leaf.isinf() | (leaf == 0)
+        return special if varying is None else special & ~varying
 
 
 def dependence(call: Call, label: Label) -> list[Tensor] | None:
@@ -95,17 +109,18 @@ def is_alike(one: Call, other: Call) -> bool:
     if len(one.leaves) != len(other.leaves) or one.owners.keys() != other.owners.keys():
         return False
     same_owners = all(torch.equal(owners, other.owners[index]) for index, owners in one.owners.items())
-    return same_owners and all(map(_leaf_is_alike, one.leaves, other.leaves))
+    return same_owners and all(_leaf_is_alike(one, other, index) for index in range(len(one.leaves)))
 
 
-def _leaf_is_alike(one: Any, other: Any) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return type(one) is type(other) and bool(one == other)
-    if one.shape != other.shape or one.dtype != other.dtype or one.stride() != other.stride():
+def _leaf_is_alike(one: Call, other: Call, index: int) -> bool:
+    mine, yours = one.leaves[index], other.leaves[index]
+    if not isinstance(mine, Tensor) or not isinstance(yours, Tensor):
+        return type(mine) is type(yours) and bool(mine == yours)
+    if mine.shape != yours.shape or mine.dtype != yours.dtype or mine.stride() != yours.stride():
         return False
-    if not one.is_floating_point():
-        return torch.equal(one, other)
-    return torch.equal(one.isinf() | (one == 0), other.isinf() | (other == 0))
+    if not mine.is_floating_point():
+        return torch.equal(mine, yours) and (index in one.varying) == (index in other.varying)
+    return torch.equal(one.kept(index), other.kept(index))
 
 
 def _changed(call: Call, label: Label, draw: int) -> list[tuple[Tensor, Tensor]] | None:
@@ -151,21 +166,20 @@ def _filled(
     *,
     is_other: bool,
 ) -> list[Any]:
-    """Return the leaves with new numbers; integers that have owners, such as places, only change to others.
+    """Return the leaves with new numbers, but for what is kept.
 
-    What is infinite stays, as in masks, and so does a zero that has no owner beside elements that have one,
-    as padding has.
+    Booleans that may vary are drawn as well; integers, which may be places, only where they have owners, and
+    only to be replaced by.
     """
     filled = list(call.leaves)
     for index, leaf in enumerate(call.leaves):
         if not isinstance(leaf, Tensor):
             continue
         if leaf.is_floating_point() or leaf.is_complex():
-            kept = leaf.isinf()
-            if index in call.owners:
-                kept = kept | ((call.owners[index] == 0) & (leaf == 0))
-            filled[index] = torch.where(kept, leaf, fill(leaf, generator))
-        elif index in call.owners and is_other:
+            filled[index] = torch.where(call.kept(index), leaf, fill(leaf, generator))
+        elif index in call.owners:
+            filled[index] = _shuffled(leaf, generator) if is_other else leaf
+        elif leaf.dtype == torch.bool and index in call.varying:
             filled[index] = _shuffled(leaf, generator)
     return filled
 

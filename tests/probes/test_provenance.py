@@ -86,6 +86,18 @@ def written(z: Tensor) -> Tensor:
     return out
 
 
+def by_weights(w: Tensor) -> Function:
+    return lambda z: z + w @ z
+
+
+def by_mask(x: Tensor) -> Function:
+    return lambda z: torch.where(x > 0, z.mean(), z)
+
+
+def by_distance(x: Tensor) -> Function:
+    return lambda z: torch.softmax(z @ z.T + x, -1) @ z
+
+
 def with_heads(z: Tensor) -> Tensor:
     return nn.MultiheadAttention(4, 2, batch_first=True)(z, z, z)[0]
 
@@ -134,6 +146,7 @@ APART: dict[str, Build] = {
     "experts, added": routed(added),
     "experts, by mask": routed(masked),
     "constant": on(4)(lambda: torch.ones_like),
+    "constant weights of zero": on()(lambda: lambda z: z + torch.zeros(len(z), len(z)) @ z),
     "one-hot": lambda: (lambda k: F.one_hot(k, 3).float(), (torch.tensor([0, 2, 0, 1, 2]),)),
     "embedding": lambda: (nn.Embedding(3, 4), (torch.tensor([0, 2, 0, 1, 2]),)),
     "table": lambda: (lambda k: torch.arange(3.0)[k], (torch.tensor([0, 2, 0, 1, 2]),)),
@@ -144,7 +157,11 @@ JOINED: dict[str, Build] = {
     "a clip that sleeps": on()(lambda: lambda z: z * torch.clamp(1e6 / z.norm(), max=1.0)),
     "a branch that sleeps": on()(lambda: lambda z: torch.where(z.sum() > 1e6, z - z.mean(), z)),
     "0 times a softmax": on(4)(lambda: lambda z: z + 0.0 * z.softmax(0)),
-    "weights of zero": on(4)(lambda: lambda z: z + torch.zeros(len(z), len(z)) @ z),
+    "weights of zero": on()(lambda: by_weights(nn.Parameter(torch.zeros(SIZE, SIZE)))),
+    "a mask of zeros that may change": on()(lambda: by_mask(nn.Parameter(torch.zeros(SIZE)))),
+    "a mask of infinities that may change": on(4)(
+        lambda: by_distance(nn.Parameter(torch.full((SIZE, SIZE), -torch.inf).fill_diagonal_(0.0)))
+    ),
     "a multiple of infinity": on()(lambda: lambda z: torch.where(z > 9, z.mean(), z)),
     "flip": on()(lambda: lambda z: z.flip(0)),
     "roll": on()(lambda: lambda z: z.roll(1, 0)),
