@@ -97,9 +97,7 @@ def dependence(call: Call, label: Label) -> list[Tensor] | None:
             else [(a | c, b | d) for (a, b), (c, d) in zip(seen, changed, strict=True)]
         )
         found = [_decoded(label, *pair) for pair in seen]
-        if draw + 1 >= DRAWS and not any(
-            bool(((owners == UNCLEAR) | (owners == 0)).any()) for owners in found
-        ):
+        if draw + 1 >= DRAWS and not any(bool((owners == UNCLEAR).any()) for owners in found):
             break
     return found
 

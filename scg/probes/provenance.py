@@ -181,7 +181,9 @@ class Provenance:
         if not any(fresh):
             return
         found = [torch.zeros((), dtype=torch.long) for _ in outputs]
-        if owned and operation.name not in OVERWRITES:
+        if label is VARYING and owned and _is_all(operation, owned):
+            found = [torch.ones((), dtype=torch.long) for _ in outputs]
+        elif owned and operation.name not in OVERWRITES:
             found = self._found(label, operation, owned, varying, outputs)
         for out, owners, is_fresh in zip(outputs, found, fresh, strict=True):
             if is_fresh:
@@ -282,6 +284,12 @@ def _turns(operation: Operation, args: Any, kwargs: Any) -> Iterator[tuple[str, 
         if key in given and rank:
             several = given[key] if isinstance(given[key], (list, tuple)) else [given[key]]
             yield operation.name, tuple(d % rank - rank for d in several if isinstance(d, int))
+
+
+def _is_all(operation: Operation, owned: Owned) -> bool:
+    """Say whether nothing that an operation reads of real numbers is a constant, in part or as a whole."""
+    read = (index for index, leaf in enumerate(operation.leaves) if isinstance(leaf, Tensor) and leaf.dim())
+    return all(index in owned and bool(owned[index].all()) for index in read)
 
 
 def _moved(operation: Operation, owned: Owned, outputs: list[Tensor]) -> list[Tensor]:
