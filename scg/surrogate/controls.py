@@ -52,6 +52,11 @@ def controlled(
             made = choice.estimator.controls(node_facts(facts, name, samples))
             if made is None:
                 continue
+            if hasattr(controls, name):
+                raise PolicyError(
+                    f"'{name}' is a name that torch's dictionaries of modules use for themselves, so that "
+                    f"{choice.estimator.name} can learn nothing there: name the node otherwise, as '{name}_node'"
+                )
             _share(networks, name, choice, made)
             controls[name] = made
         net = getattr(controls[name], "net", None)

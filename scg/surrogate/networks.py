@@ -74,9 +74,11 @@ class Caller:
 
 def walked(module: nn.Module) -> list[nn.Module]:
     """Return a module and all inside it, as ``modules()`` does in several times the time."""
-    found = [module]
-    for part in found:
-        found += [child for child in part._modules.values() if child is not None]
+    found: list[nn.Module] = []
+    level = [module]
+    while level:
+        found += level
+        level = [child for part in level for child in part._modules.values() if child is not None]
     return found
 
 
