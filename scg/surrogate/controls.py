@@ -55,7 +55,7 @@ def controlled(
             if hasattr(controls, name):
                 raise PolicyError(
                     f"'{name}' is a name that torch's dictionaries of modules use for themselves, so that "
-                    f"{choice.estimator.name} can learn nothing there: name the node otherwise, as '{name}_node'"
+                    f"{choice.estimator.name} can learn nothing there: rename the node, as to '{name}_node'"
                 )
             _share(networks, name, choice, made)
             controls[name] = made

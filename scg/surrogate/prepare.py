@@ -92,7 +92,7 @@ class Prepared:
 
     def fit(self, ir: IR, inputs: Mapping[str, Tensor]) -> None:
         """Hold what was found out on the example against plates of other sizes; emit anew if need be."""
-        if {name: value.shape for name, value in inputs.items()} == self._shapes:
+        if _shapes(inputs) == _shapes(self.facts.inputs):
             return
         check_sizes(ir, self.facts, inputs)
         modes = {pair for emitted in self.emitted.values() for pair in emitted.lowered.used_modes}
@@ -100,11 +100,6 @@ class Prepared:
         if found:
             self.looped |= found
             self.emitted.clear()
-
-    @property
-    def _shapes(self) -> dict[str, torch.Size]:
-        """The shapes on which everything was found out."""
-        return {name: value.shape for name, value in self.facts.inputs.items()}
 
     def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
         if gradients not in self.emitted:
@@ -128,6 +123,11 @@ class Prepared:
             run.__globals__.update(unwrapped(run.__globals__))
             self.emitted[gradients] = Emitted(lowered, module, run, run.__code__.co_filename)
         return self.emitted[gradients]
+
+
+def _shapes(inputs: Mapping[str, Any]) -> dict[str, list[torch.Size]]:
+    """Return the shapes of the tensors of every input."""
+    return {name: [tensor.shape for tensor in tensors(value)] for name, value in inputs.items()}
 
 
 @contextmanager
