@@ -27,7 +27,7 @@ from scg.analysis.trace import Trace, evaluate
 from scg.errors import GradientWarning, GraphError, PlateError
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
-from scg.nodes.trees import tree_map_only
+from scg.nodes.trees import needs_gradient, tree_map_only
 from scg.noise import NoiseSpec
 from scg.probes.smoothness import Verdict
 
@@ -99,7 +99,7 @@ class Facts:
     @cached_property
     def hidden(self) -> Hidden:
         """What functions do unseen between what is learned and the costs."""
-        return self.hidden_from(name for name, value in self.inputs.items() if value.requires_grad)
+        return self.hidden_from(name for name, value in self.inputs.items() if needs_gradient(value))
 
     def hidden_from(self, attached: Iterable[str]) -> Hidden:
         """Return what functions hide where the named inputs require a gradient."""

@@ -49,7 +49,7 @@ def moved_traces(ir: IR, inputs: Mapping[str, Tensor], first: Trace) -> list[Tra
 
 def _moved(ir: IR, inputs: Mapping[str, Tensor], first: Trace, seed: int, scale: float) -> Trace:
     generator = torch.Generator().manual_seed(SEED)
-    elsewhere = {name: moved(value.detach(), generator, scale) for name, value in inputs.items()}
+    elsewhere = {name: _off(value, generator, scale) for name, value in inputs.items()}
     moves: Moves = [
         *moved_parameters(parameters_of(ir.store.modules.values()), SEED, scale),
         *((p, moved(p.detach(), generator, scale)) for p in (ir.store.tensors[name] for name in ir.params)),
@@ -59,6 +59,10 @@ def _moved(ir: IR, inputs: Mapping[str, Tensor], first: Trace, seed: int, scale:
         for record in ir.records():
             trace.values[record.name] = _value(ir, trace, record, elsewhere)
     return trace
+
+
+def _off(value: Any, generator: torch.Generator, scale: float) -> Any:
+    return trees.tree_map_only(Tensor, lambda leaf: moved(leaf.detach(), generator, scale), value)
 
 
 def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor]) -> Any:
@@ -75,7 +79,8 @@ def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor]) -
             trace.densities[record.name] = density
         return before
     if isinstance(record, (Param, Input)):
-        return value.detach().clone()  # what a parameter holds comes back
+        # What a parameter holds comes back.
+        return trees.tree_map_only(Tensor, lambda leaf: leaf.detach().clone(), value)
     return value
 
 

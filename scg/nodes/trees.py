@@ -122,6 +122,11 @@ def tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
+def needs_gradient(tree: Any) -> bool:
+    """Say whether a tensor of a tree requires a gradient."""
+    return any(tensor.requires_grad for tensor in tensors(tree))
+
+
 def children(value: Any) -> dict[Any, Any] | None:
     """Return what a value directly consists of, by key, or None for a leaf.
 

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.errors import EstimatorError, GraphError
 from scg.nodes.ir import IR
-from scg.nodes.trees import tensors
+from scg.nodes.trees import needs_gradient, tensors
 from scg.surrogate.controls import Controlled, controlled
 from scg.surrogate.describe import node_facts
 from scg.surrogate.lowering.lower import Lowered, lower
@@ -63,7 +63,7 @@ class Prepared:
     def guard(self, inputs: Mapping[str, Tensor]) -> None:
         """Judge what functions hide from watched inputs that require a gradient, which no example did."""
         for name in self.watched:
-            if inputs[name].requires_grad and name not in self.guarded:
+            if name not in self.guarded and needs_gradient(inputs[name]):
                 if torch.compiler.is_compiling():
                     raise GraphError(
                         f"input '{name}' requires a gradient for the first time in torch.compile: run the "
