@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributions as td
-from torch.utils import _pytree as pytree
 
 from scg.laws import bind
+from scg.nodes import trees as pytree
 from scg.nodes.arguments import Ref
 from scg.nodes.ir import IR
 from scg.nodes.records import Constant, Det, Sample

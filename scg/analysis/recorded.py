@@ -97,7 +97,7 @@ def recording(
             fresh[index] = fresh[index].requires_grad_().clone()
         noise = [leaf for leaf, is_noise in zip(fresh, noisy, strict=True) if is_noise]
         try:
-            found = flow(lambda: fn(fresh), [fresh[index] for index in given], noise)
+            found = flow(lambda: pytree.tree_leaves(fn(fresh)), [fresh[index] for index in given], noise)
         except Exception as error:  # noqa: BLE001 - of an arbitrary function, which ran before
             return f"{type(error).__name__}: {error}"
         _rewind(found)

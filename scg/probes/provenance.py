@@ -7,8 +7,8 @@ doing the same to numbers of owners, from operations place by place by what is b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,55 +18,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scg.probes.dependence import JOINED, UNCLEAR, Call, Label, dependence, is_alike
 from scg.probes.evenness import Evenness
-from scg.probes.moves import AROUND_PRODUCTS, INDEXING, MOVES, OVERWRITES, PLACEWISE, RESHAPES, SIZED
+from scg.probes.moves import AROUND_PRODUCTS, INDEXING, MOVES, OVERWRITES, RESHAPES, ROWS, SIZED
+from scg.probes.operation import (
+    Operation,
+    Owned,
+    is_all,
+    moved,
+    readings,
+    shapes,
+    steady,
+    tensors,
+    turns,
+    written,
+)
 from scg.probes.operations import SHAPE_ONLY, is_domain_check
 from scg.probes.ownership import Ownership, storage_of
-from scg.probes.recording import LEAVES_TORCH, tensors_in
+from scg.probes.recording import LEAVES_TORCH
 
 aten = torch.ops.aten
 VARYING = Label("#varying", 1)
 """Owns what may come to be something else; what it does not own was written as a constant in the call."""
-
-Owned = dict[int, Tensor]
-
-
-class Operation(NamedTuple):
-    """One operation: what it is, and the leaves of its arguments, which ``spec`` puts together again."""
-
-    function: Any
-    name: str
-    leaves: list[Any]
-    spec: Any
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """The tensors among the leaves."""
-        return [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
-
-    @property
-    def is_mutable(self) -> bool:
-        """Whether it writes into its arguments."""
-        return bool(self.function._schema.is_mutable)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether it draws from a generator."""
-        return torch.Tag.nondeterministic_seeded in self.function.tags
-
-    @property
-    def is_placewise(self) -> bool:
-        """Whether an element of the result reads those of the arguments at its place alone."""
-        return (torch.Tag.pointwise in self.function.tags or self.name in PLACEWISE) and not self.is_random
-
-    def run(self, leaves: Sequence[Any]) -> list[Tensor]:
-        """Run it on other leaves, with the same draws every time, and leave these as they are."""
-        given = [leaf.clone() if self.is_mutable and isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        args, kwargs = pytree.tree_unflatten(given, self.spec)
-        if not self.is_random:
-            return _tensors(self.function(*args, **kwargs))
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return _tensors(self.function(*args, **kwargs))
 
 
 class Provenance:
@@ -145,7 +116,7 @@ class Provenance:
         if function.overloadpacket is aten._local_scalar_dense:
             return self._scalar(function(*args), is_owned=is_owned)
         result = function(*args, **kwargs)
-        outputs = _tensors(result)
+        outputs = tensors(result)
         self._ownership.keep(outputs)
         is_plain = function.overloadpacket in SHAPE_ONLY or operation.name in RESHAPES
         if is_plain or is_domain_check(function, args):
@@ -181,7 +152,7 @@ class Provenance:
         if not any(fresh):
             return
         found = [torch.zeros((), dtype=torch.long) for _ in outputs]
-        if label is VARYING and owned and _is_all(operation, owned):
+        if label is VARYING and owned and is_all(operation, owned):
             found = [torch.ones((), dtype=torch.long) for _ in outputs]
         elif owned and operation.name not in OVERWRITES:
             found = self._found(label, operation, owned, varying, outputs)
@@ -200,21 +171,25 @@ class Provenance:
             if operation.is_placewise:
                 return [self._placewise(label, operation, owned, varying, out) for out in outputs]
             if operation.name in MOVES:
-                return _moved(operation, owned, outputs)
+                return moved(operation, owned, outputs)
         except (RuntimeError, TypeError, NotImplementedError):
             pass
         lost = [int(owners.min()) for owners in owned.values() if bool((owners < 0).any())]
         if lost:
             return [torch.tensor(min(lost))] * len(outputs)
         masks = {index: owners > 0 for index, owners in varying.items()}
-        for given in _readings(operation, owned):
-            call = Call(operation.run, tuple(operation.leaves), given, _steady(operation, masks))
+        for given in readings(operation, owned):
+            call = Call(operation.run, tuple(operation.leaves), given, steady(operation, masks))
             found = self._dependence(label, operation.function, call)
-            if found is not None and _shapes(found) == _shapes(outputs):
+            if found is not None and shapes(found) == shapes(outputs):
                 has_joined = any(bool((owners < 0).any()) for owners in found)
                 if has_joined and given is owned and operation.name in INDEXING:
                     continue
-                return [self._ownership.coded(operation.name, owners) for owners in found]
+                known = [self._ownership.coded(operation.name, owners) for owners in found]
+                if operation.name.rstrip("_") in ROWS:
+                    joint = self._ownership.joint(operation.name, JOINED)
+                    known = [label.combined([o, written(operation, owned, o)], joint) for o in known]
+                return known
         return [torch.tensor(self._ownership.joint(operation.name, UNCLEAR))] * len(outputs)
 
     def _dependence(self, label: Label, function: Any, call: Call) -> list[Tensor] | None:
@@ -272,65 +247,7 @@ class Provenance:
         others = tuple(x for x in told if type(x) is not int)
         self.steps.append((str(operation.function), others, len(told) if name in SIZED else numbers))
         if is_owned and name not in AROUND_PRODUCTS:
-            self.turns += _turns(operation, args, kwargs)
-
-
-def _turns(operation: Operation, args: Any, kwargs: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the dimensions along which an operation works, counted from the right."""
-    names = (argument.name for argument in operation.function._schema.arguments)
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    rank = max((leaf.dim() for leaf in tensors_in(args)), default=0) + (operation.name == "stack")
-    for key in ("dim", "dims"):
-        if key in given and rank:
-            several = given[key] if isinstance(given[key], (list, tuple)) else [given[key]]
-            yield operation.name, tuple(d % rank - rank for d in several if isinstance(d, int))
-
-
-def _is_all(operation: Operation, owned: Owned) -> bool:
-    """Say whether nothing that an operation reads of real numbers is a constant, in part or as a whole."""
-    read = (index for index, leaf in enumerate(operation.leaves) if isinstance(leaf, Tensor) and leaf.dim())
-    return all(index in owned and bool(owned[index].all()) for index in read)
-
-
-def _moved(operation: Operation, owned: Owned, outputs: list[Tensor]) -> list[Tensor]:
-    """Do to numbers of owners what an operation does to elements."""
-    numbers = [
-        owned.get(i, torch.zeros(leaf.shape, dtype=torch.long)) if isinstance(leaf, Tensor) else leaf
-        for i, leaf in enumerate(operation.leaves)
-    ]
-    args, kwargs = pytree.tree_unflatten(numbers, operation.spec)
-    found = _tensors(operation.function(*args, **{k: v for k, v in kwargs.items() if k != "dtype"}))
-    if _shapes(found) != _shapes(outputs):
-        raise RuntimeError("another shape")
-    return found
-
-
-def _readings(operation: Operation, owned: Owned) -> Iterator[Owned]:
-    """Yield what may be drawn anew: all that has owners; or all but places, which stay as they are.
-
-    With other masks a result would have another shape, and with other places rows would go elsewhere that are
-    put where they were taken from.
-    """
-    leaves, is_indexing = operation.leaves, operation.name in INDEXING
-    if not (is_indexing and any(leaves[i].dtype == torch.bool for i in owned)):
-        yield owned
-    if is_indexing:
-        yield {i: owners for i, owners in owned.items() if leaves[i].is_floating_point()}
-
-
-def _steady(operation: Operation, varying: Owned) -> Owned:
-    """Return what may vary, but for masks by which a result has its shape."""
-    if operation.name not in INDEXING:
-        return varying
-    return {i: mask for i, mask in varying.items() if operation.leaves[i].dtype != torch.bool}
-
-
-def _shapes(several: Sequence[Tensor]) -> list[torch.Size]:
-    return [tensor.shape for tensor in several]
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+            self.turns += turns(operation, args, kwargs)
 
 
 class _Dispatch(TorchDispatchMode):
