@@ -12,9 +12,9 @@ from scg.analysis.modes import agrees
 from scg.analysis.probing import spread, undisturbed
 from scg.analysis.trace import Trace, evaluate
 from scg.errors import PlateError
-from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Sample
+from scg.nodes.trees import placed_leaves
 
 FIXED = ("loop", "elementwise")
 """Run modes that are right at any size."""
@@ -37,11 +37,15 @@ def misfits(ir: IR, example: Trace, found: Trace) -> list[str]:
         name, plates = record.name, ir.layout[record.name]
         before, after = (_shapes(trace.values[name], len(plates)) for trace in (example, found))
         is_fixed = isinstance(record, Sample)
-        if before == after or (not is_fixed and list(map(len, before)) == list(map(len, after))):
+        if before == after or (not is_fixed and _ranks(before) == _ranks(after)):
             continue
         sizes = ", ".join(f"{plate}={found.sizes[plate]}" for plate in plates)
         shape = tuple(getattr(found.values[name], "shape", ()))
-        wanted = "one value for each element" if isinstance(record, Cost) else f"{before} beyond the plates"
+        wanted = (
+            "one value for each element"
+            if isinstance(record, Cost)
+            else f"{', '.join(map(str, before.values()))} beyond the plates"
+        )
         faults.append(
             f"node '{name}' ({record.where}) has shape {shape} where its plates have sizes ({sizes}): wanted "
             f"{wanted}, as in the example. Write it for any size of the plates: no squeeze() without a "
@@ -67,5 +71,11 @@ def _world(ir: IR, inputs: Mapping[str, Tensor], seed: int) -> Trace:
         return evaluate(ir, inputs, spread)
 
 
-def _shapes(value: Any, plates: int) -> list[tuple[int, ...]]:
-    return [tuple(leaf.shape[plates:]) for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+def _shapes(value: Any, plates: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a value without its plates, by their places in it."""
+    leaves = placed_leaves("", value)
+    return {place: tuple(leaf.shape[plates:]) for place, leaf in leaves if isinstance(leaf, Tensor)}
+
+
+def _ranks(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    return {place: len(shape) for place, shape in shapes.items()}
