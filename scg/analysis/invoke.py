@@ -30,6 +30,7 @@ def seen(ir: IR, record: Record, parent: str, value: Any) -> Any:
 def call(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Call a user's function; what it raises is told with the name and the line of its node."""
     given = pytree.tensors((args, dict(kwargs)))
+    given = [leaf for leaf in given if not leaf.is_inference()]  # which have no versions
     versions = [leaf._version for leaf in given]
     try:
         value = fn(*args, **kwargs)

@@ -56,9 +56,15 @@ def alternating_numpy(z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("policy", ["score", "rebar"])
 @pytest.mark.parametrize("fn", [alternating, alternating_numpy])
-def test_masks_by_place_are_right_at_sizes_that_hid_nothing(fn: Fn, policy: str) -> None:
+@pytest.mark.parametrize("is_misjudged", [False, True])
+def test_masks_by_place_are_right_at_sizes_that_hid_nothing(
+    fn: Fn, policy: str, is_misjudged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Structure does not fold them; what it misjudged would be looped at the first size that shows it."""
+    if is_misjudged:
+        monkeypatch.setattr("scg.analysis.modes.takes_any_number", lambda *args, **options: True)
     program = scg.compile(graph_of(fn), policy, samples=3)
-    assert "h by fold" in program.explain()
+    assert ("h by fold" in program.explain()) is is_misjudged
     for size in (4, 3, 1, 6):
         estimate = program(**inputs(size), seed=0)
         wanted = torch.stack([fn(z) for z in estimate.samples["z"]])
@@ -66,7 +72,7 @@ def test_masks_by_place_are_right_at_sizes_that_hid_nothing(fn: Fn, policy: str)
         alone = scg.compile(graph_of(fn), {"z": "score"}, samples=3)
         alone.prepare(**inputs(size))
         torch.testing.assert_close(alone(**inputs(size), seed=0).costs["c"], wanted)
-    assert "h by loop" in program.explain()
+    assert ("h by loop" in program.explain()) is is_misjudged
 
 
 def test_other_functions_stay_as_they_run() -> None:
