@@ -237,7 +237,6 @@ def with_softmax(a: Tensor, z: Tensor) -> Tensor:
 
 CASES: dict[str, Callable[[], Case]] = {
     "3 classes, 3 replicates, rebar": lambda: classes_and_replicates("rebar", 1),
-    "3 classes, 3 replicates, automatic": lambda: classes_and_replicates("auto", 4),
     "3 classes, 3 replicates, local enumeration": lambda: classes_and_replicates(
         scg.Enumerate(local=True), 1
     ),
