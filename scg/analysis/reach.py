@@ -179,7 +179,7 @@ def _read(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozens
     found: tuple[set[str], set[str], set[str]] = (set(), set(), set())
     for line in dis.get_instructions(code):
         if line.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            found[0].add(line.argval)
+            found[0].update({line.argval} if line.argval.isidentifier() else ())  # else a tool wrote it in
         elif "ATTR" in line.opname or "METHOD" in line.opname or line.opname == "IMPORT_FROM":
             found[1].add(str(line.argval))
         elif line.opname == "IMPORT_NAME":
