@@ -26,7 +26,7 @@ test: .venv/test.stamp
 
 fuzz: .venv/test.stamp
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_random_graphs.py tests/contract/test_variate_pairs.py \
-		tests/contract/test_compiled.py tests/truth/fuzz_defects.py tests/truth/put_back.py
+		tests/contract/test_compiled.py tests/truth/test_defects.py tests/truth/put_back.py
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m benchmarks

@@ -57,14 +57,21 @@ class Judge:
 
 
 def losing(
-    findings: Iterable[Finding], escaped: frozenset[Finding], judge: Callable[[], Judgement]
+    findings: Iterable[Finding],
+    escaped: frozenset[Finding],
+    untaken: frozenset[Finding],
+    judge: Callable[[], Judgement],
 ) -> list[Finding]:
-    """Return the findings that lose a gradient; those that ``escaped`` may have no effect."""
+    """Return the findings that lose a gradient; those that ``escaped`` may have no effect.
+
+    Those that are ``untaken`` stand on ways that no probe has gone.
+    """
     proven = [finding for finding in findings if finding.proven and finding not in escaped]
     if proven:
         return proven
     judgement = judge()
-    counting = [finding for finding in findings if _counts(finding, finding in escaped, judgement)]
+    seen = {finding: UNJUDGED if finding in untaken else judgement for finding in findings}
+    counting = [finding for finding in findings if _counts(finding, finding in escaped, seen[finding])]
     if not counting and Answer.YES in (judgement.disagrees, judgement.jumps):
         return list(findings)
     return counting

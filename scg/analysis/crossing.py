@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_function
-from scg.analysis.followed import Recording, first_that_runs, record_call, sizes_to_try, tensors
+from scg.analysis.followed import Recording, all_ways, record_call, sizes_to_try, tensors
 from scg.analysis.influence import stochastic_plates
 from scg.analysis.invoke import call, seen
 from scg.analysis.probing import shifted
@@ -22,6 +22,7 @@ from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
+from scg.probes.branches import Reads, Ways, others
 from scg.probes.held import holding, moved_parameters
 from scg.standing import Standing
 
@@ -85,57 +86,70 @@ def _is_aligned(ir: IR, trace: Trace, record: Record) -> bool:
 
 
 def _found(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Sequence[str]) -> Finding:
-    recordings = _recordings(ir, worlds[0], record, plate, among)
-    if any(found.provenance.index is not None for found in recordings):
-        recordings += _recordings(ir, worlds[1], record, plate, among)
-    joint, is_certain = _joint(recordings)
-    if joint is None and is_certain:
-        branch = _branch(ir, worlds[0], record, plate, among, recordings)
+    several = _recordings(ir, worlds[0], record, plate, among)
+    if any(found.provenance.index is not None for ways in several for found in ways):
+        several += _recordings(ir, worlds[1], record, plate, among)
+    taken = [ways.taken for ways in several]
+    untaken = [found for ways in several for found in ways if found is not ways.taken]
+    joint, elsewhere = _joint(taken), _joint(untaken)
+    if joint is None and elsewhere is not None:
+        return Finding(f"{elsewhere}, on a branch that the example does not take", _known(untaken))
+    if joint is None and several and all(map(_tells_all, several)):
+        branch = _branch(ir, worlds[0], record, plate, among, taken[0])
         return Finding(branch, "structural")
     difference = _difference(ir, worlds, record, plate, among)
     if joint is None:
         return Finding("its values" if difference == "real" else None, "probed")
-    is_known = not any(found.is_unclear(label) for found in recordings for label in found.places)
-    if difference == "rounding" or (not is_known and difference == "real"):
+    standing = _known(taken)
+    if difference == "rounding" or (standing == "assumed" and difference == "real"):
         return Finding(None if difference == "rounding" else joint, "probed")
-    return Finding(joint, "structural" if is_known else "assumed")
+    return Finding(joint, standing)
 
 
-def _recordings(ir: IR, trace: Trace, record: Record, plate: str, among: Sequence[str]) -> list[Recording]:
+def _recordings(
+    ir: IR, trace: Trace, record: Record, plate: str, among: Sequence[str]
+) -> list[Ways[Recording]]:
     """Record the function at other sizes, and at the example's only where it runs at no other."""
     *others, example = sizes_to_try(ir, trace, record, (plate,))
     calls = [partial(record_call, ir, trace, record, among, sizes) for sizes in others]
-    return first_that_runs(calls) or first_that_runs(
-        [partial(record_call, ir, trace, record, among, example)]
+    return all_ways(calls) or all_ways([partial(record_call, ir, trace, record, among, example)])
+
+
+def _joint(recordings: Sequence[Recording]) -> str | None:
+    """Return what joins elements."""
+    joints = (found.joint(label) for found in recordings for label in found.places)
+    return next((joint for joint in joints if joint is not None), None)
+
+
+def _known(recordings: Sequence[Recording]) -> Standing:
+    """Say whether every operation was understood."""
+    is_unclear = any(found.is_unclear(label) for found in recordings for label in found.places)
+    return "assumed" if is_unclear else "structural"
+
+
+def _tells_all(ways: Ways[Recording]) -> bool:
+    """Say whether operations tell all that a function does."""
+    return ways.is_complete and all(
+        found.provenance.left is None and found.provenance.index is None for found in ways
     )
 
 
-def _joint(recordings: Sequence[Recording]) -> tuple[str | None, bool]:
-    """Return what joins elements, and whether the operations tell all."""
-    joints = [found.joint(label) for found in recordings for label in found.places]
-    tells_all = all(f.provenance.left is None and f.provenance.index is None for f in recordings)
-    return next((joint for joint in joints if joint is not None), None), bool(recordings) and tells_all
-
-
 def _branch(
-    ir: IR, trace: Trace, record: Record, plate: str, among: Sequence[str], recordings: Sequence[Recording]
+    ir: IR, trace: Trace, record: Record, plate: str, among: Sequence[str], taken: Recording
 ) -> str | None:
     """Say whether a number that Python reads of elements decides what others become.
 
     Another number is given in its place: a check raises, a branch gives something else.
     """
-    for found in recordings[:1]:
-        sizes = {label.name: label.count for label in found.places}
-        for place, (name, value) in enumerate(found.provenance.scalars):
-            others = (not value,) if isinstance(value, bool) else (value + 1, -1e6, 1e6)
-            for other in others:
-                replaced = type(value)(other)
-                try:
-                    after = record_call(ir, trace, record, among, sizes, instead={place: replaced})
-                except Exception:  # noqa: BLE001 - a check that raises
-                    continue
-                if not _same(found.outputs, after.outputs):
-                    return name
+    sizes = {label.name: label.count for label in taken.places}
+    for place in taken.provenance.of_elements:
+        for other in others(taken.provenance.reads.values[place]):
+            try:
+                after = record_call(ir, trace, record, among, sizes, Reads({place: other}))
+            except Exception:  # noqa: BLE001 - a check that raises
+                continue
+            if not _same(taken.outputs, after.outputs):
+                return "a number that Python reads"
     return None
 
 

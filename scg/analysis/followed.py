@@ -15,6 +15,7 @@ from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
+from scg.probes.branches import Reads, Ways, ways
 from scg.probes.dependence import Label
 from scg.probes.provenance import Provenance
 
@@ -71,8 +72,7 @@ def record_call(
     record: Record,
     parents: Iterable[str],
     sizes: Mapping[str, int],
-    *,
-    instead: Mapping[int, Any] | None = None,
+    reads: Reads | None = None,
 ) -> Recording:
     """Call a node's function and follow the elements of some parents along plates of given sizes."""
     values = {name: resized(ir, name, trace.values[name], trace, sizes) for name in record.arguments.names}
@@ -84,7 +84,7 @@ def record_call(
                 place = ir.layout[name].index(plate)
                 sources[label] += [(leaf, place) for leaf in tensors(values[name])]
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
-    provenance = Provenance(sources, given=tensors(list(values.values())), instead=instead)
+    provenance = Provenance(sources, given=tensors(list(values.values())), reads=reads)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         with provenance:
@@ -118,12 +118,12 @@ def tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def first_that_runs(calls: Iterable[Callable[[], Recording]]) -> list[Recording]:
-    """Return the recordings of the calls that do not raise, as those at other sizes may."""
+def all_ways(calls: Iterable[Callable[[Reads], Recording]]) -> list[Ways[Recording]]:
+    """Return the recordings, on all ways, of the calls that do not raise, as those at other sizes may."""
     found = []
     for call in calls:
         try:
-            found.append(call())
+            found.append(ways(call))
         except Exception:  # noqa: BLE001 - of an arbitrary function
             continue
     return found

@@ -89,6 +89,8 @@ def _node(report: _Report, record: Record, call: Recording) -> None:
     read = [finding for finding in call.flow.escaped if finding.kind is Kind.NOISE]
     noises = list(dict.fromkeys([*(noise for leaf in leaves for noise in leaf.noises), *read]))
     on_leaves = list(dict.fromkeys(finding for leaf in leaves for finding in leaf.findings))
+    if not call.is_complete:
+        report.assumptions.append(f"nothing is hidden on more ways than were tried through '{record.name}'")
     bits = {finding: _bits(report, record, call, finding) for finding in (*on_leaves, *escaped)}
     for touched in bits.values():
         if touched and not touched & report.relevant:
@@ -101,7 +103,7 @@ def _node(report: _Report, record: Record, call: Recording) -> None:
     elif relevant:
         judge = partial(report.judge, record, call, used)
         escapes = frozenset(relevant) - frozenset(on_leaves)
-        blamed = losing(relevant, escapes, judge)
+        blamed = losing(relevant, escapes, call.untaken, judge)
         doubts = [] if blamed else doubtful(relevant, judge)
         if doubts:
             report.assumptions.append(

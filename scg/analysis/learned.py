@@ -154,7 +154,7 @@ def _record(found: Learned, record: Record, shared: dict[Any, Recording | str]) 
     found.keys[record.name] = name
     if isinstance(call, Recording):
         found.bits[record.name] = [
-            _union([found.of_source(record, call, source) for source in leaf.sources & call.alive])
+            _union([found.of_source(record, call, source) for source in leaf.sources & call.flow.alive])
             for leaf in call.flow.leaves
         ]
         found.noisy[record.name] = [bool(leaf.noises) for leaf in call.flow.leaves]

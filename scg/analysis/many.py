@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from scg.analysis.calls import runner
 from scg.analysis.followed import (
     PRIMES,
     Recording,
-    first_that_runs,
+    all_ways,
     record_call,
     resized,
     sizes_to_try,
@@ -25,6 +26,7 @@ from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
+from scg.probes.branches import Reads, Ways, ways
 from scg.probes.dependence import Label
 from scg.probes.provenance import Provenance
 
@@ -41,17 +43,18 @@ def keeps_worlds_apart(ir: IR, trace: Trace, record: Record, varying: frozenset[
     plates = ir.layout[record.name]
     for sizes in sizes_to_try(ir, trace, record, plates):
         try:
-            alone = _recorded(ir, trace, record, varying, sizes, None)
+            alone = ways(partial(_recorded, ir, trace, record, varying, sizes, None))
             count = next(p for p in PRIMES if p not in _sizes(ir, trace, record) | set(sizes.values()))
-            many = _recorded(ir, trace, record, varying, sizes, count)
+            many = ways(partial(_recorded, ir, trace, record, varying, sizes, count))
         except Exception:  # noqa: BLE001 - of an arbitrary function
             continue
-        return _is_as_alone(alone, many, count)
+        is_paired = alone.is_complete and many.is_complete and alone.untaken.keys() == many.untaken.keys()
+        return is_paired and all(_is_as_alone(*pair, count) for pair in zip(alone, many, strict=True))
     return False
 
 
 def _is_as_alone(alone: Recording, many: Recording, count: int) -> bool:
-    if many.provenance.left is not None or many.provenance.scalars or many.joint(Label(WORLDS, count)):
+    if many.provenance.left is not None or many.provenance.of_elements or many.joint(Label(WORLDS, count)):
         return False
     if alone.provenance.turns != many.provenance.turns or len(alone.outputs) != len(many.outputs):
         return False
@@ -68,6 +71,7 @@ def _recorded(
     varying: frozenset[str],
     sizes: Mapping[str, int],
     count: int | None,
+    reads: Reads,
 ) -> Recording:
     """Record a call for one world, or for ``count`` of them by broadcasting."""
     added, names = int(count is not None), record.arguments.names
@@ -88,7 +92,7 @@ def _recorded(
         for plate in set(sizes) & set(ir.layout[name]):
             place = ir.layout[name].index(plate) + added * (name in varying)
             sources[labels[plate]] += [(leaf, place) for leaf in tensors(value)]
-    provenance = Provenance(sources, given=tensors(list(values.values())))
+    provenance = Provenance(sources, given=tensors(list(values.values())), reads=reads)
     call = _call(ir, record, varying, values, is_many=count is not None)
     with torch.random.fork_rng(), torch.no_grad(), provenance:
         torch.manual_seed(0)
@@ -127,17 +131,22 @@ def takes_any_number(ir: IR, trace: Trace, record: Record, plates: Sequence[str]
     names = [name for name in record.arguments.names if not set(plates).isdisjoint(ir.layout[name])]
     *others, example = sizes_to_try(ir, trace, record, plates)
     several = [*others, example, *([dict.fromkeys(plates, 1)] if even_one else [])]
-    found = first_that_runs(partial(record_call, ir, trace, record, names, sizes) for sizes in several)
-    if len(found) < len(several) or len(others) < 2:
+    found = all_ways(partial(record_call, ir, trace, record, names, sizes) for sizes in several)
+    if len(found) < len(several) or len(others) < 2 or not all(each.is_complete for each in found):
         return False
-    first, *rest = (recording.provenance for recording in found)
-    if any(other.steps != first.steps for other in rest):
+    if any(_steps(each) != _steps(found[0]) for each in found[1:]):
         return False
-    return not any(
-        known.provenance.left is not None
-        or known.provenance.scalars
-        or known.provenance.is_random
-        or known.is_told_apart
-        or any(known.joint(label) for label in known.places)
-        for known in found[: len(others)]
-    )
+    return all(map(_is_even, chain.from_iterable(found[: len(others)])))
+
+
+def _steps(recordings: Ways[Recording]) -> list[Any]:
+    """Return all that a function does, on each of its ways."""
+    return [each.provenance.steps for each in recordings]
+
+
+def _is_even(recording: Recording) -> bool:
+    """Say whether a recording, at sizes that nothing else has, treats elements alike and draws nothing."""
+    known = recording.provenance
+    escaped = known.left is not None or known.of_elements
+    told_apart = recording.is_told_apart or any(recording.joint(label) for label in recording.places)
+    return not (escaped or known.is_random or told_apart)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -17,11 +17,13 @@ from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, Record
+from scg.probes.branches import Reads, ways
 from scg.probes.flow import Flow, flow
 from scg.probes.joint import Joint, Judgement
 from scg.probes.known import KNOWN_BROKEN, KNOWN_SMOOTH
+from scg.probes.merging import merged
 from scg.probes.replay import undisturbed
-from scg.probes.tape import Kind
+from scg.probes.tape import Finding, Kind
 
 # With a gradient almost everywhere, and jumps that other functions mend, as sin does those of an angle.
 WRAPS: Final = frozenset(
@@ -68,11 +70,15 @@ def is_recorded(record: Record) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What one call showed: the parents' leaves that are sources, and the sources that have a gradient."""
+    """What calls showed on all ways through a function: ``given`` are the parents' leaves that are sources.
+
+    What is ``untaken`` was found only where Python took another branch than on the example.
+    """
 
     flow: Flow
     given: tuple[int, ...]
-    alive: frozenset[int]
+    untaken: frozenset[Finding]
+    is_complete: bool
 
     def of_leaf(self, index: int) -> int | None:
         """Return the number of the source that is a leaf of the parents, or None."""
@@ -91,37 +97,31 @@ def recording(
     leaves = leaves_of(trace.values, record)
     given = tuple(i for i, leaf in enumerate(leaves) if learned[i] and _is_floating(leaf))
     fn = of_leaves(ir, trace, record)
-    with undisturbed(_modules(ir, record), torch.device("cpu")):
-        fresh = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        for index in given:
-            fresh[index] = fresh[index].requires_grad_().clone()
-        noise = [leaf for leaf, is_noise in zip(fresh, noisy, strict=True) if is_noise]
-        try:
-            found = flow(lambda: pytree.tree_leaves(fn(fresh)), [fresh[index] for index in given], noise)
-        except Exception as error:  # noqa: BLE001 - of an arbitrary function, which ran before
-            return f"{type(error).__name__}: {error}"
-        _rewind(found)
-        return Recording(replace(found, outputs=()), given, _alive(found))
+
+    def call(reads: Reads) -> Flow:
+        with undisturbed(_modules(ir, record), torch.device("cpu")):
+            fresh = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            for index in given:
+                fresh[index] = fresh[index].requires_grad_().clone()
+            learned = [fresh[index] for index in given]
+            noise = [leaf for leaf, is_noise in zip(fresh, noisy, strict=True) if is_noise]
+            found = flow(lambda: pytree.tree_leaves(fn(fresh)), learned, noise, reads)
+            _rewind(found)
+            return found
+
+    try:
+        found = ways(call)
+    except Exception as error:  # noqa: BLE001 - of an arbitrary function, which ran before
+        return f"{type(error).__name__}: {error}"
+    every = merged([*found], len(given))
+    untaken = frozenset(every.touched) - frozenset(found.taken.touched)
+    return Recording(every, given, untaken, found.is_complete)
 
 
 def _rewind(found: Flow) -> None:
     """Put generators that a function holds back to where they were."""
     for generator, state in found.own:
         generator.set_state(state)
-
-
-def _alive(found: Flow) -> frozenset[int]:
-    """Return the sources that an output has a gradient in; all that reach one where nothing was found."""
-    reaching = frozenset().union(*(leaf.sources for leaf in found.leaves if leaf.is_attached))
-    outputs = [value for value in found.outputs if isinstance(value, Tensor) and value.requires_grad]
-    if not outputs or not (found.escaped or any(leaf.findings for leaf in found.leaves)):
-        return reaching
-    weights = [torch.zeros_like(output) for output in outputs]
-    try:
-        gradients = torch.autograd.grad(outputs, found.sources, weights, allow_unused=True)
-    except RuntimeError:
-        return reaching
-    return frozenset(index for index, gradient in enumerate(gradients) if gradient is not None)
 
 
 def stirred(

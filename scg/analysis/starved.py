@@ -78,7 +78,7 @@ def _edge(found: Learned, parent: str, child: str, passes: set[str] | frozenset[
     for name in record.arguments.names:
         count = len(found.bits[name])
         if name == parent:
-            return any(call.of_leaf(before + i) in call.alive for i in range(count))
+            return any(call.of_leaf(before + i) in call.flow.alive for i in range(count))
         before += count
     return False
 
@@ -102,7 +102,7 @@ def _uses(
         for index, tensor in enumerate(call.flow.sources[len(call.given) :], len(call.given)):
             reaches = any(index in call.flow.leaves[leaf].sources for leaf in found.used(name))
             if reaches or not tensor.is_leaf:
-                yield tensor, passed_on and index in call.alive, end
+                yield tensor, passed_on and index in call.flow.alive, end
     elif function.owner is not None:
         for tensor in ir.store.modules[function.owner].parameters():
             if tensor.requires_grad:

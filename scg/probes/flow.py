@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from scg.probes.branches import Reads
 from scg.probes.marking import Operation
 from scg.probes.operations import is_domain_check
 from scg.probes.recording import LEAVES_TORCH, tensors_in
@@ -37,16 +38,16 @@ class Leaf:
 class Flow:
     """What one call showed.
 
-    ``sources`` are the tensors that are learned, the given ones first, and ``touched`` those that a finding
-    is computed from; on findings in ``escaped`` anything may depend, as Python saw them. ``generators``
-    names those outside torch that moved, and ``own`` are torch's that the function holds, with their states
-    before the call. A gradient through draws that are ``implicit`` is right though it
-    is not the slope under fixed noise, so that it cannot be judged.
+    ``sources`` are the tensors that are learned, the given ones first, ``alive`` those that an output has a
+    gradient in, and ``touched`` those that a finding is computed from; on findings in ``escaped`` anything
+    may depend, as Python saw them. ``generators`` names those outside torch that moved, and ``own`` are
+    torch's that the function holds, with their states before the call. A gradient through draws that are
+    ``implicit`` is right though it is not the slope under fixed noise, so that it cannot be judged.
     """
 
     sources: tuple[Tensor, ...]
     leaves: tuple[Leaf, ...]
-    outputs: tuple[Any, ...]
+    alive: frozenset[int]
     touched: Mapping[Finding, frozenset[int]]
     escaped: tuple[Finding, ...]
     generators: tuple[str, ...]
@@ -54,11 +55,16 @@ class Flow:
     own: tuple[tuple[torch.Generator, Tensor], ...]
 
 
-def flow(call: Callable[[], Any], learned: Sequence[Tensor], noisy: Sequence[Tensor] = ()) -> Flow:
+def flow(
+    call: Callable[[], Any],
+    learned: Sequence[Tensor],
+    noisy: Sequence[Tensor] = (),
+    reads: Reads | None = None,
+) -> Flow:
     """Call a function once and follow what is learned, and noise, through views, writes and detachment.
 
     The tensors in ``learned``, which require a gradient, are learned, and so is whatever else that requires
-    one and is met on the way.
+    one and is met on the way. ``reads`` has the numbers that Python reads, and may give others instead.
 
     >>> p = torch.tensor(0.3, requires_grad=True)
     >>> [str(f) for f in flow(lambda: torch.bernoulli(p) * 2, [p]).leaves[0].findings]
@@ -70,7 +76,7 @@ def flow(call: Callable[[], Any], learned: Sequence[Tensor], noisy: Sequence[Ten
     for tensor in noisy:
         tape.mark(tensor, Mark(noises=tape.bit(Finding(Kind.NOISE, "a parent"), 0)))
     before = _generators()
-    with _Functions(tape), _Operations(tape):
+    with _Functions(tape), _Operations(tape, reads or Reads()):
         outputs = tuple(pytree.tree_leaves(call()))
         marks = [tape.read(leaf) if isinstance(leaf, Tensor) else BLANK for leaf in outputs]
     after = _generators()
@@ -80,7 +86,7 @@ def flow(call: Callable[[], Any], learned: Sequence[Tensor], noisy: Sequence[Ten
     return Flow(
         tuple(tape.sources),
         tuple(leaves),
-        outputs,
+        _alive(tape.sources, leaves, outputs, has_escaped=bool(tape.escaped)),
         touched,
         tape.findings(tape.escaped),
         moved,
@@ -97,6 +103,22 @@ def _leaf(tape: Tape, mark: Mark, value: Any) -> Leaf:
         tape.bit(custom, mark.sources)
         findings += (custom,)
     return Leaf(_members(mark.sources), tape.findings(mark.noises), findings, attached)
+
+
+def _alive(
+    sources: Sequence[Tensor], leaves: Sequence[Leaf], outputs: Sequence[Any], *, has_escaped: bool
+) -> frozenset[int]:
+    """Return the sources that an output has a gradient in; all that reach one where nothing was found."""
+    reaching = frozenset().union(*(leaf.sources for leaf in leaves if leaf.is_attached))
+    attached = [value for value in outputs if isinstance(value, Tensor) and value.requires_grad]
+    if not attached or not (has_escaped or any(leaf.findings for leaf in leaves)):
+        return reaching
+    weights = [torch.zeros_like(output) for output in attached]
+    try:
+        gradients = torch.autograd.grad(attached, sources, weights, allow_unused=True)
+    except RuntimeError:
+        return reaching
+    return frozenset(index for index, gradient in enumerate(gradients) if gradient is not None)
 
 
 def _members(bits: int) -> frozenset[int]:
@@ -148,23 +170,24 @@ class _Functions(TorchFunctionMode):
 class _Operations(TorchDispatchMode):
     """Sees every operation below autograd, where views, writes and detached tensors share a storage."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, reads: Reads) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._tape = tape
+        self._tape, self._reads = tape, reads
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._reads.spend()
         kwargs = kwargs or {}
         given = (*tensors_in(args), *tensors_in((*kwargs.values(),)))
         is_seeded = torch.Tag.nondeterministic_seeded in func.tags
         marks = [self._tape.of(tensor) for tensor in given]
+        if func.overloadpacket is aten._local_scalar_dense:
+            self._tape.escape(given[0])
+            return self._reads.read(func(*args, **kwargs))
         if not is_seeded and all(mark == BLANK for mark in marks):
             result = func(*args, **kwargs)
             for tensor in tensors_in(result):
                 self._tape.born(tensor)
             return result
-        if func.overloadpacket is aten._local_scalar_dense:
-            self._tape.escape(given[0])
-            return func(*args, **kwargs)
         operation = Operation(self._tape, func, args, kwargs, given)
         state = torch.default_generator.get_state() if is_seeded else None
         own = any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values()))

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from scg.probes.branches import Reads
 from scg.probes.dependence import JOINED, UNCLEAR, Call, Label, dependence, is_alike
 from scg.probes.evenness import Evenness
 from scg.probes.moves import AROUND_PRODUCTS, INDEXING, MOVES, OVERWRITES, RESHAPES, ROWS, SIZED
@@ -45,9 +46,10 @@ class Provenance:
 
     ``sources`` has, for each label, tensors and the dimension along which their elements are told apart.
     ``steps`` are all operations with sizes left out, ``turns`` the dimensions along which operations worked,
-    counted from the right. ``scalars`` has the numbers that Python read of elements with owners: ``instead``
-    gives others in their place. ``index`` and ``left`` name the first operation at places that tensors tell,
-    and by which values left torch. ``is_random`` tells that something was drawn.
+    counted from the right. ``reads`` has the numbers that Python reads, but of constants, and may give others
+    in their place; ``of_elements`` are the places of those that are of elements with owners. ``index`` and
+    ``left`` name the first operation at places that tensors tell, and by which values left torch.
+    ``is_random`` tells that something was drawn.
     """
 
     def __init__(
@@ -55,14 +57,14 @@ class Provenance:
         sources: Mapping[Label, Sequence[tuple[Tensor, int]]],
         *,
         given: Sequence[Tensor] = (),
-        instead: Mapping[int, Any] | None = None,
+        reads: Reads | None = None,
     ) -> None:
         """Follow the sources; ``given`` is all that the call is given."""
         self.labels = tuple(sources)
-        self.instead = instead or {}
+        self.reads = reads or Reads()
         self.steps: list[Any] = []
         self.turns: list[Any] = []
-        self.scalars: list[tuple[str, Any]] = []
+        self.of_elements: list[int] = []
         self.index: str | None = None
         self.left: str | None = None
         self.is_random = False
@@ -107,6 +109,7 @@ class Provenance:
 
     def operation(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Run one operation, and find the owners of its results."""
+        self.reads.spend()
         leaves, spec = pytree.tree_flatten((args, kwargs))
         operation = Operation(function, function._schema.name.removeprefix("aten::"), leaves, spec)
         self._meet(operation.tensors)
@@ -114,7 +117,7 @@ class Provenance:
         is_owned = any(owned.values())
         self._note(operation, args, kwargs, is_owned=is_owned)
         if function.overloadpacket is aten._local_scalar_dense:
-            return self._scalar(function(*args), is_owned=is_owned)
+            return self._scalar(function(*args), args[0], is_owned=is_owned)
         result = function(*args, **kwargs)
         outputs = tensors(result)
         self._ownership.keep(outputs)
@@ -126,6 +129,9 @@ class Provenance:
         for label, mine in owned.items():
             if mine or operation.is_mutable:
                 self._follow(label, operation, mine, owned[VARYING], outputs)
+        if operation.is_random:
+            for output in outputs:
+                self._ownership.assign(VARYING, output, torch.ones(output.shape, dtype=torch.long))
         return result
 
     def _meet(self, tensors: Sequence[Tensor]) -> None:
@@ -223,12 +229,13 @@ class Provenance:
                     total = torch.where(leaf.isinf(), 0, total)
         return total.broadcast_to(out.shape).clone()
 
-    def _scalar(self, value: Any, *, is_owned: bool) -> Any:
-        """Note a number that Python reads of elements, or give another in its place."""
-        if not is_owned:
+    def _scalar(self, value: Any, tensor: Tensor, *, is_owned: bool) -> Any:
+        """Note a number that Python reads, and give what stands in its place; constants stay."""
+        if not is_owned and not self._owned(VARYING, [tensor]):
             return value
-        self.scalars.append(("a number that Python reads", value))
-        return self.instead.get(len(self.scalars) - 1, value)
+        if is_owned:
+            self.of_elements.append(len(self.reads.values))
+        return self.reads.read(value)
 
     def escape(self, name: str, tensor: Tensor) -> None:
         """Note that values leave torch."""

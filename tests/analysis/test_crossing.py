@@ -273,3 +273,36 @@ def test_probing_leaves_buffers_and_generators_as_they_were() -> None:
     g.check()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())
+
+
+BRANCHES: dict[str, Callable[..., Tensor]] = {
+    "a flag": lambda b, x, flag: b - b.mean(0) if flag > 0 else b,
+    "a number": lambda b, x, flag: b - b.mean(0) if flag.item() > 20 else b,
+    "any of an input": lambda b, x, flag: b - b.mean(0) if bool((x > 0).any()) else b,
+    "a branch of a branch": lambda b, x, flag: (b.cumsum(0) if x.max() > 3 else b) if flag > 0 else b,
+    "what is drawn": lambda b, x, flag: b.flip(0) if torch.rand(()) < 1e-9 else b,
+    "a count": lambda b, x, flag: sum((b.mean(0) * b for _ in range(int(flag))), b),
+}
+
+
+def branching(fn: Callable[..., Tensor]) -> scg.Graph:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.zeros(SIZE, 4))
+    flag = g.input("flag", example=torch.zeros(()))
+    g.cost("c", g.det("h", fn, g.sample("b", Bernoulli, logits=x), x, flag).sum(-1))
+    return g
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_branches_that_the_example_does_not_take_are_looked_at(name: str) -> None:
+    with pytest.raises(scg.PlateError, match="on a branch that the example does not take"):
+        branching(BRANCHES[name]).check()
+
+
+def test_branches_that_keep_elements_apart_pass() -> None:
+    def fn(b: Tensor, x: Tensor, flag: Tensor) -> Tensor:
+        if x.isnan().any():
+            raise ValueError(b.mean(0))
+        return b.tanh() if flag > 0 else b
+
+    branching(fn).check()

@@ -478,6 +478,37 @@ def test_an_example_of_zeros_hides_nothing(name: str) -> None:
         scg.compile(graph(SLEEPING[name], torch.zeros(4, 3)))
 
 
+def unless_zeros(inner: Callable[[Tensor], Tensor]) -> Function:
+    return lambda h, x: inner(h).sum(-1) if bool((x > 0).any()) else h.sum(-1)
+
+
+def from_a_number(inner: Callable[[Tensor], Tensor]) -> Function:
+    return lambda h, x: h.sum(-1) if x.sum().item() < 0.5 else inner(h).sum(-1)
+
+
+def behind_two(inner: Callable[[Tensor], Tensor]) -> Function:
+    return unless_zeros(lambda h: inner(h) if h.shape[0] and bool(h.detach().mean() > 100) else h)
+
+
+@pytest.mark.parametrize("gate", [unless_zeros, from_a_number, behind_two])
+def test_branches_that_the_example_does_not_take_hide_nothing(gate: Callable[..., Function]) -> None:
+    zeros = torch.zeros(4, 3)
+    with pytest.raises(GraphError, match=r"draws inside its function, bernoulli"):
+        scg.compile(graph(gate(lambda h: torch.bernoulli(h.sigmoid())), zeros))
+    with pytest.warns(GradientWarning, match=r"loses the gradient .* at round"):
+        scg.compile(graph(gate(torch.round), zeros))
+    quietly(graph(gate(torch.tanh), zeros))
+
+
+def test_a_check_that_would_raise_is_no_branch() -> None:
+    def checked(h: Tensor, x: Tensor) -> Tensor:
+        if x.isnan().any():
+            raise ValueError(torch.bernoulli(h.sigmoid()))
+        return h.sum(-1)
+
+    quietly(graph(checked, torch.zeros(4, 3)))
+
+
 class ReZero(nn.Module):
     """A branch behind a weight that starts at zero."""
 

@@ -311,3 +311,23 @@ def test_explain_says_how_replicates_are_run() -> None:
     text = scg.compile(g, policy="score", samples=2).explain()
     assert re.search("^added dimensions: .*h by fold", text, re.M)
     assert "added dimensions" not in scg.compile(g, policy="score").explain()
+
+
+BRANCHES: dict[str, Function] = {
+    "broadcast": lambda b, flag: b.softmax(0) if flag > 0 else b.exp(),
+    "fold": lambda b, flag: b.flip(1) / (len(b) if flag > 0 else 1),
+    "either": lambda b, flag: b.flip(1).sum(1) if flag > 0 else b.sum(1),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_a_branch_that_the_example_does_not_take_is_run_alike(name: str) -> None:
+    g = bits(lambda b: b, {"mixes": "batch"} if name == "broadcast" else {})
+    h = g.det("way", BRANCHES[name], g["b"], g.input("flag", example=torch.zeros(())), mixes="batch")
+    alone, together = (scg.compile(g, keep=["way", "b"], samples=k) for k in (None, WORLDS))
+    x, flag = torch.rand(5, 4), torch.ones(())
+    noise = together.draw_noise(3, x=x, flag=flag)
+    kept = together(noise=noise, x=x, flag=flag).kept
+    for world in range(WORLDS):
+        single = alone(noise={"b": noise["b"][world]}, x=x, flag=flag).kept
+        assert torch.allclose(kept[h.name][world], single[h.name], atol=1e-6)

@@ -251,7 +251,7 @@ def test_values_that_leave_torch_are_noticed() -> None:
     provenance, _ = followed(lambda z: torch.as_tensor(np.asarray(z)), (torch.randn(SIZE),), label)
     assert provenance.left is not None
     provenance, _ = followed(lambda z: z * float(z.sum()), (torch.randn(SIZE),), label)
-    assert len(provenance.scalars) == 1
+    assert len(provenance.of_elements) == len(provenance.reads.values) == 1
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,6 @@ def done(old: Any) -> Any:
     return lambda *args, **options: None
 
 
-def by_value_alone(old: Any) -> Any:
-    return lambda recordings: (None, False)
-
-
 def everything_smooth(old: Any) -> Any:
     return lambda *args, **options: SMOOTH
 
@@ -66,10 +62,13 @@ def any_law(old: Any) -> Any:
     return lambda record, law: transform_of(record)
 
 
+BY_OPERATIONS = ("scg.analysis.crossing._joint", "scg.analysis.crossing._tells_all")
+
 FAULTS: dict[str, Fault] = {
     "crossing is not looked for": Fault(("scg.analysis.facts.crossings",), nothing, "crossing"),
-    "crossing is looked for in values": Fault(("scg.analysis.crossing._joint",), by_value_alone, "crossing"),
-    "what sleeps is not seen": Fault(("scg.analysis.crossing._joint",), by_value_alone, "sleeper"),
+    "crossing is looked for in values": Fault(BY_OPERATIONS, done, "crossing"),
+    "what sleeps is not seen": Fault(BY_OPERATIONS, done, "sleeper"),
+    "branches are not tried": Fault(("scg.probes.branches._next",), nothing, "hidden"),
     "everything is smooth": Fault(("scg.analysis.paths.edge",), everything_smooth, "jump"),
     "what is unknown is smooth": Fault(("scg.analysis.paths.edge",), unknown_passes, "jump"),
     "gates are not moved": Fault(
