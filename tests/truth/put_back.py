@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,9 @@ TRIES = 60
 
 @dataclass(frozen=True)
 class Fault:
-    """What to disable in the compiler: attributes by their dotted names, and what stands there instead."""
+    """What stands in the compiler instead of what, by dotted names, and the class of defects that shows it."""
 
-    where: tuple[str, ...]
-    instead: Callable[[Any], Any]
+    instead: Mapping[str, Callable[[Any], Any]]
     kind: str
 
 
@@ -36,6 +35,14 @@ def nothing(old: Any) -> Any:
 
 def always(old: Any) -> Any:
     return lambda *args, **options: True
+
+
+def nothing_found(old: Any) -> Any:
+    return lambda *args, **options: frozenset()
+
+
+def with_atan2(old: Any) -> Any:
+    return old | {torch.atan2, torch.copysign}
 
 
 def done(old: Any) -> Any:
@@ -62,28 +69,29 @@ def any_law(old: Any) -> Any:
     return lambda record, law: transform_of(record)
 
 
-BY_OPERATIONS = ("scg.analysis.crossing._joint", "scg.analysis.crossing._tells_all")
-
+ANALYSIS, SURROGATE = "scg.analysis.", "scg.surrogate."
+BY_OPERATIONS = {ANALYSIS + "crossing._joint": done, ANALYSIS + "crossing._tells_all": done}
 FAULTS: dict[str, Fault] = {
-    "crossing is not looked for": Fault(("scg.analysis.facts.crossings",), nothing, "crossing"),
-    "crossing is looked for in values": Fault(BY_OPERATIONS, done, "crossing"),
-    "what sleeps is not seen": Fault(BY_OPERATIONS, done, "sleeper"),
-    "branches are not tried": Fault(("scg.probes.branches._next",), nothing, "hidden"),
-    "everything is smooth": Fault(("scg.analysis.paths.edge",), everything_smooth, "jump"),
-    "what is unknown is smooth": Fault(("scg.analysis.paths.edge",), unknown_passes, "jump"),
+    "crossing is not looked for": Fault({ANALYSIS + "facts.crossings": nothing}, "crossing"),
+    "crossing is looked for in values": Fault(BY_OPERATIONS, "crossing"),
+    "what sleeps is not seen": Fault(BY_OPERATIONS, "sleeper"),
+    "branches are not tried": Fault({"scg.probes.branches._next": nothing}, "hidden"),
+    "everything is smooth": Fault({ANALYSIS + "paths.edge": everything_smooth}, "jump"),
+    "what is unknown is smooth": Fault({ANALYSIS + "paths.edge": unknown_passes}, "jump"),
     "gates are not moved": Fault(
-        ("scg.analysis.facts.moved_traces", "scg.probes.smoothness._worlds"), nothing, "jump"
+        {ANALYSIS + "facts.moved_traces": nothing, "scg.probes.smoothness._worlds": nothing}, "jump"
     ),
-    "atan2 is smooth": Fault(
-        ("scg.analysis.edges.KNOWN_SMOOTH",), lambda old: old | {torch.atan2, torch.copysign}, "jump"
+    "atan2 is smooth": Fault({ANALYSIS + "edges.KNOWN_SMOOTH": with_atan2}, "jump"),
+    "worlds are run together": Fault({ANALYSIS + "modes.keeps_worlds_apart": always}, "mixing"),
+    "places are not told apart": Fault(
+        {ANALYSIS + "modes.takes_any_number": always, SURROGATE + "prepare.disagreeing": nothing_found},
+        "place",
     ),
-    "worlds are run together": Fault(("scg.analysis.modes.keeps_worlds_apart",), always, "mixing"),
-    "places are not told apart": Fault(("scg.analysis.modes.takes_any_number",), always, "place"),
     "other sizes are not checked": Fault(
-        ("scg.surrogate.checked.CheckedRun._shape", "scg.surrogate.prepare.Prepared.fit"), done, "place"
+        {SURROGATE + "checked.CheckedRun._shape": done, SURROGATE + "prepare.Prepared.fit": done}, "place"
     ),
-    "draws are not looked for": Fault(("scg.analysis.facts.hidden",), nothing_hidden, "hidden"),
-    "laws are not compared": Fault(("scg.surrogate.lowering.worlds.guarded",), any_law, "static"),
+    "draws are not looked for": Fault({ANALYSIS + "facts.hidden": nothing_hidden}, "hidden"),
+    "laws are not compared": Fault({SURROGATE + "lowering.worlds.guarded": any_law}, "static"),
 }
 
 
@@ -112,14 +120,14 @@ def is_found(kind: str, tries: int) -> bool:
 
 
 def put_back(fault: Fault, patch: pytest.MonkeyPatch) -> None:
-    for where in fault.where:
+    for where, instead in fault.instead.items():
         owner, _, attribute = where.rpartition(".")
         try:
             holder: Any = importlib.import_module(owner)
         except ModuleNotFoundError:
             module, _, name = owner.rpartition(".")
             holder = getattr(importlib.import_module(module), name)
-        patch.setattr(holder, attribute, fault.instead(getattr(holder, attribute)))
+        patch.setattr(holder, attribute, instead(getattr(holder, attribute)))
 
 
 @pytest.mark.parametrize("name", FAULTS)
