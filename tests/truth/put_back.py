@@ -23,7 +23,7 @@ TRIES = 60
 
 @dataclass(frozen=True)
 class Fault:
-    """What stands in the compiler instead of what, by dotted names, and the class of defects that shows it."""
+    """What stands in the compiler instead of what, by dotted names, and the class of defects to show it."""
 
     instead: Mapping[str, Callable[[Any], Any]]
     kind: str
