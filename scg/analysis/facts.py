@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from scg.analysis.probing import other_than, spread, undisturbed
 from scg.analysis.relaxation import Relaxation, relaxation
 from scg.analysis.sizes import plate_sizes
 from scg.analysis.soft import Softening
-from scg.analysis.trace import Trace, evaluate
+from scg.analysis.trace import Evaluations, Trace, evaluate
 from scg.errors import GradientWarning, GraphError, PlateError
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
@@ -51,9 +51,14 @@ class Facts:
         return self._world(0)
 
     @cached_property
-    def worlds(self) -> list[Trace]:
+    def worlds(self) -> Sequence[Trace]:
         """Evaluations that differ in everything random."""
-        return [self.trace, self._contrast(1), *(self._world(seed) for seed in range(2, WORLDS))]
+        return Evaluations(WORLDS, self._other)
+
+    def _other(self, index: int) -> Trace:
+        if index < 2:
+            return self._contrast(index) if index else self.trace
+        return self._world(index)
 
     @cached_property
     def influence(self) -> Influence:

@@ -43,7 +43,7 @@ class Relaxation:
 
 def relaxation(
     ir: IR,
-    worlds: list[Trace],
+    worlds: Sequence[Trace],
     moved: Callable[[], list[Trace]],
     useful: frozenset[str],
     name: str,
