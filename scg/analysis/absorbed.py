@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import networkx as nx
@@ -20,8 +20,9 @@ from scg.probes.held import SCALES, holding, moved, moved_parameters
 from scg.probes.smoothness import Smoothness, Verdict
 from scg.probes.twice import attached, is_attached
 
-EXTREMES = (0.0, *SCALES, 1e4, -1e4)
-"""Of arguments, at which functions that leave the finite numbers do: logarithms, quotients, exponentials."""
+EXTREMES, FLAT = (*SCALES, 1e4, -1e4), (0.0, 1.0)
+"""Scales of arguments, and numbers in all places, at which functions that leave the finite numbers do:
+exponentials, logarithms, quotients."""
 
 
 def absorbed(ir: IR, around: Around, flows: Set[str]) -> Mapping[tuple[str, str], Verdict]:
@@ -55,24 +56,18 @@ def _may_absorb(record: Record) -> bool:
 
 def _stay_finite(ir: IR, trace: Trace) -> bool:
     """Say whether the functions of a graph give finite numbers at all finite ones, each asked once."""
-    known: dict[Any, bool] = {}
+    records = [record for record in ir.records() if isinstance(record, (Det, LogProb))]
+    if any(user_function(record) is None for record in records):
+        return False  # a log-probability, infinite where its law ends
+    alike = {signature(ir, trace, record): record for record in reversed(records)}
     with undisturbed(ir.store.modules):
-        for record in ir.records():
-            if isinstance(record, (Det, LogProb)):
-                key = None if user_function(record) is None else signature(ir, trace, record)
-                if key not in known:
-                    known[key] = key is not None and _stays_finite(ir, trace, record)
-                if not known[key]:
-                    return False
-    return True
+        return all(_stays_finite(ir, trace, record) for record in alike.values())
 
 
 def _stays_finite(ir: IR, trace: Trace, record: Record) -> bool:
     """Say whether the function of a node gives finite numbers at extreme arguments, where it runs there."""
-    leaves, fn, held = leaves_of(trace.values, record), of_leaves(ir, trace, record), held_by(ir, record)
-    for scale in EXTREMES:
-        generator = torch.Generator().manual_seed(0)
-        given = [moved(x.detach(), generator, scale) if isinstance(x, Tensor) else x for x in leaves]
+    fn, held = of_leaves(ir, trace, record), held_by(ir, record)
+    for scale, given in _extremes(leaves_of(trace.values, record)):
         try:
             with holding(moved_parameters(held, 0, scale)):
                 value = fn(given)
@@ -83,9 +78,22 @@ def _stays_finite(ir: IR, trace: Trace, record: Record) -> bool:
     return True
 
 
+def _extremes(leaves: Sequence[Any]) -> Iterator[tuple[float, list[Any]]]:
+    """Yield extreme arguments, and the scale by which parameters are moved there."""
+    for number in FLAT:
+        yield number, [torch.full_like(x, number) if _is_real(x) else x for x in leaves]
+    for scale in EXTREMES:
+        generator = torch.Generator().manual_seed(0)
+        yield scale, [moved(x.detach(), generator, scale) if isinstance(x, Tensor) else x for x in leaves]
+
+
+def _is_real(leaf: Any) -> bool:
+    """Say whether a leaf holds real numbers."""
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
 def _is_finite(value: Any) -> bool:
-    leaves = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
-    return all(bool(leaf.isfinite().all()) for leaf in leaves if leaf.is_floating_point())
+    return all(bool(leaf.isfinite().all()) for leaf in pytree.tree_leaves(value) if _is_real(leaf))
 
 
 def _has_gradient(ir: IR, trace: Trace, record: Record, flows: Set[str]) -> bool:
