@@ -43,7 +43,7 @@ class Finding(NamedTuple):
     standing: Standing
 
 
-def crossings(ir: IR, worlds: list[Trace], findings: dict[tuple[str, str], Finding]) -> list[str]:
+def crossings(ir: IR, worlds: Sequence[Trace], findings: dict[tuple[str, str], Finding]) -> list[str]:
     """Return a fault for each node that mixes elements of a plate that a stochastic ancestor keeps.
 
     ``findings`` is filled with what was found, by node and plate.
@@ -60,7 +60,7 @@ def crossings(ir: IR, worlds: list[Trace], findings: dict[tuple[str, str], Findi
 
 
 def crossed(
-    ir: IR, worlds: list[Trace], record: Record, shared: Shared, known: dict[Any, Finding]
+    ir: IR, worlds: Sequence[Trace], record: Record, shared: Shared, known: dict[Any, Finding]
 ) -> Iterator[tuple[str, Finding]]:
     """Yield what was found of each plate that stochastic ancestors of a node keep."""
     one = worlds[0]
@@ -85,7 +85,7 @@ def _is_aligned(ir: IR, trace: Trace, record: Record) -> bool:
     return len({leaf.dim() for leaf in tensors(values)}) < 2
 
 
-def _found(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Sequence[str]) -> Finding:
+def _found(ir: IR, worlds: Sequence[Trace], record: Record, plate: str, among: Sequence[str]) -> Finding:
     several = _recordings(ir, worlds[0], record, plate, among)
     if any(found.provenance.index is not None for ways in several for found in ways):
         several += _recordings(ir, worlds[1], record, plate, among)
@@ -159,7 +159,7 @@ def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     )
 
 
-def _difference(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Sequence[str]) -> str:
+def _difference(ir: IR, worlds: Sequence[Trace], record: Record, plate: str, among: Sequence[str]) -> str:
     """Replace some elements of the plate by those of other worlds, and watch all the others.
 
     It is "none", "rounding" or "real": the largest that was seen, at the values held and at others.
@@ -172,7 +172,7 @@ def _difference(ir: IR, worlds: list[Trace], record: Record, plate: str, among: 
     return next(kind for kind in ("real", "rounding", "none") if kind in found)
 
 
-def _watched(ir: IR, worlds: list[Trace], record: Record, plate: str, among: Sequence[str]) -> str:
+def _watched(ir: IR, worlds: Sequence[Trace], record: Record, plate: str, among: Sequence[str]) -> str:
     one = worlds[0]
     size, position = one.sizes[plate], ir.layout[record.name].index(plate)
     before, seen_before = _outputs(ir, one, record, {}), "none"

@@ -57,23 +57,32 @@ def edge(ir: IR, around: Around, parent: str, record: Record, known: dict[Any, V
     return _once(ir, around, record, parent, known)
 
 
-def _once(ir: IR, around: Around, record: Record, parent: str, known: dict[Any, Verdict]) -> Verdict:
+def _once(ir: IR, around: Around, record: Record, parent: str, known: dict[Any, Any]) -> Verdict:
     """Probe a function once for all nodes that call it alike.
 
-    Their arguments have equal shapes and, unless operations alone decide, the others have equal signs.
+    Their arguments have equal shapes and, unless operations alone decide, the others have equal signs, for
+    which the graph is evaluated at further values.
     """
     key: tuple[Any, ...] = signature(ir, around.first, record), record.arguments.names.index(parent)
-    if key in known:
-        return known[key]
-    others = [name for name in record.arguments.names if name != parent]
-    supports = [around.first.densities[name].law for name in others if name in _finite(ir, around, others)]
-    signed = *key, *(_signs(around, name) for name in others), repr(supports)
-    if signed not in known:
+    if key not in known:
         verdict = _probed(ir, around, record, parent)
-        if verdict.standing == "structural":
-            known[key] = verdict
-        known[signed] = verdict
-    return known[signed]
+        known[key] = verdict if verdict.standing == "structural" else None
+        if known[key] is None:
+            known[_signed(ir, around, record, parent, key)] = verdict
+        return verdict
+    if known[key] is not None:
+        return known[key]  # type: ignore[no-any-return]
+    signed = _signed(ir, around, record, parent, key)
+    if signed not in known:
+        known[signed] = _probed(ir, around, record, parent)
+    return known[signed]  # type: ignore[no-any-return]
+
+
+def _signed(ir: IR, around: Around, record: Record, parent: str, key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what nodes share that call a function alike at arguments of equal signs and supports."""
+    others = [name for name in record.arguments.names if name != parent]
+    supports = [around.first.densities[name].law for name in _finite(ir, around, others)]
+    return *key, *(_signs(around, name) for name in others), repr(supports)
 
 
 def _signs(around: Around, name: str) -> tuple[bool, bool]:

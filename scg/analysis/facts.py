@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +23,8 @@ from scg.analysis.paths import Paths, describe, paths
 from scg.analysis.probing import other_than, spread, undisturbed
 from scg.analysis.relaxation import Relaxation, relaxation
 from scg.analysis.sizes import plate_sizes
-from scg.analysis.trace import Trace, evaluate
+from scg.analysis.soft import Softening
+from scg.analysis.trace import Evaluations, Trace, evaluate
 from scg.errors import GradientWarning, GraphError, PlateError
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
@@ -50,9 +51,14 @@ class Facts:
         return self._world(0)
 
     @cached_property
-    def worlds(self) -> list[Trace]:
+    def worlds(self) -> Sequence[Trace]:
         """Evaluations that differ in everything random."""
-        return [self.trace, self._contrast(1), *(self._world(seed) for seed in range(2, WORLDS))]
+        return Evaluations(WORLDS, self._other)
+
+    def _other(self, index: int) -> Trace:
+        if index < 2:
+            return self._contrast(index) if index else self.trace
+        return self._world(index)
 
     @cached_property
     def influence(self) -> Influence:
@@ -82,6 +88,10 @@ class Facts:
     @cached_property
     def _relaxations(self) -> dict[str, Relaxation]:
         return {}
+
+    @cached_property
+    def _softening(self) -> Softening:
+        return Softening()
 
     @cached_property
     def _relaxed_edges(self) -> dict[Any, Any]:
@@ -145,11 +155,11 @@ class Facts:
     def relaxation(self, name: str) -> Relaxation:
         """Return what lies below a stochastic node at relaxed values of it."""
         if name not in self._relaxations:
-            with undisturbed(self.ir.store.modules):
-                found = relaxation(
-                    self.ir, self.worlds, lambda: self.moved, self.useful, name, self._relaxed_edges
+            worlds, moved = self.worlds, lambda: self.moved
+            with undisturbed(self.ir.store.modules, self._seed(name)):
+                self._relaxations[name] = relaxation(
+                    self.ir, worlds, moved, self.useful, name, self._softening, self._relaxed_edges
                 )
-            self._relaxations[name] = found
         return self._relaxations[name]
 
     def known_relaxation(self, name: str) -> Relaxation | None:
@@ -160,8 +170,12 @@ class Facts:
         """Return how each node of the relaxed part below a node takes added dimensions."""
         found, stochastic = self.relaxation(name), self.influence.stochastic
         widened = [r for r in found.records if not stochastic.isdisjoint(r.arguments.names)]
-        with undisturbed(self.ir.store.modules):
+        with undisturbed(self.ir.store.modules, self._seed(name) + 1):
             return run_modes(self.ir, found.worlds, widened, stochastic, self._relaxed_modes)
+
+    def _seed(self, name: str) -> int:
+        """Return a seed, and the next one, that no other node has: what they draw serves others too."""
+        return WORLDS + 2 * self.ir.samples.index(name)
 
     def is_short(self, name: str, limit: int) -> bool:
         """Say whether at most ``limit`` nodes lie below a node."""

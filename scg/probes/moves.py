@@ -43,6 +43,9 @@ INDEXING: Final = frozenset(
 ROWS: Final = frozenset("""index_add index_copy index_fill index_put _index_put_impl index_reduce""".split())
 """They write whole rows to places that a tensor tells."""
 
+PRODUCTS: Final = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
+"""They multiply matrices, of which the first has this place among their arguments."""
+
 SIZED: Final = frozenset(
     """view _unsafe_view reshape expand zeros ones full empty new_zeros new_ones new_full new_empty rand randn
     split_with_sizes unsafe_split_with_sizes repeat as_strided empty_strided new_empty_strided""".split()

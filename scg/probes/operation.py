@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from scg.probes.moves import INDEXING, PLACEWISE, ROWS
+from scg.probes.moves import INDEXING, PLACEWISE, PRODUCTS, ROWS
 from scg.probes.recording import tensors_in
 
 Owned = dict[int, Tensor]
@@ -82,6 +82,18 @@ def moved(operation: Operation, owned: Owned, outputs: list[Tensor]) -> list[Ten
     if shapes(found) != shapes(outputs):
         raise RuntimeError("another shape")
     return found
+
+
+def products(operation: Operation, owned: Owned, output: Tensor) -> Tensor | None:
+    """Return the owners of a product of matrices whose first has rows that each have one owner, or None.
+
+    An entry reads one row of the first and one column of the second, whatever is in them.
+    """
+    first = PRODUCTS.get(operation.name)
+    if first is None or set(owned) != {first} or not owned[first].numel():
+        return None
+    alone = owned[first][..., :1]
+    return alone.expand(output.shape) if bool((owned[first] == alone).all()) else None
 
 
 def readings(operation: Operation, owned: Owned) -> Iterator[Owned]:

@@ -25,6 +25,7 @@ from scg.probes.operation import (
     Owned,
     is_all,
     moved,
+    products,
     readings,
     shapes,
     steady,
@@ -183,6 +184,8 @@ class Provenance:
         lost = [int(owners.min()) for owners in owned.values() if bool((owners < 0).any())]
         if lost:
             return [torch.tensor(min(lost))] * len(outputs)
+        if (product := products(operation, owned, outputs[0])) is not None:
+            return [product]
         masks = {index: owners > 0 for index, owners in varying.items()}
         for given in readings(operation, owned):
             call = Call(operation.run, tuple(operation.leaves), given, steady(operation, masks))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scg.analysis.facts import Facts
 from scg.analysis.influence import below
 from scg.analysis.probing import undisturbed
-from scg.analysis.relaxation import perturbed_value
+from scg.analysis.soft import perturbed_value
 from scg.errors import EstimatorError, PolicyError
 from scg.laws import Relaxable
 from scg.nodes.ir import IR

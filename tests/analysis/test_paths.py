@@ -280,14 +280,37 @@ def test_atan2_jumps_where_the_other_can_be_negative(over: str) -> None:
         (lambda z: torch.copysign(torch.ones(3), z), "jumps by"),
         (lambda z: torch.exp(torch.log(torch.relu(z))), None),
         (lambda z: torch.nan_to_num(torch.sqrt(torch.relu(z) + 1)), None),
+        (lambda z: torch.nan_to_num(1 / (z - z)), "turns NaN or infinity of "),
     ],
-    ids=["nan_to_num", "fmax", "copysign", "exp of log", "never NaN"],
+    ids=["nan_to_num", "fmax", "copysign", "exp of log", "never NaN", "quotient"],
 )
 def test_numbers_made_of_nan_are_breaks(fn: Callable[[Any], Any], told: str | None) -> None:
     g = normal()
     g.cost("c", fn(g["z"]).sum())
     found = obstacle(g)
     assert found is None if told is None else told in str(found)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_chain_is_evaluated_further_only_where_numbers_may_end(ends: bool) -> None:
+    calls = [0]
+
+    def step(z: Tensor) -> Tensor:
+        calls[0] += 1
+        return 1 / z if ends else torch.exp(torch.tanh(z))
+
+    def count(nodes: int) -> int:
+        g = normal()
+        z = g["z"]
+        for index in range(nodes):
+            z = g.det(f"h{index}", step, z, differentiable=True if ends else None)
+        g.cost("c", g.det("e", lambda z: torch.tanh(z), z).sum())
+        calls[0] = 0
+        obstacle(g)
+        return calls[0]
+
+    each = (count(12) - count(6)) // 6
+    assert each > 4 if ends else each == 1
 
 
 def test_standings_say_what_a_verdict_rests_on() -> None:

@@ -268,3 +268,23 @@ def test_values_that_leave_torch_are_noticed() -> None:
 def test_functions_that_tell_elements_apart_by_their_place(fn: Function, expected: bool) -> None:
     provenance, _ = followed(fn, (torch.randn(SIZE),), Label("p", SIZE))
     assert provenance.is_positional is expected
+
+
+def test_a_product_of_rows_is_read_off_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("scg.probes.provenance.dependence", lambda call, label: asked.append(label))
+    x, weights, bias, label = torch.randn(SIZE, 3), torch.zeros(3, 4), torch.zeros(4), Label("plate", SIZE)
+    with Provenance({label: [(x, 0)]}, given=[x]) as found:
+        result = torch.addmm(bias, x, weights)
+    owners = found.owners(label, result)
+    assert owners is not None and torch.equal(owners, torch.arange(1, SIZE + 1)[:, None].expand(SIZE, 4))
+    assert not asked
+
+
+def test_a_product_along_the_plate_joins() -> None:
+    x, label = torch.randn(SIZE, 3), Label("plate", SIZE)
+    with Provenance({label: [(x, 0)]}, given=[x]) as found:
+        turned, own = torch.mm(torch.randn(SIZE, SIZE), x), torch.mm(x.T, torch.randn(SIZE, 2))
+    for result in (turned, own):
+        owners = found.owners(label, result)
+        assert owners is not None and bool((owners < 0).all())

@@ -27,6 +27,7 @@ class Fault:
 
     instead: Mapping[str, Callable[[Any], Any]]
     kind: str
+    without: str = "nothing"  # a word of programs that, so broken, would broadcast for minutes
 
 
 def nothing(old: Any) -> Any:
@@ -88,14 +89,16 @@ FAULTS: dict[str, Fault] = {
         "place",
     ),
     "other sizes are not checked": Fault(
-        {SURROGATE + "checked.CheckedRun._shape": done, SURROGATE + "prepare.Prepared.fit": done}, "place"
+        {SURROGATE + "checked.CheckedRun._shape": done, SURROGATE + "prepare.Prepared.fit": done},
+        "place",
+        without="lax",
     ),
     "draws are not looked for": Fault({ANALYSIS + "facts.hidden": nothing_hidden}, "hidden"),
     "laws are not compared": Fault({SURROGATE + "lowering.worlds.guarded": any_law}, "static"),
 }
 
 
-def is_found(kind: str, tries: int) -> bool:
+def is_found(fault: Fault, tries: int) -> bool:
     """Say whether the strategy meets a program of a class that is neither right nor refused."""
 
     @settings(
@@ -106,7 +109,7 @@ def is_found(kind: str, tries: int) -> bool:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(defects([kind]))
+    @given(defects([fault.kind]).filter(lambda defect: fault.without not in str(defect)))
     def hold(defect: Any) -> None:
         found = verdict(defect.case)
         assume(found.kind not in ("void", "unresolved"))
@@ -133,4 +136,4 @@ def put_back(fault: Fault, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_defect_that_is_put_back_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     put_back(FAULTS[name], monkeypatch)
-    assert is_found(FAULTS[name].kind, TRIES)
+    assert is_found(FAULTS[name], TRIES)

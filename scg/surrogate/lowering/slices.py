@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
 from scg.analysis.influence import below
+from scg.analysis.relaxation import Relaxation
 from scg.nodes.records import Det, LogProb, Record, Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
@@ -18,6 +20,21 @@ from scg.surrogate.lowering.emitter import Emitter
 from scg.surrogate.lowering.plan import POINTS, Labels, Plan
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.ops import discounted, named, output
+
+Piece = tuple[Callable[..., Any], tuple[fx.Node, ...]]
+"""A function, and the values of the program that it takes last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A slice that was written: functions to be called in turn, and the leading dimensions of its points.
+
+    Along a chain the slice of a node is a step to the next node and the slice of that, which is not written
+    again.
+    """
+
+    pieces: tuple[Piece, ...]
+    lead: Labels
 
 
 def emit_record(world: World, record: Record) -> None:
@@ -43,26 +60,67 @@ def downstream(world: World, plan: Plan, branching: Branching, name: str, lead: 
         if other in plan.useful:
             emit_record(inside, plan.ir[other])
     inside.emitter.graph.output(Credit(plan, branching).of(inside, name))
-    return _bound(world, inside, f"{name}_downstream")
+    return _bound(world, (_piece(inside),), f"{name}_downstream")
 
 
-def relaxed(world: World, plan: Plan, branching: Branching, name: str, lead: Labels) -> fx.Node:
+def relaxed(
+    world: World, plan: Plan, branching: Branching, name: str, lead: Labels, written: dict[str, Slice]
+) -> fx.Node:
     """Append a function of relaxed points [n, *lead, *event] and a temperature, smooth in both.
 
     It gives the credit [n, *lead] of the costs that are smooth there, and their total [n], in which every
-    element of a cost counts once. What it captures is detached.
+    element of a cost counts once. What it captures is detached. ``written`` are the slices of nodes below.
     """
     known = plan.facts.relaxation(name)
     modes = plan.relaxed_modes(name)
     inside = World(plan, Emitter(), world, "_relaxed", f"#relaxed:{name}", known.worlds[0], modes)
     _points(inside, name, lead)
     inside.temperature = inside.emitter.argument("temperature")
+    rest: tuple[Piece, ...] = ()
     for record in known.records:
         emit_record(inside, record)
-    credit = Credit(plan, branching, attached=True).of(inside, name, known.smooth)
-    totals = [_total(inside, branching, name, cost) for cost in known.smooth]
-    inside.emitter.graph.output((credit, inside.emitter.add(totals, f"{name}_total")))
-    return _bound(world, inside, f"{name}_relaxed")
+        next_one = written.get(record.name)
+        if next_one is not None and _goes_on(inside, name, record.name, next_one.lead):
+            rest = next_one.pieces
+            inside.emitter.graph.output(inside.value(record.name))
+            break
+    else:
+        credit = Credit(plan, branching, attached=True).of(inside, name, known.smooth)
+        totals = [_total(inside, branching, name, cost) for cost in known.smooth]
+        inside.emitter.graph.output((credit, inside.emitter.add(totals, f"{name}_total")))
+    written[name] = Slice((_piece(inside), *rest), inside.lead(name))
+    return _bound(world, written[name].pieces, f"{name}_relaxed")
+
+
+def _goes_on(inside: World, name: str, via: str, lead: Labels) -> bool:
+    """Say whether the slice of a node goes on as that of ``via``, which has the leading dimensions ``lead``.
+
+    It does where the rest leads to all of its costs, and reads nothing else of what was written so far.
+    """
+    plan, ir, influence = inside.plan, inside.plan.ir, inside.plan.facts.influence
+    whole, rest = plan.facts.relaxation(name), plan.facts.relaxation(via)
+    left = [record.name for record in whole.records[len(whole.records) - len(rest.records) - 1 :]]
+    if whole.smooth != rest.smooth or left != [via, *(record.name for record in rest.records)]:
+        return False
+    if not lead == inside.lead(via) == inside.lead(name):
+        return False
+    if whole.worlds[0].values[via] is not rest.worlds[0].values[via]:
+        return False
+    before = inside.values.keys() - {via}
+    return all(
+        influence.kept(ir, name, cost) == influence.kept(ir, via, cost) for cost in rest.smooth
+    ) and all(before.isdisjoint(_read(plan, record)) and _is_steady(rest, record) for record in rest.records)
+
+
+def _read(plan: Plan, record: Record) -> tuple[str, ...]:
+    """Return the nodes whose values the lines of a node read."""
+    of = record.of if isinstance(record, LogProb) else None
+    return record.parents if of is None else (*record.parents, *plan.ir[of].arguments.names)
+
+
+def _is_steady(known: Relaxation, record: Record) -> bool:
+    """Say whether a node has the same noise in every slice: what replays a value draws it in each."""
+    return not isinstance(record, Sample) or known.worlds[0].densities[record.name].law.noise != "value"
 
 
 def _points(inside: World, name: str, lead: Labels) -> None:
@@ -71,15 +129,30 @@ def _points(inside: World, name: str, lead: Labels) -> None:
     inside.axes[name] = (POINTS, *(label for label in lead if label in inside.plan.axes))
 
 
-def _bound(world: World, inside: World, label: str) -> fx.Node:
-    """Append the function that a world of its own is, with what it captures."""
-    run = fx.GraphModule(torch.nn.Module(), inside.emitter.graph).forward
+def _piece(inside: World) -> Piece:
+    """Return the function that a world of its own is, and what it captures."""
+    run: Callable[..., Any] = fx.GraphModule(torch.nn.Module(), inside.emitter.graph).forward
+    return run, tuple(inside.captured)
+
+
+def _bound(world: World, pieces: tuple[Piece, ...], label: str) -> fx.Node:
+    """Append the function of points that pieces are in turn, with what they capture."""
+    captured = tuple(dict.fromkeys(value for _, several in pieces for value in several))
+    place = {value: index for index, value in enumerate(captured)}
+    runs = [(run, [place[value] for value in several]) for run, several in pieces]
 
     def bind(*captured: Any) -> Callable[..., Any]:
         held = [output(item) for item in captured]
-        return lambda *points: run(*points, *held)
+        parts = [(run, [held[index] for index in places]) for run, places in runs]
 
-    return world.emitter.call(named(label, bind), *inside.captured, name=label)
+        def at(points: Any, *temperature: Any) -> Any:
+            for run, given in parts:
+                points = run(points, *temperature, *given)
+            return points
+
+        return at
+
+    return world.emitter.call(named(label, bind), *captured, name=label)
 
 
 def _total(inside: World, branching: Branching, name: str, cost: str) -> fx.Node:

@@ -20,7 +20,7 @@ from scg.surrogate.lowering.draws import (
     parameters,
 )
 from scg.surrogate.lowering.plan import REPLICATES, Labels
-from scg.surrogate.lowering.slices import downstream, relaxed
+from scg.surrogate.lowering.slices import Slice, downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.ops import first_order, named
@@ -41,6 +41,7 @@ class Terms:
         self.inside = inside
         self.branching = branching
         self.credit = Credit(inside.plan, branching)
+        self._slices: dict[str, Slice] = {}
         self._scores: dict[tuple[fx.Node, Labels], list[fx.Node]] = {}
         self._scalars: list[fx.Node] = []
         self._names: dict[tuple[fx.Node, Labels], str] = {}
@@ -136,7 +137,7 @@ class Terms:
         if estimator.needs_downstream:
             found["downstream"] = downstream(self.inside, plan, self.branching, name, lead)
         if name in plan.relaxing:
-            found["relaxed"] = relaxed(self.inside, plan, self.branching, name, lead)
+            found["relaxed"] = relaxed(self.inside, plan, self.branching, name, lead, self._slices)
         if estimator.noises:
             axes = world.axes_of(name)
             found["fresh"] = tuple(
