@@ -175,8 +175,8 @@ class _Operations(TorchDispatchMode):
         self._tape, self._reads = tape, reads
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._reads.spend()
         kwargs = kwargs or {}
+        self._reads.spend(func, args, kwargs)
         given = (*tensors_in(args), *tensors_in((*kwargs.values(),)))
         is_seeded = torch.Tag.nondeterministic_seeded in func.tags
         marks = [self._tape.of(tensor) for tensor in given]

@@ -29,6 +29,12 @@ class Operation(NamedTuple):
         return [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
 
     @property
+    def arguments(self) -> tuple[Any, Any]:
+        """The arguments: those by place, and those by name."""
+        args, kwargs = pytree.tree_unflatten(self.leaves, self.spec)
+        return args, kwargs
+
+    @property
     def is_mutable(self) -> bool:
         """Whether it writes into its arguments."""
         return bool(self.function._schema.is_mutable)

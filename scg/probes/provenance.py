@@ -36,6 +36,7 @@ from scg.probes.operation import (
 from scg.probes.operations import SHAPE_ONLY, is_domain_check
 from scg.probes.ownership import Ownership, storage_of
 from scg.probes.recording import LEAVES_TORCH
+from scg.probes.selections import SELECTIONS, selected
 
 aten = torch.ops.aten
 VARYING = Label("#varying", 1)
@@ -46,11 +47,11 @@ class Provenance:
     """A recording: open it around one call, then ask whose elements the results read.
 
     ``sources`` has, for each label, tensors and the dimension along which their elements are told apart.
-    ``steps`` are all operations with sizes left out, ``turns`` the dimensions along which operations worked,
+    ``steps`` are all operations with sizes left out, ``turns`` the dimensions along which they worked,
     counted from the right. ``reads`` has the numbers that Python reads, but of constants, and may give others
-    in their place; ``of_elements`` are the places of those that are of elements with owners. ``index`` and
-    ``left`` name the first operation at places that tensors tell, and by which values left torch.
-    ``is_random`` tells that something was drawn.
+    in their place; ``of_elements`` has the owners of those of elements, by their place. ``index`` names the
+    first operation at places that tensors tell, ``left`` that by which values left torch; ``is_random`` tells
+    that something was drawn.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Provenance:
         self.reads = reads or Reads()
         self.steps: list[Any] = []
         self.turns: list[Any] = []
-        self.of_elements: list[int] = []
+        self.of_elements: dict[int, dict[Label, int]] = {}
         self.index: str | None = None
         self.left: str | None = None
         self.is_random = False
@@ -110,7 +111,7 @@ class Provenance:
 
     def operation(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Run one operation, and find the owners of its results."""
-        self.reads.spend()
+        self.reads.spend(function, args, kwargs)
         leaves, spec = pytree.tree_flatten((args, kwargs))
         operation = Operation(function, function._schema.name.removeprefix("aten::"), leaves, spec)
         self._meet(operation.tensors)
@@ -172,6 +173,9 @@ class Provenance:
         self, label: Label, operation: Operation, owned: Owned, varying: Owned, outputs: list[Tensor]
     ) -> list[Tensor]:
         """Return the owners of every result of an operation."""
+        if operation.name in SELECTIONS and len(operation.tensors) == 1 and 0 in owned:
+            joint = self._ownership.joint(operation.name, JOINED)
+            return selected(operation, label, owned[0], joint, outputs)
         if operation.name == "nonzero":
             return [next(iter(owned.values()))[operation.leaves[0] != 0][:, None]]
         try:
@@ -237,7 +241,10 @@ class Provenance:
         if not is_owned and not self._owned(VARYING, [tensor]):
             return value
         if is_owned:
-            self.of_elements.append(len(self.reads.values))
+            owners = {label: self.owners(label, tensor) for label in self.labels}
+            self.of_elements[len(self.reads.values)] = {
+                label: int(own.min()) for label, own in owners.items() if own is not None and own.any()
+            }
         return self.reads.read(value)
 
     def escape(self, name: str, tensor: Tensor) -> None:

@@ -51,6 +51,30 @@ def by_branch(x: Tensor) -> Tensor:
     return x if bool(x.sum() > 0.5 * x.numel()) else 2 * x
 
 
+def by_running_sum(x: Tensor) -> Tensor:
+    """Only a sum that no example reaches joins elements, in a loop with many reads."""
+    total, rows = 0.0, []
+    for row in x:
+        total += float(row.sum())
+        rows.append(row if total < 1e5 else 2 * row)
+    return torch.stack(rows)
+
+
+def by_element(x: Tensor) -> Tensor:
+    return torch.stack([2 * row if row.sum() > 0.5 else row - 0.3 for row in x])
+
+
+def until_all_are_done(x: Tensor) -> Tensor:
+    """Each element goes on until it is done itself; the loop ends once all are."""
+    done, total = torch.zeros_like(x, dtype=torch.bool), torch.zeros_like(x)
+    for step in range(3):
+        total = torch.where(done, total, total + x + 0.2 * step)
+        done = total > 0.5
+        if done.all():
+            break
+    return total
+
+
 CROSSING: dict[str, Callable[[], Function]] = {
     "mean": lambda: lambda x: x - x.mean(0, keepdim=True),
     "mean of everything": lambda: lambda x: x * x.mean(),
@@ -65,11 +89,21 @@ CROSSING: dict[str, Callable[[], Function]] = {
     "batch norm": lambda: nn.BatchNorm1d(4),
     "wrong layout": lambda: (lambda net: lambda x: net(x)[0])(nn.GRU(4, 2)),
     "branch on a sum": lambda: by_branch,
+    "branch on a running sum": lambda: by_running_sum,
+    "all": lambda: lambda x: torch.where((x > 0).all(), 2 * x, x),
+    "any": lambda: lambda x: torch.where((x > 9).any(), 2 * x, x),
+    "branch on all": lambda: lambda x: 2 * x if (x > 0).all() else x,
+    "branch on any": lambda: lambda x: 2 * x if (x > 9).any() else x,
+    "branch on the largest": lambda: lambda x: 2 * x if x.max() > 9 else x,
+    "count": lambda: lambda x: x + (x > 9).count_nonzero(),
+    "median": lambda: lambda x: x + x.median(),
     "norm": lambda: lambda x: x / x.norm(),
 }
 
 KEEPING: dict[str, Callable[[], Function]] = {
     "elementwise": lambda: lambda x: (x - 0.3) ** 2 + x.sigmoid(),
+    "branch of each element": lambda: by_element,
+    "stopped once all are done": lambda: until_all_are_done,
     "linear": lambda: nn.Linear(4, 2),
     "mlp": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)),
     "conv": lambda: on_images(nn.Conv2d(1, 2, 2)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scg.probes.branches import CALLS, Reads, others, ways
+from scg.probes.branches import CALLS, LENGTH, NEAR, TIMES, Reads, others, ways
 from scg.probes.flow import flow
 from scg.probes.merging import merged
 from scg.probes.provenance import Provenance
@@ -33,12 +33,38 @@ def test_what_raises_on_the_way_taken_is_the_caller_s() -> None:
 
 def test_many_reads_are_not_all_tried() -> None:
     calls = []
+    source = "[" + ", ".join(["reads.read(True)"] * (CALLS + 1)) + "]"
 
     def call(reads: Reads) -> None:
-        calls.append([reads.read(True) for _ in range(CALLS + 1)])
+        calls.append(eval(source, {"reads": reads}))
 
     assert not ways(call).is_complete
     assert len(calls) == CALLS + 1
+
+
+def test_a_line_in_a_loop_is_tried_a_few_times() -> None:
+    def call(reads: Reads) -> list[bool]:
+        return [reads.read(True) for _ in range(50)]
+
+    found = ways(call)
+    assert len(found.untaken) == TIMES and not found.is_complete
+
+
+def test_a_loop_that_is_stopped_does_not_tell_all() -> None:
+    def call(reads: Reads) -> int:
+        return next((step for step in range(2) if reads.read(step > 0)), 2)
+
+    found = ways(call)
+    assert list(found) == [1, 0, 2] and not found.is_complete
+
+
+def test_what_follows_a_loop_is_tried_in_spite_of_it() -> None:
+    def call(reads: Reads) -> bool:
+        for _ in range(50):
+            reads.read(0.5)
+        return reads.read(False)
+
+    assert True in list(ways(call))
 
 
 @pytest.mark.parametrize("value", [True, 3, 0.5, float("inf"), "text", None])
@@ -55,7 +81,35 @@ def test_a_count_that_became_a_million_is_cut_short() -> None:
         return x
 
     found = ways(call)
-    assert [float(x[0]) for x in found] == [4.0, 5.0, 1.0]
+    assert [float(x[0]) for x in found] == [4.0, 5.0, 1.0, 1.0 + NEAR]
+    assert not found.is_complete
+
+
+def test_a_size_that_became_a_million_is_made_nearer() -> None:
+    def call(reads: Reads) -> int:
+        x = torch.ones(3)
+        with Provenance({}, given=[x], reads=reads):
+            return len(torch.zeros(int(x.sum()), 100))
+
+    found = ways(call)
+    assert list(found) == [3, 4, int(NEAR)]
+    assert not found.is_complete
+
+
+def test_all_ways_together_are_bounded() -> None:
+    spent = []
+
+    def call(reads: Reads) -> None:
+        x = torch.ones(3)
+        with Provenance({}, given=[x], reads=reads):
+            try:
+                while x.sum() < 50:
+                    x = x + 1 if x[0] > 0 else x + 2
+            finally:
+                spent.append(reads.spent)
+
+    ways(call)
+    assert sum(spent[1:]) <= 5 * (LENGTH + 2 * spent[0])
 
 
 def test_constants_are_not_replaced() -> None:
