@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_function
+from scg.analysis.choices import Finding, decided
 from scg.analysis.followed import Recording, all_ways, record_call, sizes_to_try, tensors
 from scg.analysis.influence import stochastic_plates
 from scg.analysis.invoke import call, seen
@@ -22,8 +23,7 @@ from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
-from scg.probes.branches import Ways, others
-from scg.probes.dependence import Label
+from scg.probes.branches import Ways
 from scg.probes.held import holding, moved_parameters
 from scg.standing import Standing
 
@@ -35,13 +35,6 @@ SEED, SCALES = 0, (0.3, 3.0)
 """How far what a function holds and reads besides is moved off its values."""
 
 Shared = Mapping[str, frozenset[str]]
-
-
-class Finding(NamedTuple):
-    """What joins elements of a plate in a node, None where nothing does, and how that is known."""
-
-    joint: str | None
-    standing: Standing
 
 
 def crossings(ir: IR, worlds: Sequence[Trace], findings: dict[tuple[str, str], Finding]) -> list[str]:
@@ -97,9 +90,9 @@ def _found(ir: IR, worlds: Sequence[Trace], record: Record, plate: str, among: S
         return Finding(f"{elsewhere}, on a branch that the example does not take", _known(untaken))
     if joint is None and several and all(map(_tells_all, several)):
         is_complete = all(ways.is_complete for ways in several)
-        branch = _branch(ir, worlds[0], record, among, taken[0], of_one=not is_complete)
-        if is_complete or branch is not None:
-            return Finding(branch, "structural")
+        found = decided(ir, worlds, record, plate, among, taken[0], of_one=not is_complete)
+        if is_complete or found.joint is not None:
+            return found
     difference = _difference(ir, worlds, record, plate, among)
     if joint is None:
         return Finding("its values" if difference == "real" else None, "probed")
@@ -133,52 +126,6 @@ def _known(recordings: Sequence[Recording]) -> Standing:
 def _tells_all(ways: Ways[Recording]) -> bool:
     """Say whether operations tell all that a function does on the ways that were found."""
     return all(found.provenance.left is None and found.provenance.index is None for found in ways)
-
-
-def _branch(
-    ir: IR, trace: Trace, record: Record, among: Sequence[str], taken: Recording, *, of_one: bool
-) -> str | None:
-    """Say whether a number that Python reads of elements decides what others become.
-
-    Another number is given in its place: a check raises, a branch gives something else. What is read
-    ``of_one`` element may change that element; what is read of several at once is left out then.
-    """
-    sizes = {label.name: label.count for label in taken.places}
-    for place, owners in taken.provenance.of_elements.items():
-        if of_one and min(owners.values(), default=-1) < 0:
-            continue
-        for other in others(taken.provenance.reads.values[place]):
-            try:
-                reads = taken.provenance.reads.other({place: other})
-                after = record_call(ir, trace, record, among, sizes, reads)
-            except Exception:  # noqa: BLE001 - a check that raises
-                continue
-            if not _same(_besides(taken, owners), _besides(after, owners)):
-                return "a number that Python reads"
-    return None
-
-
-def _besides(recording: Recording, owners: Mapping[Label, int]) -> list[Tensor]:
-    """Return what a call gave, without the elements that may depend on what is owned."""
-    outputs = list(recording.outputs)
-    for label, owner in owners.items():
-        place = recording.places.get(label)
-        if owner > 0 and place is not None:
-            numbers = torch.arange(1, label.count + 1)
-            keep = (numbers < owner if label.is_ordered else numbers != owner).nonzero()[:, 0]
-            outputs = [
-                out.index_select(place, keep.to(out.device))
-                if place < out.dim() and out.shape[place] == label.count
-                else out
-                for out in outputs
-            ]
-    return outputs
-
-
-def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    return len(one) == len(other) and all(
-        a.shape == b.shape and torch.allclose(a, b, equal_nan=True) for a, b in zip(one, other, strict=True)
-    )
 
 
 def _difference(ir: IR, worlds: Sequence[Trace], record: Record, plate: str, among: Sequence[str]) -> str:

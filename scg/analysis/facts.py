@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.crossing import Finding, crossings
+from scg.analysis.choices import Finding
+from scg.analysis.crossing import crossings
 from scg.analysis.densities import Density
 from scg.analysis.hidden import Hidden, hidden
 from scg.analysis.influence import Influence, influence, useful

@@ -333,6 +333,30 @@ def test_branches_that_the_example_does_not_take_are_looked_at(name: str) -> Non
         branching(BRANCHES[name]).check()
 
 
+SAVING: dict[str, Callable[[Tensor], Tensor]] = {
+    "masked": lambda b: b.masked_fill(b > 0.5, 2.0) if (b > 0.5).any() else b,
+    "where": lambda b: b if not (b > 0.5).any() else torch.where(b > 0.5, b.exp(), b),
+    "all": lambda b: b * 3.0 if bool((b > 0.5).all()) else torch.where(b > 0.5, b * 3.0, 0.0 * b),
+}
+
+
+@pytest.mark.parametrize("name", SAVING)
+def test_branches_that_only_save_work_pass(name: str) -> None:
+    bits(SAVING[name]).check()
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda b: b * 3.0 if bool((b > 0.5).all()) else b,
+        lambda b: b.masked_fill(b > 0.5, 2.0) if (b > 0.5).any() else b - 1.0,
+    ],
+)
+def test_branches_that_decide_for_others_are_refused(fn: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(scg.PlateError, match="Python reads"):
+        bits(fn).check()
+
+
 def test_branches_that_keep_elements_apart_pass() -> None:
     def fn(b: Tensor, x: Tensor, flag: Tensor) -> Tensor:
         if x.isnan().any():
