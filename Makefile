@@ -1,5 +1,6 @@
 # make demo: the toy experiment, small, and the example graphs with estimates against exact gradients, into out/
 # make test: lint, check types and run the tests
+# make quick: lint and run what takes less than a minute
 # make fuzz: hold many more random graphs, pairs of options, compiled programs and programs with a hidden defect
 #   against what they should give, and count the last by class
 # make bench: steps against the same by hand and in other libraries, and growth, into out/bench (half an hour)
@@ -13,7 +14,7 @@ OLDEST := $(shell sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
 NEWEST := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .NOTPARALLEL:
-.PHONY: demo test fuzz bench bench-check versions docs clean
+.PHONY: demo test quick fuzz bench bench-check versions docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m scg demo --out out
@@ -23,6 +24,11 @@ test: .venv/test.stamp
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy scg
 	$(BIN)/python -m pytest -n 2 -q
+
+quick: .venv/test.stamp
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest -n 2 -q tests/nodes tests/test_schulman.py tests/test_arrows.py tests/test_public_names.py \
+		tests/estimators tests/choosing tests/surrogate tests/analysis/test_crossing.py
 
 fuzz: .venv/test.stamp
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_random_graphs.py tests/contract/test_variate_pairs.py \
@@ -36,7 +42,7 @@ bench-check: .venv/bench.stamp
 
 versions: build/torch-$(OLDEST).stamp build/torch-$(NEWEST).stamp
 	for version in $(OLDEST) $(NEWEST); do \
-		build/torch-$$version/bin/python -m pytest -q tests/docs/test_readme.py tests/surrogate/test_compile.py || exit 1; \
+		build/torch-$$version/bin/python -m pytest -q tests/docs/test_readme.py tests/program/test_compile.py || exit 1; \
 	done
 
 docs: .venv/test.stamp

@@ -11,19 +11,24 @@ from scg.errors import (
     PolicyError,
     ScgError,
 )
+from scg.estimators.disarm import DisARM
+from scg.estimators.enumerate import Enumerate
+from scg.estimators.lax import LAX
+from scg.estimators.local import Local
+from scg.estimators.parts.baselines import Baseline, LeaveOneOut, MovingAverage, Net, SelfCritical
+from scg.estimators.protocol.asks import Asks
+from scg.estimators.protocol.facts import Axis, NodeFacts, Refusal, Slice
+from scg.estimators.protocol.kinds import Branched, Branches, Cut, Estimator, Scored, Through
+from scg.estimators.protocol.site import Relaxed, Site
+from scg.estimators.rebar import REBAR
+from scg.estimators.relax import RELAX
+from scg.estimators.reparam import Reparam
+from scg.estimators.score import Score
 from scg.graph import Graph
 from scg.nodes.handle import Node
 from scg.oracle import exact_gradient, exact_objective
-from scg.surrogate.estimate import Estimate
-from scg.surrogate.estimators.base import Action, Estimator, NodeFacts, Slice
-from scg.surrogate.estimators.enumerate import Enumerate
-from scg.surrogate.estimators.lax import LAX
-from scg.surrogate.estimators.rebar import REBAR
-from scg.surrogate.estimators.relax import RELAX
-from scg.surrogate.estimators.reparam import Reparam
-from scg.surrogate.estimators.score import Score
-from scg.surrogate.estimators.site import Relaxed, Site
-from scg.surrogate.program import Program, compile
+from scg.program.estimate import Estimate
+from scg.program.program import Program, compile
 
 __version__ = "0.1.0"
 
@@ -31,9 +36,15 @@ __all__ = [
     "LAX",
     "REBAR",
     "RELAX",
-    "Action",
+    "Asks",
+    "Axis",
+    "Baseline",
     "BiasedEstimatorError",
+    "Branched",
+    "Branches",
     "CompileError",
+    "Cut",
+    "DisARM",
     "Enumerate",
     "Estimate",
     "Estimator",
@@ -41,18 +52,26 @@ __all__ = [
     "GradientWarning",
     "Graph",
     "GraphError",
+    "LeaveOneOut",
+    "Local",
+    "MovingAverage",
+    "Net",
     "Node",
     "NodeFacts",
     "NonFiniteError",
     "PlateError",
     "PolicyError",
     "Program",
+    "Refusal",
     "Relaxed",
     "Reparam",
     "ScgError",
     "Score",
+    "Scored",
+    "SelfCritical",
     "Site",
     "Slice",
+    "Through",
     "compile",
     "exact_gradient",
     "exact_objective",

@@ -20,8 +20,8 @@ from scg.experiments.toy.command import toy
 from scg.graph import Graph
 from scg.markdown import table
 from scg.oracle import exact_gradient
-from scg.surrogate.program import Program
-from scg.surrogate.program import compile as compiled
+from scg.program.program import Program
+from scg.program.program import compile as compiled
 
 POLICIES = ("score", "auto", "reparam", "enumerate")
 RUNS, REPLICATES = 64, 1024

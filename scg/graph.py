@@ -19,7 +19,7 @@ from scg.nodes.arguments import Arguments, Ref, exemplary, spelled
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store, hold
 from scg.nodes.names import caller, check_name
-from scg.nodes.plates import Plate, plate_order, resolve_layout
+from scg.nodes.plates import Plate, Reduce, plate_order, resolve_layout
 from scg.nodes.records import (
     Constant,
     Cost,
@@ -84,7 +84,7 @@ class Graph:
         name: str,
         *,
         size: int | None = None,
-        reduce: str = "mean",
+        reduce: Reduce = "mean",
         ordered: bool = False,
         discount: float = 1.0,
     ) -> Plate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import scg
-from scg.surrogate.estimators.registry import registry
+from scg.estimators.registry import registry
 
 
 def test_every_estimator_is_exported_under_the_name_of_its_class() -> None:

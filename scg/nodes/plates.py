@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import networkx as nx
 
 from scg.errors import PlateError
 from scg.nodes.records import Record, Sample
+
+Reduce = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Plate:
 
     name: str
     size: int | None = None
-    reduce: str = "mean"
+    reduce: Reduce = "mean"
     ordered: bool = False
     discount: float = 1.0
 

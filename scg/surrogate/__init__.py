@@ -1,1 +1,1 @@
-"""From facts to a program: policy, estimators, lowering, running."""
+"""The surrogate loss: lowered from facts and choices to torch.fx, and what emitted code calls."""

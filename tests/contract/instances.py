@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import scg
+from scg.estimators.parts.variates import Controls, Network
+from scg.estimators.protocol.border import refusal
+from scg.estimators.registry import registry
 from scg.laws import Relaxable
-from scg.surrogate.estimators.registry import registry
-from scg.surrogate.estimators.variates import Controls, Network
 
 Context = str | None
 Squash = Callable[[Tensor], Tensor]
@@ -98,7 +99,9 @@ class Instance:
     Networks read the context that is given, or the parents of the node. ``samples`` is what it needs.
     ``integrated`` tells how: in "cells" where an estimate depends on base noise through the values of nodes
     alone, at "points" where it is smooth in the noise within each cell as well, and else, as what is not in
-    the table, by "simulation". ``rank`` is that of the values its network takes, or None if it takes any.
+    the table, by "simulation". One that is ``mirrored`` jumps where noise turned over, 1 - u, does as well.
+    One that ``sums`` sees outcomes that cannot happen. ``rank`` is that of the values its network takes, or
+    None if it takes any.
     """
 
     name: str
@@ -106,6 +109,8 @@ class Instance:
     samples: int | None = None
     integrated: str = "cells"
     rank: int | None = None
+    mirrored: bool = False
+    sums: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -118,7 +123,7 @@ class Instance:
         """Whether the estimator takes on a node."""
         if self.rank is not None and self.rank != rank_of(facts):
             return False
-        return self.make("theta").refuses(facts) is None
+        return refusal(self.make("theta"), facts) is None
 
 
 def rank_of(facts: scg.NodeFacts) -> int:
@@ -137,62 +142,88 @@ def _variate(name: str, make: Callable[[Context], scg.Estimator], **options: Any
     return Instance(name, make, integrated="points", **options)
 
 
-VARIANTS: Mapping[str, tuple[Instance, ...]] = {
-    "score": (
-        _score("moving-average"),
-        _score("leave-one-out", samples=2),
-        _score("self-critical"),
-        _score("normalise", normalise=True),
-        Instance("score+module", lambda context: scg.Score(baseline=Net(), context=context)),
-    ),
-    "enumerate": (Instance("enumerate+local", lambda _: scg.Enumerate(local=True)),),
-    "reparam": (),
-    "rebar": (
-        _variate("rebar+warm", lambda _: scg.REBAR(temperature=1.0, eta=0.6)),
-        _variate(
-            "rebar+leave-one-out",
-            lambda _: scg.REBAR(temperature=1.0, baseline="leave-one-out"),
-            samples=2,
+@dataclass(frozen=True)
+class Row:
+    """How the estimates of one estimator depend on noise, and the options of it that are worth a test."""
+
+    integrated: str = "simulation"
+    variants: tuple[Instance, ...] = ()
+    mirrored: bool = False
+    sums: bool = False
+
+
+ROWS: Mapping[str, Row] = {
+    "score": Row(
+        "cells",
+        (
+            _score("moving-average"),
+            _score("leave-one-out", samples=2),
+            _score("self-critical"),
+            _score("normalise", normalise=True),
+            Instance("score+module", lambda context: scg.Score(baseline=Net(), context=context)),
         ),
     ),
-    "relax": (
-        _variate("relax+net", lambda c: scg.RELAX(Odd(), relaxed_cost=False, context=c), rank=0),
-        _variate("relax+both", lambda c: scg.RELAX(Odd(), relaxed_cost=True, context=c), rank=0),
-        _variate("relax+wrong", lambda _: scg.RELAX(Wrong(), relaxed_cost=False), rank=0),
-        _variate("relax+row", lambda c: scg.RELAX(Odd(rank=1), context=c), rank=1),
-        _variate("relax+wrong-row", lambda _: scg.RELAX(Wrong(rank=1), relaxed_cost=False), rank=1),
-        _variate(
-            "relax+leave-one-out",
-            lambda _: scg.RELAX(Odd(square=0.0), baseline="leave-one-out"),
-            samples=2,
-            rank=0,
+    "reparam": Row("cells"),
+    "enumerate": Row("cells", sums=True),
+    "local": Row("cells", sums=True),
+    "disarm": Row("cells", mirrored=True),
+    "rebar": Row(
+        "points",
+        (
+            _variate("rebar+warm", lambda _: scg.REBAR(temperature=1.0, eta=0.6)),
+            _variate(
+                "rebar+leave-one-out",
+                lambda _: scg.REBAR(temperature=1.0, baseline="leave-one-out"),
+                samples=2,
+            ),
         ),
     ),
-    "lax": (
-        _variate("lax+net", lambda c: scg.LAX(Odd(itself), context=c), rank=0),
-        _variate("lax+wrong", lambda _: scg.LAX(Wrong(itself)), rank=0),
-        _variate("lax+row", lambda c: scg.LAX(Odd(itself, rank=1), context=c), rank=1),
-        _variate("lax+wrong-row", lambda _: scg.LAX(Wrong(itself, rank=1)), rank=1),
-        _variate(
-            "lax+leave-one-out",
-            lambda _: scg.LAX(Odd(itself), baseline="leave-one-out"),
-            samples=2,
-            rank=0,
+    "relax": Row(
+        "points",
+        (
+            _variate("relax+net", lambda c: scg.RELAX(Odd(), relaxed_cost=False, context=c), rank=0),
+            _variate("relax+both", lambda c: scg.RELAX(Odd(), relaxed_cost=True, context=c), rank=0),
+            _variate("relax+wrong", lambda _: scg.RELAX(Wrong(), relaxed_cost=False), rank=0),
+            _variate("relax+row", lambda c: scg.RELAX(Odd(rank=1), context=c), rank=1),
+            _variate("relax+wrong-row", lambda _: scg.RELAX(Wrong(rank=1), relaxed_cost=False), rank=1),
+            _variate(
+                "relax+leave-one-out",
+                lambda _: scg.RELAX(Odd(square=0.0), baseline="leave-one-out"),
+                samples=2,
+                rank=0,
+            ),
         ),
     ),
-}
-INTEGRATED = {
-    **dict.fromkeys(("score", "enumerate", "reparam"), "cells"),
-    **dict.fromkeys(("rebar", "relax", "lax"), "points"),
+    "lax": Row(
+        "points",
+        (
+            _variate("lax+net", lambda c: scg.LAX(Odd(itself), context=c), rank=0),
+            _variate("lax+wrong", lambda _: scg.LAX(Wrong(itself)), rank=0),
+            _variate("lax+row", lambda c: scg.LAX(Odd(itself, rank=1), context=c), rank=1),
+            _variate("lax+wrong-row", lambda _: scg.LAX(Wrong(itself, rank=1)), rank=1),
+            _variate(
+                "lax+leave-one-out",
+                lambda _: scg.LAX(Odd(itself), baseline="leave-one-out"),
+                samples=2,
+                rank=0,
+            ),
+        ),
+    ),
 }
 
 
 def _all() -> Iterator[Instance]:
     for name, kind in registry().items():
         if kind.unbiased:
-            how = INTEGRATED.get(name, "simulation")
-            yield Instance(name, lambda _, kind=kind: kind(), integrated=how)  # type: ignore[misc]
-            yield from VARIANTS.get(name, ())
+            row = ROWS.get(name, Row())
+            yield Instance(
+                name,
+                lambda _, kind=kind: kind(),  # type: ignore[misc]
+                integrated=row.integrated,
+                mirrored=row.mirrored,
+                sums=row.sums,
+            )
+            yield from row.variants
 
 
 INSTANCES = {instance.name: instance for instance in _all()}

@@ -47,10 +47,17 @@ def is_exact(
     points: int = 6,
     shared: Sequence[str] = (),
     tolerance: float = 1e-9,
+    mirrored: bool = False,
 ) -> None:
     """Assert the gradient, integrated over all base noise."""
     found = integrated_gradient(
-        graph, warmed(program), samples=samples, points=points, exchangeable=True, shared=shared
+        graph,
+        warmed(program),
+        samples=samples,
+        points=points,
+        exchangeable=True,
+        shared=shared,
+        mirrored=mirrored,
     )
     size = max(float(part.abs().max()) for part in expected.values())
     assert size > 1e-3, "a gradient this small would hide a wrong one"

@@ -12,11 +12,11 @@ from torch import Tensor
 import scg
 from scg.analysis.facts import gather
 from scg.errors import BiasedEstimatorError
+from scg.estimators.registry import registry
 from scg.laws import LAWS
 from scg.oracle import exact_gradient
-from scg.surrogate.estimators.registry import registry
-from scg.surrogate.prepare import node_facts
-from tests.contract.instances import INSTANCES, VARIANTS, Instance, stirred
+from scg.program.prepare import node_facts
+from tests.contract.instances import INSTANCES, ROWS, Instance, stirred
 from tests.contract.judge import Gradient, is_exact, is_simulated
 from tests.contract.nodes import MAKERS, Maker
 from tests.support.points import Rule, both_ends, hermite, joined, legendre, product
@@ -103,7 +103,15 @@ def named(pairs: list[tuple[Instance, Maker]]) -> pytest.MarkDecorator:
 def test_the_integrated_gradient_is_exact(instance: Instance, maker: Maker) -> None:
     graph = alone(maker)
     program = scg.compile(graph, instance.make("theta"), samples=instance.samples)
-    is_exact(graph, program, truth(maker, graph), samples=instance.samples, points=32, tolerance=1e-6)
+    is_exact(
+        graph,
+        program,
+        truth(maker, graph),
+        samples=instance.samples,
+        points=32,
+        tolerance=1e-6,
+        mirrored=instance.mirrored,
+    )
 
 
 def rules(noise: str, dimensions: int) -> list[Rule]:
@@ -163,7 +171,7 @@ def test_every_distribution_is_claimed(name: str) -> None:
 
 
 def test_options_belong_to_registered_estimators() -> None:
-    assert set(VARIANTS) <= set(registry())
+    assert set(ROWS) <= set(registry())
 
 
 @pytest.mark.parametrize("name", [name for name, kind in registry().items() if not kind.unbiased] or ["none"])

@@ -12,10 +12,10 @@ from torch.distributions import Bernoulli
 
 import scg
 from scg.analysis.influence import Influence
+from scg.estimators.parts import variates
+from scg.estimators.protocol.site import Parameters, Site
 from scg.laws import bernoulli
 from scg.oracle import exact_gradient
-from scg.surrogate.estimators import variates
-from scg.surrogate.estimators.site import Parameters, Site
 from scg.surrogate.lowering import credit
 from scg.surrogate.lowering.credit import Credit
 from tests.contract import shapes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import scg
-from scg.surrogate.estimators.registry import registry
+from scg.estimators.registry import registry
 from tests.contract.instances import INSTANCES, Instance, stirred
 from tests.contract.nodes import MAKERS, Maker
 from tests.contract.test_alone import CLAIMED, alone, named
@@ -78,6 +78,10 @@ def by_estimator() -> Iterator[tuple[Instance, Maker]]:
         yield next(pair for pair in POSSIBLE if pair[0].name == name)
 
 
+WITHOUT_VECTORS = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+
+
+@pytest.mark.skipif(WITHOUT_VECTORS, reason="inductor writes vectors that torch declares for others alone")
 @named(list(by_estimator()))
 def test_inductor_and_eager_agree(instance: Instance, maker: Maker) -> None:
     """Each estimator once, the whole program in one graph."""

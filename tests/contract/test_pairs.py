@@ -101,9 +101,7 @@ def named(several: Sequence[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("make", "upper", "lower"), several, ids=ids)
 
 
-DEFAULT = [
-    end for end in FEW if end.law != "normal" and end.instance.name in (*DISCRETE_ONCE, "enumerate+local")
-]
+DEFAULT = [end for end in FEW if end.law != "normal" and end.instance.name in (*DISCRETE_ONCE, "local")]
 
 
 def policy(
@@ -139,7 +137,16 @@ def judge(
     chosen = policy(shape, *instances, sibling=sibling)
     program = scg.compile(shape.graph, chosen, samples=samples if exact else 2000)
     if exact:
-        is_exact(shape.graph, program, expected, samples=samples, points=POINTS, shared=shared)
+        mirrored = any(instance.mirrored for instance in instances)
+        is_exact(
+            shape.graph,
+            program,
+            expected,
+            samples=samples,
+            points=POINTS,
+            shared=shared,
+            mirrored=mirrored,
+        )
     else:
         is_simulated(shape.graph, program, expected)
 

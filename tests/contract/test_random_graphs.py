@@ -27,8 +27,8 @@ SPREAD = 0.03
 ORDER = ("p", "t")
 OUTCOMES = {"bernoulli": 2, "binomial": 3, "normal": POINTS}
 ESTIMATORS: Mapping[str, tuple[str, ...]] = {
-    "bernoulli": ("score", "score+self-critical", "score+moving-average", "enumerate", "enumerate+local"),
-    "binomial": ("score", "enumerate", "enumerate+local"),
+    "bernoulli": ("score", "score+self-critical", "score+moving-average", "enumerate", "local"),
+    "binomial": ("score", "enumerate", "local"),
     "normal": ("reparam", "reparam", "score"),
 }
 

@@ -18,8 +18,8 @@ from torch.nn.functional import softplus
 
 import scg
 from scg.analysis.facts import gather
+from scg.choosing.describe import node_facts
 from scg.laws import LAWS
-from scg.surrogate.describe import node_facts
 from tests.contract.instances import INSTANCES, Instance, stirred
 
 Map = Callable[[Tensor], Tensor]
@@ -171,7 +171,7 @@ def of_each(
 
 
 SMOOTH: tuple[str, ...] = ("score", "reparam", "lax")
-FINITE = ("score", "score+module", "enumerate", "enumerate+local")
+FINITE = ("score", "score+module", "enumerate", "local")
 PROBED = ("rebar", "relax", "relax+row")
 """Estimators, and options of theirs that read ranks; it takes time to compile the last."""
 
@@ -233,7 +233,7 @@ def test_every_law_is_here() -> None:
 
 
 def test_an_estimate_that_would_broadcast_is_refused() -> None:
-    class Summed(scg.Enumerate):
+    class Summed(scg.Local):
         def gradient(self, site: Any) -> dict[str, Tensor]:
             return {name: part.sum() for name, part in super().gradient(site).items()}
 
@@ -241,4 +241,4 @@ def test_an_estimate_that_would_broadcast_is_refused() -> None:
     b = g.sample("b", td.Bernoulli, logits=g.param("t", torch.zeros(3)))
     g.cost("c", lambda b: b.sum(), b)
     with pytest.raises(scg.EstimatorError, match=r"'logits' an estimate of shape \(\): return .*\(3,\)"):
-        scg.compile(g, Summed(local=True))(seed=0)
+        scg.compile(g, Summed())(seed=0)

@@ -118,7 +118,7 @@ def relaxed_below(shape: Shape, chosen: Mapping[str, scg.Estimator | str]) -> se
         estimator = chosen.get(name)
         if not reached.isdisjoint(ir[name].parents):
             reached.add(name)
-        if getattr(estimator, "noises", 0):
+        if isinstance(estimator, (scg.REBAR, scg.RELAX)):
             reached.add(name)
         if name in reached and name in chosen:
             relaxed.add(name)
@@ -146,6 +146,7 @@ def judge(
         shared=shared,
         coupled=compares,
         flat=set(chosen) - relaxed_below(shape, chosen),
+        mirrored=any(instance.mirrored for instance in instances),
     )
     samples = samples or needed(*instances)
     program = scg.compile(shape.graph, chosen, samples=samples)

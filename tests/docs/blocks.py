@@ -26,7 +26,7 @@ def rendered(page: Path) -> str:
     def run(found: re.Match[str]) -> str:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(found[1], str(page), "exec"), space)
+            exec(compile(found[1], str(page), "exec", dont_inherit=True), space)
         shown = "".join(f"{line.rstrip()}\n" for line in printed.getvalue().strip().splitlines())
         return f"```python\n{found[1]}```\n" + (f"{found[2]}{shown}```\n" if found[2] else "")
 

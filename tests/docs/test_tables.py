@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import scg
-from scg.surrogate.estimators.registry import registry
+from scg.estimators.registry import registry
 
 ROOT = Path(__file__).parents[2]
 

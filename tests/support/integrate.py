@@ -107,13 +107,19 @@ def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[
     return nodes
 
 
-def worlds(ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[str] = ()) -> Iterator[World]:
+def worlds(
+    ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[str] = (), *, mirrored: bool = False
+) -> Iterator[World]:
     """Yield noise for every cell of the base space of a graph, with its weight.
 
-    Elements of a node take the same noise along the plates in ``shared``.
+    Elements of a node take the same noise along the plates in ``shared``. Cells are ``mirrored`` for what
+    reads noise u and 1 - u.
     """
     with torch.no_grad():
         nodes = _survey(ir, inputs, points, shared)
+    if mirrored:
+        for node in nodes.values():
+            node.thresholds = [cuts | {round(1 - cut, 13) for cut in cuts} for cuts in node.thresholds]
     choices: list[list[Point]] = []
     for node in nodes.values():
         for thresholds in node.thresholds:
@@ -170,6 +176,7 @@ def integrated_gradient(
     points: int = 6,
     exchangeable: bool = False,
     shared: Sequence[str] = (),
+    mirrored: bool = False,
 ) -> dict[str, Tensor]:
     """Return the expectation, over all base noise, of the gradients that one backward leaves.
 
@@ -179,7 +186,7 @@ def integrated_gradient(
     """
     ir = graph.freeze()
     inputs = {**ir.store.examples, **(inputs or {})}
-    every = list(worlds(ir, inputs, points, shared))
+    every = list(worlds(ir, inputs, points, shared, mirrored=mirrored))
     total = {name: torch.zeros_like(p) for name, p in graph.named_parameters()}
     visit = _unordered if exchangeable else _ordered
     for orders, combination in visit(every, samples or 1):

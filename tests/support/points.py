@@ -37,7 +37,8 @@ class Grid:
     A cell of length h has 1 + ceil(legendre h) points. Elements take the same noise along the plates in
     ``shared``, and so do replicates unless they are ``coupled``: then estimates have to be sums of what each
     adds, and what is credited from one to another shows in the expectation. Nodes in ``flat`` have one point
-    a cell: all that matters of their noise is the value it gives.
+    a cell: all that matters of their noise is the value it gives. Cells are ``mirrored`` for what reads noise
+    u and 1 - u.
     """
 
     legendre: int = 8
@@ -45,6 +46,7 @@ class Grid:
     shared: tuple[str, ...] = ()
     coupled: bool = False
     flat: Collection[str] = ()
+    mirrored: bool = False
 
 
 @dataclass
@@ -148,7 +150,8 @@ def _survey(ir: IR, inputs: Mapping[str, Tensor], grid: Grid) -> dict[str, Place
         if not place.is_normal:
             cuts = masses(density, batch).cumsum(0)[:-1]
             for index, element in enumerate(place.elements):
-                element.thresholds = cuts[:, :, place.groups == index].unique()
+                found = cuts[:, :, place.groups == index]
+                element.thresholds = (torch.cat([found, 1 - found]) if grid.mirrored else found).unique()
         return pick(density, place.groups, codes[:, place.columns])
 
     evaluate(ir, _copies(inputs, len(codes)), draw)

@@ -70,7 +70,7 @@ def any_law(old: Any) -> Any:
     return lambda record, law: transform_of(record)
 
 
-ANALYSIS, SURROGATE = "scg.analysis.", "scg.surrogate."
+ANALYSIS, PROGRAM = "scg.analysis.", "scg.program."
 BY_OPERATIONS = {ANALYSIS + "crossing._joint": done, ANALYSIS + "crossing._tells_all": done}
 FAULTS: dict[str, Fault] = {
     "crossing is not looked for": Fault({ANALYSIS + "facts.crossings": nothing}, "crossing"),
@@ -85,16 +85,16 @@ FAULTS: dict[str, Fault] = {
     "atan2 is smooth": Fault({ANALYSIS + "edges.KNOWN_SMOOTH": with_atan2}, "jump"),
     "worlds are run together": Fault({ANALYSIS + "modes.keeps_worlds_apart": always}, "mixing"),
     "places are not told apart": Fault(
-        {ANALYSIS + "modes.takes_any_number": always, SURROGATE + "prepare.disagreeing": nothing_found},
+        {ANALYSIS + "modes.takes_any_number": always, PROGRAM + "prepare.disagreeing": nothing_found},
         "place",
     ),
     "other sizes are not checked": Fault(
-        {SURROGATE + "checked.CheckedRun._shape": done, SURROGATE + "prepare.Prepared.fit": done},
+        {PROGRAM + "checked.CheckedRun._shape": done, PROGRAM + "prepare.Prepared.fit": done},
         "place",
         without="lax",
     ),
     "draws are not looked for": Fault({ANALYSIS + "facts.hidden": nothing_hidden}, "hidden"),
-    "laws are not compared": Fault({SURROGATE + "lowering.worlds.guarded": any_law}, "static"),
+    "laws are not compared": Fault({"scg.surrogate.lowering.worlds.guarded": any_law}, "static"),
 }
 
 

@@ -117,15 +117,13 @@ class Thrice(scg.Score):
     """Score with three tensors of fresh noise, of which it notes what it was given."""
 
     name: ClassVar[str] = "thrice"
-    noises: ClassVar[int] = 3
     given: ClassVar[list[Tensor]] = []
 
-    @property
-    def needs_site(self) -> bool:
-        return True
+    def asks(self, facts: scg.NodeFacts) -> scg.Asks:
+        return scg.Asks(fresh=("base",) * 3)
 
     def factor(self, site: scg.Site) -> Tensor:
-        self.given[:] = [site.fresh_noise(index) for index in range(self.noises)]
+        self.given[:] = [site.fresh_noise(index) for index in range(3)]
         return site.credit
 
 

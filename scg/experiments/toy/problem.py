@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli
 
 from scg.errors import PolicyError
+from scg.estimators.enumerate import Enumerate
+from scg.estimators.protocol.kinds import Estimator
+from scg.estimators.rebar import REBAR
+from scg.estimators.registry import by_name, registry
+from scg.estimators.relax import RELAX
+from scg.estimators.score import Score
 from scg.graph import Graph
 from scg.noise import substream, uniform
-from scg.surrogate.estimators.base import Estimator
-from scg.surrogate.estimators.enumerate import Enumerate
-from scg.surrogate.estimators.rebar import REBAR
-from scg.surrogate.estimators.registry import by_name, registry
-from scg.surrogate.estimators.relax import RELAX
-from scg.surrogate.estimators.score import Score
 
 HIDDEN, TEMPERATURE = 10, 0.5
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scg.estimators.parts.variates import Controls
 from scg.experiments.toy.problem import estimator, expected_loss, toy_graph
 from scg.noise import substream, uniform
-from scg.surrogate.estimators.variates import Controls
-from scg.surrogate.program import Program
-from scg.surrogate.program import compile as compiled
+from scg.program.program import Program
+from scg.program.program import compile as compiled
 
 RATE, POINTS, DRAWS = 0.01, 100, 1000
 GRID = 201

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import operator
+from functools import partial
 
+import torch
 from torch import Tensor, fx
 
+from scg.estimators.protocol.facts import Axis
+from scg.estimators.protocol.kinds import Branched, Branches
+from scg.estimators.protocol.site import Apart, Provided, Site
+from scg.laws import Law
 from scg.nodes.records import Sample
-from scg.surrogate.lowering.draws import law_op, parameters
+from scg.surrogate.lowering.draws import parameters
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import joint_mass, joint_support, possible
+from scg.surrogate.runtime.ops import possible
 
 
 class Branching:
@@ -108,28 +114,39 @@ class Branching:
 
 
 def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node, Labels]:
-    """Append every joint outcome of an enumerated node; return them, their masses and the masses' lead.
+    """Append the outcomes of a node that its estimator gives; return them, their masses and the masses' lead.
 
     Plates that every reached cost keeps are set together, in which outcomes are 1 long; the rest and
     the event one by one.
     """
     name, plan, emitter = record.name, world.plan, world.emitter
-    density, plates = world.trace.densities[name], plan.ir.layout[name]
-    law, inner = density.law, density.inner
+    estimator, density = plan.choices[name].estimator, world.trace.densities[name]
+    assert isinstance(estimator, Branched)
+    plates, together = plan.ir.layout[name], plan.facts.together(name)
     axes = world.union(record.arguments.names)
     given = parameters(world, record, axes)
-    together, limit = plan.facts.together(name), plan.choices[name].estimator.limit
-    event = world.trace.event_shape(plan.ir, name)[:inner]
-    apart = [1 if plate in together else world.size(plate) for plate in plates] + list(event)
-
-    def outcomes(parameters: dict[str, Tensor], apart: list[int]) -> Tensor:
-        return joint_support(law, parameters, apart, limit)
-
-    def mass(parameters: dict[str, Tensor], apart: list[int]) -> Tensor:
-        return joint_mass(law, parameters, apart, len(axes), inner)
-
-    support = law_op(world, law, "branches", outcomes, limit)
-    values = emitter.placed(name, emitter.call(support, given, apart, name=world.called(name)))
-    weigh = law_op(world, law, "mass", mass, len(axes), inner)
-    masses = emitter.call(weigh, given, apart, name=f"{name}_mass")
+    sizes = [1 if plate in together else world.size(plate) for plate in plates]
+    event = list(world.trace.event_shape(plan.ir, name)[: density.inner])
+    made = partial(branched, estimator, density.law, tuple(map(plan.axis, axes)))
+    shown = emitter.shown(f"{name}_{estimator.name}", (name,), made)
+    found = emitter.placed(name, emitter.call(shown, given, sizes, event, name=f"{name}_outcomes"))
+    values = emitter.placed(name, emitter.call(operator.getitem, found, 0, name=world.called(name)))
+    masses = emitter.call(operator.getitem, found, 1, name=f"{name}_mass")
     return values, masses, (*axes, axis, *plates)
+
+
+def branched(
+    estimator: Branched,
+    law: Law,
+    axes: tuple[Axis, ...],
+    parameters: dict[str, Tensor],
+    plates: list[int],
+    event: list[int],
+) -> Branches:
+    """Return the branches that an estimator makes of attached parameters."""
+    shape = torch.Size()
+    for leaf in parameters.values():
+        shape = leaf.shape if leaf.dim() > len(shape) else shape
+    sized = tuple(axis._replace(size=size) for axis, size in zip(axes, shape, strict=False))
+    none, places = torch.empty(0), Apart(tuple(plates), tuple(event))
+    return estimator.branches(Site(law, parameters, none, sized, Provided(), apart=places))

@@ -11,7 +11,7 @@ from torch import fx
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import discounted, possible, to_go, undiscounted
+from scg.surrogate.runtime.ops import discounted, possible, to_go, undiscounted
 
 LOOK_BACK = 8
 

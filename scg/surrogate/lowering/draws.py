@@ -9,15 +9,16 @@ from typing import Any
 from torch import Tensor, fx
 
 from scg.analysis.calls import user_function
+from scg.estimators.protocol.facts import Axis
+from scg.estimators.protocol.kinds import Through
+from scg.estimators.protocol.site import Provided, Site
 from scg.laws import Law, Relaxable, bind
 from scg.nodes.arguments import Ref
 from scg.nodes.plates import positions, trimmed
 from scg.nodes.records import LogProb, Record, Sample
-from scg.surrogate.estimators.base import Action, Estimator
-from scg.surrogate.estimators.site import Site
 from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import log_prob, relaxed_draw, replay
+from scg.surrogate.runtime.ops import log_prob, relaxed_draw, replay
 
 
 def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
@@ -35,16 +36,18 @@ def sample(world: World, record: Sample) -> None:
         _relaxed(world, record, axes, given)
         return
     estimator = plan.choices[name].estimator
-    attached = estimator.action is Action.THROUGH and world.is_program
-    noise = noise_of(world, record, axes)
-    if isinstance(law, Relaxable) and estimator.perturbs:
+    through = estimator if isinstance(estimator, Through) and world.is_program else None
+    if isinstance(law, Relaxable) and plan.choices[name].asks.standard:
+        noise = standard_noise(world, name, axes)
         draw = law_op(world, law, "draw_standard", law.draw_standard)
     else:
+        noise = noise_of(world, record, axes)
         draw = law_op(world, law, "draw", law.drawer(density.parameters))
-    if attached and type(estimator).value is not Estimator.value:
-        through = partial(drawn_by, estimator, law, len(axes) + len(plan.ir.layout[name]))
-        draw = world.emitter.shown(f"{estimator.name}_value", (name,), through)
-    is_value = attached or law.pathwise is None
+    if through is not None and type(through).value is not Through.value:
+        lead = tuple(plan.axis(label) for label in axes + plan.ir.layout[name])
+        made = partial(drawn_by, through, law, lead)
+        draw = world.emitter.shown(f"{estimator.name}_value", (name,), made)
+    is_value = through is not None or law.pathwise is None
     line = world.called(name if is_value else f"{name}_drawn")
     value = world.emitter.call(draw, given, noise, name=line)
     world.draws[value.name] = (name, law)
@@ -81,10 +84,12 @@ def _relaxed(world: World, record: Sample, axes: Labels, given: dict[str, fx.Nod
 
 
 def drawn_by(
-    estimator: Estimator, law: Law, lead: int, parameters: dict[str, Tensor], noise: Tensor
+    estimator: Through, law: Law, axes: tuple[Axis, ...], parameters: dict[str, Tensor], noise: Tensor
 ) -> Tensor:
     """Return the value that an estimator makes of attached parameters and noise."""
-    return estimator.value(Site(law=law, parameters=parameters, noise=noise, lead=lead))
+    sized = tuple(axis._replace(size=size) for axis, size in zip(axes, noise.shape, strict=False))
+    provided = Provided(standard=noise)  # where it was asked for, what is drawn from is that
+    return estimator.value(Site(law=law, parameters=parameters, noise=noise, axes=sized, provided=provided))
 
 
 def own_axes(world: World, record: Sample) -> Labels:
@@ -96,7 +101,7 @@ def own_axes(world: World, record: Sample) -> Labels:
 
 
 def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
-    """Return the noise of a node, aligned to leading ``axes``, as its estimator reads it.
+    """Return the noise of a node, aligned to leading ``axes``.
 
     It is drawn here where it is the value.
     """
@@ -118,8 +123,6 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
         )
         line = world.called(f"{name}_noise")
         return emitter.placed(name, emitter.call(op, world.value(NOISE), key, given, lead, inner, name=line))
-    if isinstance(law, Relaxable) and plan.choices[name].estimator.perturbs:
-        return standard_noise(world, name, axes)
     return base_noise(world, name, name, f"{name}_noise", axes)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from scg.nodes.arguments import parts_of, with_parts
-from scg.surrogate.ops import add_all, indexed, named
+from scg.surrogate.runtime.ops import add_all, indexed, named
 
 MANY = 8
 WRITABLE = (fx.Node, int, float, complex, str, type(None), type(...), torch.dtype, torch.device, torch.layout)

@@ -10,10 +10,11 @@ from functools import partial
 from torch import Tensor, fx
 
 from scg.analysis.facts import Facts
+from scg.choosing.controls import Controlled
+from scg.choosing.policy import Choice
+from scg.estimators.protocol.kinds import Branched, Through
 from scg.laws import Law
 from scg.nodes.records import Input, Param, Sample
-from scg.surrogate.controls import Controlled
-from scg.surrogate.estimators.base import Action
 from scg.surrogate.lowering.branching import Branching, branches
 from scg.surrogate.lowering.emitter import Emitter
 from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels, make_plan
@@ -21,8 +22,7 @@ from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
 from scg.surrogate.lowering.totals import branched_total, total
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import output
-from scg.surrogate.policy import Choice
+from scg.surrogate.runtime.ops import output
 
 Lead = tuple[str, Labels]
 
@@ -59,7 +59,6 @@ def lower(
     samples: int | None,
     keep: Sequence[str],
     controls: Mapping[str, Controlled],
-    relaxing: frozenset[str],
     constants: Mapping[str, Tensor],
     looped: frozenset[str] = frozenset(),
     gradients: bool = True,
@@ -70,7 +69,7 @@ def lower(
     flows through the expectation over their branches instead of through J. ``constants`` are the numbers
     that the program holds already.
     """
-    plan = make_plan(facts, choices, samples, controls, relaxing, constants, looped)
+    plan = make_plan(facts, choices, samples, controls, constants, looped)
     emitter = Emitter()
     world = World(plan, emitter)
     _arguments(world)
@@ -166,7 +165,7 @@ def _branch(world: World, branching: Branching) -> World:
         record = plan.ir[name]
         if name not in plan.useful:
             continue
-        if isinstance(record, Sample) and plan.choices[name].estimator.action is Action.BRANCHES:
+        if isinstance(record, Sample) and isinstance(plan.choices[name].estimator, Branched):
             axis = f"#{name}"
             values, masses, lead = branches(inside, record, axis)
             inside.values[name], inside.axes[name] = values, (axis,)
@@ -186,7 +185,7 @@ def _output(world: World, loss: fx.Node | None, keep: Sequence[str]) -> None:
         if plan.samples is not None and REPLICATES not in world.axes_of(name):
             return emitter.call(shown, value, name=f"{name}_value")
         if isinstance(record, Sample):
-            cut = plan.choices[name].estimator.action is not Action.THROUGH
+            cut = not isinstance(plan.choices[name].estimator, Through)
             return value if cut else emitter.method("detach", value, name=f"{name}_value")
         if isinstance(plan.facts.trace.values[name], Tensor):
             return emitter.method("detach", value, name=f"{name}_value")

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from scg.analysis.calls import user_function
 from scg.analysis.facts import Facts
+from scg.choosing.controls import Controlled
+from scg.choosing.policy import Choice
+from scg.estimators.protocol.facts import Axis
+from scg.estimators.protocol.kinds import Branched, Through
 from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Sample
-from scg.surrogate.controls import Controlled
-from scg.surrogate.estimators.base import Action
 from scg.surrogate.lowering.emitter import is_library
-from scg.surrogate.policy import Choice
 
 REPLICATES = "#samples"
 POINTS = "#points"
@@ -31,8 +32,7 @@ class Plan:
 
     ``axes`` are the added dimensions in their one order, ``modes`` how each function takes them,
     ``varying`` the nodes that may carry one, ``useful`` those that lead to a cost. ``controls`` has what
-    is known of the controls of nodes that have some, ``relaxing`` names those whose estimators evaluate
-    costs at relaxed values; ``learnable`` names the samples whose parameters may
+    is known of the controls of nodes that have some; ``learnable`` names the samples whose parameters may
     need a gradient; ``constants`` has the numbers that the program holds, by name, those of programs
     emitted before included. ``looped`` names nodes that are looped, whatever their example says, and
     ``relaxed`` keeps the run modes of relaxed parts.
@@ -47,7 +47,6 @@ class Plan:
     varying: frozenset[str]
     useful: frozenset[str]
     controls: Mapping[str, Controlled]
-    relaxing: frozenset[str]
     learnable: frozenset[str]
     constants: dict[str, Tensor] = field(default_factory=dict)
     looped: frozenset[str] = frozenset()
@@ -58,6 +57,14 @@ class Plan:
         if name not in self.relaxed:
             self.relaxed[name] = {**self.facts.relaxed_modes(name), **dict.fromkeys(self.looped, "loop")}
         return self.relaxed[name]
+
+    def axis(self, label: str, apart: frozenset[str] = frozenset()) -> Axis:
+        """Return an axis, its size left out; no cost joins elements of added ones and of plates ``apart``."""
+        if label not in self.ir.plates:
+            name = "replicates" if label == REPLICATES else f"outcomes of {label.removeprefix('#')}"
+            return Axis(name, 0, label == REPLICATES)
+        plate = self.ir.plates[label]
+        return Axis(label, 0, plate.reduce == "mean", plate.discount, label not in apart)
 
     def constant(self, name: str, value: Tensor) -> str:
         """Return the name under which the program holds a number; equal numbers of one name are shared."""
@@ -82,17 +89,16 @@ def make_plan(
     choices: Mapping[str, Choice],
     samples: int | None,
     controls: Mapping[str, Controlled],
-    relaxing: frozenset[str],
     constants: Mapping[str, Tensor],
     looped: frozenset[str] = frozenset(),
 ) -> Plan:
     """Return what lowering reads, with a run mode for each function that meets an added dimension."""
     ir = facts.ir
-    enumerated = [name for name in ir.samples if choices[name].estimator.action is Action.BRANCHES]
+    enumerated = [name for name in ir.samples if isinstance(choices[name].estimator, Branched)]
     replicates = () if samples is None else (REPLICATES,)
     axes = (POINTS, *replicates, *(f"#{name}" for name in enumerated))
     varying = facts.influence.stochastic
-    several = samples is not None or enumerated or any(c.estimator.needs_downstream for c in choices.values())
+    several = samples is not None or enumerated or any(c.asks.downstream for c in choices.values())
     widened = [name for name in ir if not varying.isdisjoint(ir[name].arguments.names)] if several else []
     modes = facts.modes(widened, varying) if widened else {}
     modes.update(dict.fromkeys(looped.intersection(modes), "loop"))
@@ -106,7 +112,6 @@ def make_plan(
         varying=varying,
         useful=facts.useful,
         controls=controls,
-        relaxing=relaxing,
         learnable=learnable(ir, choices),
         constants=dict(constants),
         looped=looped,
@@ -127,7 +132,7 @@ def learnable(ir: IR, choices: Mapping[str, Choice]) -> frozenset[str]:
         if isinstance(record, Sample):
             if above:
                 found.add(record.name)
-            if above and choices[record.name].estimator.action is Action.THROUGH:
+            if above and isinstance(choices[record.name].estimator, Through):
                 attached.add(record.name)
         elif above or isinstance(record, (Param, Input)):
             attached.add(record.name)

@@ -19,7 +19,7 @@ from scg.surrogate.lowering.draws import log_probability, sample
 from scg.surrogate.lowering.emitter import Emitter
 from scg.surrogate.lowering.plan import POINTS, Labels, Plan
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import discounted, named, output
+from scg.surrogate.runtime.ops import discounted, named, output
 
 Piece = tuple[Callable[..., Any], tuple[fx.Node, ...]]
 """A function, and the values of the program that it takes last."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import fx
 
+from scg.estimators.protocol.asks import Asks
+from scg.estimators.protocol.kinds import Cut, Scored
 from scg.nodes.plates import insertion, positions, trimmed
 from scg.nodes.records import Sample
-from scg.surrogate.estimators.base import Action, Estimator
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
 from scg.surrogate.lowering.draws import (
@@ -18,14 +19,15 @@ from scg.surrogate.lowering.draws import (
     noise_of,
     own_log_prob,
     parameters,
+    standard_noise,
 )
-from scg.surrogate.lowering.plan import REPLICATES, Labels
+from scg.surrogate.lowering.plan import Labels
 from scg.surrogate.lowering.slices import Slice, downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import first_order, named
-from scg.surrogate.randomness import fresh_key
-from scg.surrogate.sites import Frame, Inquiry
+from scg.surrogate.runtime.ops import first_order, named
+from scg.surrogate.runtime.randomness import fresh_key
+from scg.surrogate.runtime.sites import Frame, Inquiry
 
 
 class Terms:
@@ -51,20 +53,21 @@ class Terms:
         outer = self.inside.outer
         assert outer is not None
         world = self.inside if name in self.inside.values else outer
-        estimator = self.plan.choices[name].estimator
-        if estimator.action is not Action.CUT or not self.plan.facts.influence.reached[name]:
+        choice = self.plan.choices[name]
+        estimator = choice.estimator
+        if not isinstance(estimator, (Scored, Cut)) or not self.plan.facts.influence.reached[name]:
             return
         if name not in self.plan.learnable:
             return
         lead = self.branching.lead(world, name)
         credit = self.credit.of(self.inside, name)
-        if not estimator.needs_site:
+        if not choice.asks.site:
             self._score(world, name, credit, lead)
             return
-        inquiry = Inquiry(estimator, self._frame(world, name, lead))
-        site = self._site(world, name, credit, lead, inquiry)
+        inquiry = Inquiry(name, estimator, self._frame(world, name, lead))
+        site = self._site(world, name, credit, lead, inquiry.frame, choice.asks)
         learns = name in self.plan.controls and self.plan.controls[name].is_learned
-        if learns or not estimator.gives_factor:
+        if learns or isinstance(estimator, Cut):
             given = parameters(world, self._record(name), world.axes_of(name))
             self._scalars.append(self._line(world, name, estimator.name, inquiry.surrogate, site, given))
             return
@@ -105,44 +108,46 @@ class Terms:
         return emitter.placed(name, line)
 
     def _frame(self, world: World, name: str, lead: Labels) -> Frame:
-        plan, plates = self.plan, self.plan.ir.plates
-        together = plan.facts.together(name)
+        plan = self.plan
+        together = frozenset(plan.facts.together(name))
         return Frame(
             law=plan.facts.trace.densities[name].law,
             index=insertion(world.lead(name), lead),
-            mean=tuple(x == REPLICATES or (x in plates and plates[x].reduce == "mean") for x in lead),
-            rates=tuple(plates[x].discount if x in plates else 1.0 for x in lead),
-            together=tuple(x in plan.axes or x in together for x in lead),
+            axes=tuple(plan.axis(label, together) for label in lead),
             caller=plan.controls[name].caller if name in plan.controls else None,
         )
 
-    def _site(self, world: World, name: str, credit: fx.Node, lead: Labels, inquiry: Inquiry) -> fx.Node:
+    def _site(
+        self, world: World, name: str, credit: fx.Node, lead: Labels, frame: Frame, asks: Asks
+    ) -> fx.Node:
         emitter = world.emitter
         record, axes = self._record(name), world.axes_of(name)
         given, noise = parameters(world, record, axes), noise_of(world, record, axes)
         weights = self.branching.product(world, lead, attached=False)
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
-        extra = self._provided(world, name, lead, inquiry.estimator)
-        shown = named(f"{name}_site", inquiry.frame.site)
+        extra = self._provided(world, name, lead, asks)
+        shown = named(f"{name}_site", frame.site)
         arguments = (given, noise, world.value(name), credit, weight)
         return emitter.placed(name, emitter.call(shown, *arguments, name=f"{name}_site", **extra))
 
-    def _provided(self, world: World, name: str, lead: Labels, estimator: Estimator) -> dict[str, Any]:
+    def _provided(self, world: World, name: str, lead: Labels, asks: Asks) -> dict[str, Any]:
         """Return what an estimator asks for besides what every site has."""
         plan, found = self.plan, dict[str, Any]()
         if name in plan.controls:
             found["controls"] = world.held(f"controls.{name}")
             if plan.controls[name].context:
                 found["context"] = self._context(world, name, lead)
-        if estimator.needs_downstream:
+        if asks.downstream:
             found["downstream"] = downstream(self.inside, plan, self.branching, name, lead)
-        if name in plan.relaxing:
+        if asks.relaxed:
             found["relaxed"] = relaxed(self.inside, plan, self.branching, name, lead, self._slices)
-        if estimator.noises:
-            axes = world.axes_of(name)
+        axes = world.axes_of(name)
+        if asks.standard:
+            found["standard"] = standard_noise(world, name, axes)
+        if asks.fresh:
             found["fresh"] = tuple(
                 base_noise(world, name, fresh_key(name, index), f"{name}_fresh_{index + 1}", axes)
-                for index in range(estimator.noises)
+                for index in range(len(asks.fresh))
             )
         return found
 

@@ -7,7 +7,7 @@ from torch import fx
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.plan import REPLICATES, Labels
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.ops import discounted
+from scg.surrogate.runtime.ops import discounted
 
 
 def total(world: World, value: fx.Node, labels: Labels, name: str) -> fx.Node:

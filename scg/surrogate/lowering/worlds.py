@@ -19,7 +19,7 @@ from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
 from scg.surrogate.lowering.emitter import Emitter, is_library
 from scg.surrogate.lowering.guards import guarded
 from scg.surrogate.lowering.plan import Labels, Plan
-from scg.surrogate.ops import beside, expand_lead, on_copied_buffers, size_within
+from scg.surrogate.runtime.ops import beside, expand_lead, on_copied_buffers, size_within
 
 
 class World:

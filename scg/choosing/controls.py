@@ -1,0 +1,154 @@
+"""Controls: what estimators learn or remember at their nodes, made once and checked against the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scg.analysis.facts import Facts
+from scg.analysis.influence import below
+from scg.analysis.probing import undisturbed
+from scg.analysis.soft import perturbed_value
+from scg.choosing.describe import node_facts
+from scg.choosing.networks import Caller, caller
+from scg.choosing.policy import Choice
+from scg.errors import EstimatorError, PolicyError
+from scg.laws import Relaxable
+from scg.nodes.ir import IR
+from scg.nodes.plates import positions
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """What is known of the controls of one node.
+
+    ``context`` names the nodes that its network reads, and ``caller`` tells how that is called, if there is
+    one. ``is_learned`` tells whether there are parameters.
+    """
+
+    context: tuple[str, ...]
+    caller: Caller | None
+    is_learned: bool
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether there is a network that differentiates by itself."""
+        return self.caller is not None and self.caller.is_opaque
+
+
+def controlled(
+    facts: Facts, choices: Mapping[str, Choice], samples: int | None, controls: nn.ModuleDict
+) -> dict[str, Controlled]:
+    """Fill ``controls`` for the nodes whose estimators have some, and return what is known of each."""
+    found: dict[str, Controlled] = {}
+    networks: dict[int, tuple[str, Any]] = {}
+    for name, choice in choices.items():
+        context = _context(facts, name, choice)
+        if name not in controls:
+            made = choice.estimator.learns(node_facts(facts, name, samples))
+            if made is None:
+                continue
+            if hasattr(controls, name):
+                raise PolicyError(
+                    f"'{name}' is a name that torch's dictionaries of modules use for themselves, so that "
+                    f"{choice.estimator.name} can learn nothing there: rename the node, as to '{name}_node'"
+                )
+            _share(networks, name, choice, made)
+            controls[name] = made
+        net = getattr(controls[name], "net", None)
+        how = None if net is None else _probed(facts, name, choice, net, context)
+        found[name] = Controlled(context, how, any(True for _ in controls[name].parameters()))
+    _check_groups(facts.ir, controls)
+    return found
+
+
+def _share(networks: dict[int, tuple[str, Any]], name: str, choice: Choice, made: nn.Module) -> None:
+    """Give the nodes of one instance the same network."""
+    net = getattr(made, "net", None)
+    if net is None:
+        return
+    owner, shared = networks.setdefault(id(choice.estimator), (name, net))
+    if shared is not net:
+        own = [(key, value.shape) for key, value in net.state_dict().items()]
+        if own != [(key, value.shape) for key, value in shared.state_dict().items()]:
+            raise EstimatorError(
+                f"one instance of {choice.estimator.name} was given to '{owner}' and '{name}', which would "
+                f"share its network, but differ in shape: give each an instance, or the name "
+                f'"{choice.estimator.name}"'
+            )
+        made.net = shared
+
+
+def _context(facts: Facts, name: str, choice: Choice) -> tuple[str, ...]:
+    """Return the nodes that a network reads, and refuse those that the node influences."""
+    ir, names = facts.ir, choice.asks.context
+    if names is None:
+        return ()
+    if not names:
+        return tuple(other for other in ir[name].parents if is_readable(facts, other))
+    unknown = [other for other in names if other not in ir]
+    if unknown:
+        there = [other for other in ir if other != name and is_readable(facts, other)]
+        raise PolicyError(
+            f"context of '{name}' names nodes that are not there: {unknown}; there are {there[:8]}"
+        )
+    lower = {*below(ir, name), name}
+    wrong = [other for other in names if other in lower]
+    if wrong:
+        raise PolicyError(
+            f"the network of '{name}' reads {wrong}, which '{name}' influences: that biases the gradient. "
+            f"Give context= nodes that '{name}' does not reach"
+        )
+    own = ir.layout[name]
+    apart = [other for other in names if not set(ir.layout[other]) <= set(own) and own]
+    if apart:
+        raise PolicyError(
+            f"the network of '{name}' reads {apart}, which have plates that '{name}' lacks: "
+            "give an aggregate over those plates"
+        )
+    return names
+
+
+def is_readable(facts: Facts, name: str) -> bool:
+    """Say whether a network can read a node: a tensor of numbers."""
+    value = facts.trace.values[name]
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _probed(facts: Facts, name: str, choice: Choice, net: Any, context: tuple[str, ...]) -> Caller:
+    """Find how a network is called, on values of several evaluations."""
+    ir, plates = facts.ir, facts.ir.layout[name]
+    if not context and not choice.asks.points:
+        raise EstimatorError(
+            f"the network of '{name}' has nothing to read, as no parent is floating point: give context="
+        )
+    examples: list[tuple[Tensor, ...]] = []
+    for world in facts.worlds:
+        values = [world.values[other][positions(ir.layout[other], plates)] for other in context]
+        if choice.asks.points:
+            density = world.densities[name]
+            value = world.values[name]
+            if isinstance(density.law, Relaxable):
+                with undisturbed({}, len(examples)):
+                    value = perturbed_value(density, world.event_batch(name))
+            values.insert(0, value)
+        lead = torch.Size(world.sizes[plate] for plate in plates)
+        examples.append(tuple(value.expand(lead + value.shape[len(plates) :]) for value in values))
+    return caller(name, net, examples, len(plates), reads_points=choice.asks.points)
+
+
+def _check_groups(ir: IR, controls: nn.ModuleDict) -> None:
+    """Refuse a parameter that is both the model's and a control."""
+    model = {id(tensor): name for name, tensor in ir.store.tensors.items()}
+    for name, module in ir.store.modules.items():
+        model.update({id(value): f"{name}.{key}" for key, value in module.named_parameters()})
+    for key, parameter in controls.named_parameters():
+        if id(parameter) in model:
+            raise PolicyError(
+                f"control parameter '{key}' is a parameter of the graph as well: "
+                f"give the estimator a network of its own (the graph holds it as '{model[id(parameter)]}')"
+            )

@@ -1,0 +1,127 @@
+"""Describing a stochastic node to estimators: what they are told when they are chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scg.analysis.calls import runner, user_function
+from scg.analysis.facts import Facts
+from scg.analysis.invoke import seen
+from scg.analysis.probing import undisturbed
+from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
+from scg.laws import bind
+from scg.nodes import trees as pytree
+from scg.nodes.arguments import Ref
+from scg.nodes.records import Constant, Sample
+
+
+def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
+    """Return what an estimator is told of one stochastic node."""
+    ir, trace = facts.ir, facts.trace
+    density = trace.densities[name]
+    law, plates = density.law, ir.layout[name]
+    value = trace.values[name]
+    event = tuple(value.shape[len(plates) :])
+    together = facts.together(name)
+    elements = 1
+    for size in event[: density.inner]:
+        elements *= size
+    for plate in plates:
+        elements *= 1 if plate in together else trace.sizes[plate]
+    record = ir[name]
+    assert isinstance(record, Sample)
+    return NodeFacts(
+        name=name,
+        law=law,
+        event=event,
+        elements=elements,
+        outcomes=len(law.support(density.parameters)) if law.finite else None,
+        axes=_axes(facts, name, samples),
+        moving=_moving(facts, record),
+        obstacle=lambda: facts.obstacle(name),
+        has_mode=_has_mode(facts, name),
+        reaches_cost=bool(facts.influence.reached[name]),
+        dtype=density.dtype,
+        slice=lambda: _slice(facts, name),
+        is_short=lambda limit: facts.is_short(name, limit),
+        parents=record.parents,
+        shape=lambda other: _shape(facts, other),
+    )
+
+
+def _axes(facts: Facts, name: str, samples: int | None) -> tuple[Axis, ...]:
+    """Return the axes of a node: the replicates, if there are any, and its plates."""
+    replicates = () if samples is None else (Axis(REPLICATES, samples),)
+    apart = facts.together(name)
+    plates = (
+        Axis(
+            plate,
+            facts.trace.sizes[plate],
+            facts.ir.plates[plate].reduce == "mean",
+            facts.ir.plates[plate].discount,
+            plate not in apart,
+        )
+        for plate in facts.ir.layout[name]
+    )
+    return (*replicates, *plates)
+
+
+def _slice(facts: Facts, name: str) -> Slice:
+    found = facts.relaxation(name)
+    draws = tuple(record.name for record in found.records if isinstance(record, Sample))
+    return Slice(found.smooth, found.obstacles, draws)
+
+
+def _shape(facts: Facts, name: str) -> tuple[int, ...] | None:
+    """Return the shape of a node's value without plates, or None where a network cannot read it."""
+    value = facts.trace.values[name]
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return None
+    return tuple(value.shape[len(facts.ir.layout[name]) :])
+
+
+def _moving(facts: Facts, record: Sample) -> str | None:
+    """Name a parameter that moves the support of a node and is not a constant of the graph."""
+    density = facts.trace.densities[record.name]
+    movers = density.law.movers(density.parameters)
+    if not movers:
+        return None
+    if user_function(record) is not None:
+        movers = _attached(facts, record, movers)
+    else:
+        bound = bind(record.dist.call, record.arguments.args, record.arguments.kwargs)  # type: ignore[arg-type]
+        movers = tuple(name for name in movers if _varies(facts, bound.get(name)))
+    return movers[0] if movers else None
+
+
+def _varies(facts: Facts, template: Any) -> bool:
+    """Say whether an argument of a distribution class is a node, and no constant."""
+    return isinstance(template, Ref) and not isinstance(facts.ir[template.name], Constant)
+
+
+def _attached(facts: Facts, record: Sample, movers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the movers that a factory of distributions computes from what can have a gradient."""
+
+    def leaf(value: Tensor) -> Tensor:
+        return value.detach().requires_grad_() if value.is_floating_point() else value
+
+    def parent(name: str) -> Any:
+        value = pytree.tree_map_only(Tensor, leaf, facts.trace.values[name])
+        return seen(facts.ir, record, name, value)
+
+    with undisturbed(facts.ir.store.modules), torch.enable_grad():
+        args, kwargs = record.arguments.substitute(parent)
+        parameters = runner(facts.ir, record)(*args, **kwargs)
+    return tuple(name for name in movers if parameters[name].requires_grad)
+
+
+def _has_mode(facts: Facts, name: str) -> bool:
+    density = facts.trace.densities[name]
+    try:
+        density.law.mode(density.parameters)
+    except NotImplementedError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Parts that estimators are made of: baselines, memories, control variates."""

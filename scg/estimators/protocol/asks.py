@@ -1,0 +1,40 @@
+"""Asks: what an estimator will find at a site besides value, credit and parameters, declared beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KINDS = ("base", "uniform", "normal")
+
+
+@dataclass(frozen=True)
+class Asks:
+    """A record of everything that a site will have; what was not asked for is not there.
+
+    ``site`` tells whether there is a site at all: a score without a baseline reads none. ``fresh`` has a kind
+    for each tensor of fresh noise: "base" like that of the node's law, "uniform" or "normal" in the shape of
+    the value. ``standard`` asks for what is added to the location of a relaxable node. ``downstream`` and
+    ``relaxed`` count the points at which the costs below are evaluated, hard and relaxed; ``branches`` the
+    outcomes that everything below is evaluated at. ``points`` tells that its network reads values of the
+    node, before the hard step if there is one, and ``context`` what else: None is nothing, () the node's
+    parents. ``independent`` names the axis whose elements are compared.
+    """
+
+    site: bool = True
+    fresh: tuple[str, ...] = ()
+    standard: bool = False
+    downstream: int = 0
+    relaxed: int = 0
+    branches: int = 0
+    points: bool = False
+    context: tuple[str, ...] | None = None
+    independent: str | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """How often the part of the graph below the node is evaluated, the sample included.
+
+        >>> Asks(relaxed=2).evaluations
+        3
+        """
+        return 1 + self.downstream + self.relaxed + self.branches

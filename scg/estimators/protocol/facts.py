@@ -1,0 +1,104 @@
+"""Facts of a node: what an estimator is told when it is chosen, and how it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from scg.laws import Law
+
+REPLICATES = "replicates"
+"""The name of the axis of replicates."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an estimator would be wrong at a node, and what to write instead, if it knows.
+
+    >>> str(Refusal("it compares replicates", "compile with samples=2 or more"))
+    'it compares replicates: compile with samples=2 or more'
+    """
+
+    reason: str
+    instead: str | None = None
+
+    def __str__(self) -> str:
+        """The reason, with the remedy if there is one."""
+        return self.reason if self.instead is None else f"{self.reason}: {self.instead}"
+
+
+class Axis(NamedTuple):
+    """A leading dimension of what is said of a node: replicates, branches of a node above, or a plate.
+
+    The objective averages over it if ``is_mean``, else it adds; ``discount`` is the rate of an ordered
+    plate. It is ``joined`` if some cost reads several of its elements.
+    """
+
+    name: str
+    size: int
+    is_mean: bool = True
+    discount: float = 1.0
+    joined: bool = False
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What lies below a node at relaxed values of it.
+
+    ``smooth`` names the costs that are smooth there, and ``obstacles`` says what stops each of the others.
+    ``draws`` are the stochastic nodes on the way.
+    """
+
+    smooth: tuple[str, ...]
+    obstacles: Mapping[str, str]
+    draws: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class NodeFacts:
+    """What is known of a stochastic node at compile time; an estimator decides on nothing else.
+
+    ``event`` is the shape of a value without plates, ``elements`` the number of atomic events that are
+    set one by one (those of the event, times those of plates that some cost does not keep),
+    ``outcomes`` the size of one atomic support or None. ``axes`` are replicates, if there are any, and the
+    node's plates. ``moving`` names a parameter on which the support depends. ``obstacle()`` describes the
+    first path to a cost that is not known to be smooth, or is None; it is asked only when it matters, like
+    ``slice()``, what is smooth at relaxed values, which is asked for relaxable laws only, and
+    ``is_short(limit)``, whether at most that many nodes lie below. ``has_mode`` tells whether the law knows
+    its most likely value. ``dtype`` is that of the parameters, and ``shape(name)`` the shape of another
+    node's value without plates; ``parents`` are those of the node.
+    """
+
+    name: str
+    law: Law
+    event: tuple[int, ...]
+    elements: int
+    outcomes: int | None
+    axes: tuple[Axis, ...]
+    moving: str | None
+    obstacle: Callable[[], str | None]
+    reaches_cost: bool
+    has_mode: bool = True
+    dtype: torch.dtype = torch.float32
+    slice: Callable[[], Slice] = lambda: Slice((), {})
+    is_short: Callable[[int], bool] = lambda limit: True
+    parents: tuple[str, ...] = ()
+    shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
+
+    @property
+    def branches(self) -> int | None:
+        """The number of joint outcomes, or None where the support is not finite."""
+        return None if self.outcomes is None else self.outcomes**self.elements
+
+    @property
+    def samples(self) -> int | None:
+        """The number of replicates, or None without them."""
+        return next((axis.size for axis in self.axes if axis.name == REPLICATES), None)
+
+    @property
+    def plates(self) -> tuple[int, ...]:
+        """The sizes of the node's plates in the examples."""
+        return tuple(axis.size for axis in self.axes if axis.name != REPLICATES)

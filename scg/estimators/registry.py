@@ -1,0 +1,64 @@
+"""The estimators there are, by name: those of this package and those that others register."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from scg import estimators
+from scg.errors import EstimatorError, PolicyError
+from scg.estimators.protocol.border import check_kind
+from scg.estimators.protocol.kinds import Estimator
+
+GROUP = "scg.estimators"
+
+
+@cache
+def registry() -> dict[str, type[Estimator]]:
+    """Return every estimator class by name: one file each here, and the entry points of others.
+
+    >>> sorted(registry())[:3]
+    ['disarm', 'enumerate', 'lax']
+    """
+    found: dict[str, type[Estimator]] = {}
+    for module in pkgutil.iter_modules(estimators.__path__, f"{estimators.__name__}."):
+        for _, kind in inspect.getmembers(import_module(module.name), inspect.isclass):
+            if (
+                issubclass(kind, Estimator)
+                and not inspect.isabstract(kind)
+                and kind.__module__ == module.name
+            ):
+                found[kind.name] = kind
+    for point in entry_points(group=GROUP):
+        kind = point.load()
+        check_kind(kind)
+        if kind.name in found and found[kind.name] is not kind:
+            raise EstimatorError(f"there are two estimators '{kind.name}': {found[kind.name]} and {kind}")
+        found[kind.name] = kind
+    return found
+
+
+def in_turn() -> list[type[Estimator]]:
+    """Return the estimators that automatic choice tries, in its order."""
+    several = [kind for kind in registry().values() if kind.tried is not None]
+    return sorted(several, key=lambda kind: kind.tried or 0)
+
+
+def by_name(name: str) -> Estimator:
+    """Return the estimator of that name with its default options."""
+    if name not in registry():
+        raise PolicyError(f"there is no estimator '{name}'; there are {', '.join(sorted(registry()))}")
+    return made(registry()[name])
+
+
+def made(kind: type[Estimator]) -> Estimator:
+    """Return an estimator with its default options."""
+    try:
+        return kind()
+    except TypeError as error:
+        raise PolicyError(
+            f"'{kind.name}' has options without a default ({error}): give an instance"
+        ) from None

@@ -1,0 +1,1 @@
+"""The program that a user holds: prepared on examples, run, checked, explained."""

@@ -1,0 +1,222 @@
+"""Preparing: one pass of the whole pipeline on example inputs, from facts to an emitted program."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from scg.analysis.facts import Facts, checked, gather, warn
+from scg.choosing.controls import Controlled, controlled
+from scg.choosing.describe import node_facts
+from scg.choosing.policy import Choice, Policy, check_branches, choose
+from scg.errors import EstimatorError, GraphError
+from scg.nodes.ir import IR
+from scg.nodes.trees import needs_gradient, tensors
+from scg.noise import NoiseSpec
+from scg.program.resizing import check_sizes, disagreeing
+from scg.surrogate.lowering.lower import Lowered, lower
+from scg.surrogate.runtime.ops import unwrapped
+from scg.surrogate.runtime.randomness import Randomness
+
+
+@dataclass(eq=False)
+class Emitted:
+    """A lowered graph with the function that runs it on what a program holds."""
+
+    lowered: Lowered
+    module: fx.GraphModule
+    run: Callable[..., dict[str, Any]]
+    filename: str
+    compiled: Callable[..., dict[str, Any]] | None = None
+
+
+@dataclass(eq=False)
+class Prepared:
+    """Everything that one kind of input determines: facts, choices, and programs emitted on demand.
+
+    ``opaque`` says of nodes what differentiates by itself where control variates need two derivatives.
+    ``looped`` names those whose functions turned out to take added axes only one by one.
+    ``has_run`` tells whether values were once seen to be finite.
+    """
+
+    ir: IR
+    facts: Facts
+    choices: Mapping[str, Choice]
+    samples: int | None
+    keep: tuple[str, ...]
+    controls: Mapping[str, Controlled]
+    inputs: Mapping[str, Tensor]
+    randomness: Randomness
+    opaque: Mapping[str, str]
+    emitted: dict[bool, Emitted] = field(default_factory=dict)
+    watched: frozenset[str] = frozenset()
+    guarded: set[str] = field(default_factory=set)
+    looped: frozenset[str] = frozenset()
+    has_run: bool = False
+
+    def guard(self, inputs: Mapping[str, Tensor]) -> None:
+        """Judge what functions hide from watched inputs that require a gradient, which no example did."""
+        for name in self.watched:
+            if name not in self.guarded and needs_gradient(inputs[name]):
+                if torch.compiler.is_compiling():
+                    raise GraphError(
+                        f"input '{name}' requires a gradient for the first time in torch.compile: run the "
+                        "program once before it is compiled, on inputs that do"
+                    )
+                found = self.facts.hidden_from([name])
+                if found.faults:
+                    raise GraphError("\n".join(found.faults))
+                warn(found.warnings, self.facts.hidden.warnings)
+                self.guarded.add(name)
+
+    def surrogate(self, program: nn.Module) -> Emitted:
+        """Return the program with gradients."""
+        return self._emit(program, gradients=True)
+
+    def values(self, program: nn.Module) -> Emitted:
+        """Return the program that only samples."""
+        return self._emit(program, gradients=False)
+
+    @property
+    def modes(self) -> Mapping[str, str]:
+        """How each function takes added dimensions, as far as programs were emitted."""
+        return {
+            name: mode for emitted in self.emitted.values() for name, mode in emitted.lowered.modes.items()
+        }
+
+    def fit(self, ir: IR, inputs: Mapping[str, Tensor]) -> None:
+        """Hold what was found out on the example against plates of other sizes; emit anew if need be."""
+        if _shapes(inputs) == _shapes(self.facts.inputs):
+            return
+        check_sizes(ir, self.facts, inputs)
+        modes = {pair for emitted in self.emitted.values() for pair in emitted.lowered.used_modes}
+        found = disagreeing(ir, inputs, modes, self.facts.influence.stochastic) - self.looped
+        if found:
+            self.looped |= found
+            self.emitted.clear()
+
+    def _emit(self, program: nn.Module, *, gradients: bool) -> Emitted:
+        if gradients not in self.emitted:
+            constants = program.get_submodule("constants")
+            lowered = lower(
+                self.facts,
+                self.choices,
+                samples=self.samples,
+                keep=self.keep,
+                controls=self.controls,
+                constants=dict(constants.named_buffers()),
+                looped=self.looped,
+                gradients=gradients,
+            )
+            for name, tensor in lowered.constants.items():
+                if not hasattr(constants, name):
+                    constants.register_buffer(name, tensor, persistent=False)
+            module = fx.GraphModule(program, lowered.graph)
+            run = type(module).forward
+            run.__globals__.update(unwrapped(run.__globals__))
+            self.emitted[gradients] = Emitted(lowered, module, run, run.__code__.co_filename)
+        return self.emitted[gradients]
+
+
+def _shapes(inputs: Mapping[str, Any]) -> dict[str, list[torch.Size]]:
+    """Return the shapes of the tensors of every input."""
+    return {name: [tensor.shape for tensor in tensors(value)] for name, value in inputs.items()}
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python's cycle collector from scanning, again and again, what the pipeline makes and keeps.
+
+    Its scans grow with the graph and would make the time of the pipeline grow faster than the graph.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def prepare(
+    ir: IR,
+    inputs: Mapping[str, Tensor],
+    policy: Policy,
+    *,
+    samples: int | None,
+    keep: tuple[str, ...],
+    allow_biased: bool,
+    controls: nn.ModuleDict,
+    told: Container[str] = (),
+) -> Prepared:
+    """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later.
+
+    Warnings that were ``told`` are not repeated.
+    """
+    facts = checked(gather(ir, inputs), told)
+    choices = choose(ir, policy, lambda name: node_facts(facts, name, samples), allow_biased=allow_biased)
+    check_branches(facts, choices)
+    known = controlled(facts, choices, samples, controls)
+    opaque = _opaque(facts, known, choices)
+    randomness = _randomness(facts, choices, samples, inputs)
+    return Prepared(
+        ir,
+        facts,
+        choices,
+        samples,
+        keep,
+        known,
+        dict(inputs),
+        randomness,
+        opaque,
+        watched=facts.hidden.watched,
+    )
+
+
+def _randomness(
+    facts: Facts, choices: Mapping[str, Choice], samples: int | None, inputs: Mapping[str, Tensor]
+) -> Randomness:
+    """Return the noise of runs, drawn where the parameters and inputs are."""
+    ir = facts.ir
+    for name, choice in choices.items():
+        if "base" in choice.asks.fresh and name not in facts.noise:
+            raise EstimatorError(
+                f"{choice.estimator.name} asks for fresh base noise of '{name}' ({ir[name].where}), and a "
+                f"{facts.trace.densities[name].law.family} has no base noise: ask for the kind 'uniform' or "
+                "'normal', or draw values of your own from site.distribution(site.parameters)"
+            )
+    return Randomness(
+        ir,
+        samples,
+        facts.noise,
+        {name: facts.trace.event_shape(ir, name) for name in ir.samples},
+        {name: tuple(_spec(facts, name, kind) for kind in c.asks.fresh) for name, c in choices.items()},
+        next((held.device for held in (*ir.store.tensors.values(), *tensors(dict(inputs)))), None),
+    )
+
+
+def _spec(facts: Facts, name: str, kind: str) -> NoiseSpec:
+    """Return what an estimator draws: noise as that of the node, or in the shape of its value."""
+    if kind == "base":
+        return facts.noise[name]
+    return NoiseSpec(name, kind, facts.trace.event_shape(facts.ir, name), facts.trace.densities[name].dtype)
+
+
+def _opaque(
+    facts: Facts, controls: Mapping[str, Controlled], choices: Mapping[str, Choice]
+) -> dict[str, str]:
+    """Return what calls an ``autograd.Function`` where control variates need two derivatives, by node."""
+    networks = {name: "its network" for name, known in controls.items() if known.is_opaque}
+    functions = {
+        other: f"its function, which the control variate of '{name}' evaluates,"
+        for name, choice in choices.items()
+        if choice.asks.relaxed
+        for other in facts.relaxation(name).opaque
+    }
+    return {**networks, **functions}

@@ -1,0 +1,509 @@
+"""The program: an ``nn.Module`` around the emitted graph, whose loss has an unbiased backward."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import torch
+from torch import Tensor, fx, nn
+
+from scg import draw
+from scg.analysis.captured import declared_part, with_captured
+from scg.analysis.check import accept, unused
+from scg.analysis.sizes import plate_sizes
+from scg.choosing.policy import Policy, match
+from scg.errors import GraphError, ScgError
+from scg.estimators.parts.memory import averages
+from scg.estimators.protocol.kinds import Estimator
+from scg.laws import can_look
+from scg.nodes.handle import Node
+from scg.nodes.ir import CAPTURED, IR, Store, hold
+from scg.nodes.names import stack_level
+from scg.program.assumptions import assumptions
+from scg.program.checked import CheckedRun, Look, NaNs, anything, arose, finite, told
+from scg.program.compiling import check_traceable, compiled, refusal
+from scg.program.estimate import Estimate
+from scg.program.explain import explain
+from scg.program.prepare import Emitted, Prepared, collector_paused, prepare
+from scg.program.signature import Signature, held, kind, signature
+from scg.standing import Assumption
+from scg.surrogate.lowering.plan import REPLICATES
+from scg.surrogate.runtime.randomness import Noise
+
+INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
+FREED = re.compile(r";  \w+( = \w+)* = None$")
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """What ``scg.compile`` was asked for."""
+
+    policy: Policy = "auto"
+    samples: int | None = None
+    keep: tuple[str, ...] = ()
+    allow_biased: bool = False
+
+
+@dataclass(eq=False)
+class Accepted:
+    """What runs on inputs of one signature, and whether runs with gradients, and without, were checked."""
+
+    prepared: Prepared
+    runs: set[bool] = field(default_factory=set)
+
+
+class Program(nn.Module):
+    """A compiled graph; made by ``scg.compile``, called with the graph's inputs."""
+
+    check_values: bool = False
+
+    def __init__(
+        self,
+        ir: IR,
+        options: Options,
+        *,
+        controls: nn.ModuleDict | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Hold what a graph holds, under its names, and prepare on ``inputs`` or on all of its examples."""
+        super().__init__()
+        self._ir = ir
+        self._options = options
+        self._prepared: dict[Signature, Prepared] = {}
+        self._accepted: dict[Signature, Accepted] = {}
+        self._compiling: dict[str, Any] | None = None
+        self._has_warned = False
+        self._bare = {name: p for name, p in ir.store.tensors.items() if name.startswith(f"{CAPTURED}.")}
+        hold(self, ir.store)
+        self.constants = nn.Module()
+        self.controls = nn.ModuleDict() if controls is None else controls
+        match(ir, options.policy)
+        if inputs is not None:
+            self._prepared_for(inputs)
+        elif all(name in ir.store.examples for name in ir.inputs):
+            self.prepare()
+
+    if TYPE_CHECKING:  # nn.Module says of its calls only that they return something
+
+        def __call__(
+            self,
+            *,
+            noise: SupportsIndex | Mapping[str, Tensor] | None = None,
+            seed: SupportsIndex | None = None,
+            **inputs: Any,
+        ) -> Estimate:
+            """Run the graph once, as ``forward`` does."""
+
+    def forward(
+        self,
+        *unnamed: Any,
+        noise: SupportsIndex | Mapping[str, Tensor] | None = None,
+        seed: SupportsIndex | None = None,
+        **inputs: Any,
+    ) -> Estimate:
+        """Run the graph once and return the estimate; ``noise`` is a seed or what ``draw_noise`` gave."""
+        if unnamed:
+            raise GraphError(f"inputs are given by name: {', '.join(f'{n}=...' for n in self._ir.inputs)}")
+        if noise is not None and seed is not None:
+            raise GraphError("give noise= or seed=, not both: they are two names for one thing")
+        is_traced = torch.compiler.is_compiling()
+        inputs = self._declared(inputs)
+        accepted = Accepted(self._prepared_before(inputs)) if is_traced else self._accepted_for(inputs)
+        prepared, gradients = accepted.prepared, torch.is_grad_enabled()
+        if prepared.watched and gradients:
+            prepared.guard(inputs)
+        given = self._noise(prepared, noise if seed is None else seed, inputs)
+        emitted = prepared.surrogate(self) if gradients else prepared.values(self)
+        arguments = [*(inputs[name] for name in self._ir.inputs), given]
+        if is_traced:
+            check_traceable(self._ir, prepared, given)
+            return Estimate(**emitted.run(self, *arguments))
+        if self.check_values or gradients not in accepted.runs:
+            looks = finite if self.check_values or not prepared.has_run else anything
+            estimate = self._checked(emitted, inputs, arguments, looks)
+            accepted.runs.add(gradients)
+            prepared.has_run = True
+        else:
+            try:
+                call = emitted.run if self._compiling is None else self._compiled(prepared, emitted, given)
+                estimate = Estimate(**call(self, *arguments))
+            except Exception as error:
+                named = self._told(emitted, inputs, arguments, error)
+                if named is error:
+                    raise
+                raise named from error
+        loss = estimate.loss
+        if loss is not None and can_look(loss) and isnan(loss.item()):
+            self._explain_nan(emitted, inputs, arguments)
+        return estimate
+
+    def _checked(
+        self, emitted: Emitted, inputs: Mapping[str, Tensor], arguments: Sequence[Any], looks: Look
+    ) -> Estimate:
+        """Run line by line, and hold what every line gives against its declaration."""
+        sizes = plate_sizes(self._ir, inputs)
+        if self._options.samples is not None:
+            sizes[REPLICATES] = self._options.samples
+        outputs = CheckedRun(self, self._ir, emitted.lowered, sizes, looks).run(*arguments)
+        plain: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in outputs.items()}
+        return Estimate(**plain)
+
+    def _explain_nan(self, emitted: Emitted, inputs: Mapping[str, Tensor], arguments: Sequence[Any]) -> None:
+        """Raise for a loss that is NaN, by the node in which that arose when the run is repeated."""
+        seen = NaNs()
+        self._checked(emitted, inputs, arguments, seen)
+        error = seen.error(self._ir)
+        if error is not None:
+            raise error
+
+    def compile(self, *, fallback: bool = False, **options: Any) -> Program:  # type: ignore[override]
+        """Have torch.compile compile what later calls run, with its options, and return the program.
+
+        The first call still runs, and checks, as it is. Noise is drawn outside what is compiled. Without
+        ``fallback``, what torch cannot compile raises an error that names the node; with it, such a node
+        runs as plain torch between compiled parts.
+        """
+        self._compiling = {"fullgraph": not fallback, **options}
+        for prepared in self._prepared.values():
+            for emitted in prepared.emitted.values():
+                emitted.compiled = None
+        return self
+
+    def _compiled(self, prepared: Prepared, emitted: Emitted, given: Noise) -> Callable[..., dict[str, Any]]:
+        check_traceable(self._ir, prepared, given)
+        if emitted.compiled is None:
+            assert self._compiling is not None
+            emitted.compiled = compiled(emitted.run, self._compiling)
+        return emitted.compiled
+
+    def _told(
+        self, emitted: Emitted, inputs: Mapping[str, Tensor], arguments: Sequence[Any], error: Exception
+    ) -> Exception:
+        """Return an error with the name and line of the node that raised it, if it is known.
+
+        torch.compile tells little of what a guard raised: without it, the run says that itself.
+        """
+        if self._compiling is not None and not isinstance(error, ScgError):
+            try:
+                self._checked(emitted, inputs, arguments, anything)
+            except ScgError as found:
+                return found
+        name = arose(emitted.lowered.places, error, emitted.filename)
+        refused = None if self._compiling is None else refusal(self._ir, name, error, self._compiling)
+        if refused is not None:
+            return refused
+        return error if name is None else told(self._ir[name], error)
+
+    def prepare(self, **inputs: Any) -> Program:
+        """Probe, choose estimators and emit on these inputs, or on the examples; return the program."""
+        self._prepared_for(self._declared({**self._ir.store.examples, **inputs}))
+        return self
+
+    def _declared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Leave out keys that no input has, and warn of them once, unless they may be meant for another."""
+        if len(inputs) == len(self._ir.inputs) or not all(name in inputs for name in self._ir.inputs):
+            return inputs
+        if not self._has_warned and not torch.compiler.is_compiling():
+            self._has_warned = True
+            shown = ", ".join(f"'{name}'" for name in unused(self._ir, inputs))
+            there = ", ".join(self._ir.inputs) or "none"
+            text = f"{shown}: no input of the graph, and not used; the inputs are {there}"
+            warnings.warn(text, stacklevel=stack_level())
+        return {name: inputs[name] for name in self._ir.inputs}
+
+    def draw_noise(self, seed: int, **inputs: Any) -> dict[str, Tensor]:
+        """Return the noise of a run by stochastic node: base noise, or the value where there is none."""
+        inputs = self._declared(inputs)
+        prepared = self._prepared_for(inputs)
+        noise = self._noise(prepared, seed, inputs)
+        values = [name for name in self._ir.samples if name not in noise]
+        if values:
+            compiling, self._compiling = self._compiling, None
+            try:
+                with torch.no_grad():
+                    drawn = self(noise=seed, **inputs).samples
+            finally:
+                self._compiling = compiling
+            noise.update({name: drawn[name] for name in values})
+        return Noise({name: noise[name] for name in sorted(noise, key=self._place)}, seed)
+
+    def _place(self, name: str) -> tuple[int, str]:
+        """Return what sorts entries of the noise: by node, its own first."""
+        return self._ir.samples.index(name.partition(".")[0]), name
+
+    def _noise(
+        self,
+        prepared: Prepared,
+        noise: SupportsIndex | Mapping[str, Tensor] | None,
+        inputs: Mapping[str, Tensor],
+    ) -> Noise:
+        if isinstance(noise, Mapping):
+            return prepared.randomness.complete(noise, inputs)
+        seed = None if noise is None else _seed(noise)
+        return prepared.randomness.draw(inputs, seed, gradients=torch.is_grad_enabled())
+
+    def _prepared_for(self, inputs: Mapping[str, Tensor]) -> Prepared:
+        return self._accepted_for(inputs).prepared
+
+    def _accepted_for(self, inputs: Mapping[str, Tensor]) -> Accepted:
+        if self._bare:
+            self._check_captured()
+        key = signature(self, self._ir, inputs)
+        if key not in self._accepted:
+            accept(self._ir, inputs)
+            prepared = self._prepared_by(inputs)
+            prepared.fit(replace(self._ir, store=self._live_store()), inputs)
+            key = signature(self, self._ir, inputs)  # to which networks made by now belong
+            self._accepted[key] = Accepted(prepared)
+        return self._accepted[key]
+
+    def _check_captured(self) -> None:
+        """Refuse to run with other tensors than those that functions captured, which they would not read."""
+        for name, tensor in self._bare.items():
+            if held(self, name) is not tensor:
+                raise GraphError(
+                    f"'{name}' was replaced, as by functional_call or load_state_dict(assign=True), but the "
+                    "function that captured it reads the old one: give it to the node as a parent"
+                )
+
+    def _prepared_by(self, inputs: Mapping[str, Tensor]) -> Prepared:
+        """Return what inputs of one kind determine, whatever the sizes of plates."""
+        found = kind(self._ir, signature(self, self._ir, inputs))
+        if found not in self._prepared:
+            ir = replace(self._ir, store=self._live_store())
+            options = self._options
+            with collector_paused():
+                prepared = prepare(
+                    ir,
+                    inputs,
+                    options.policy,
+                    samples=options.samples,
+                    keep=options.keep,
+                    allow_biased=options.allow_biased,
+                    controls=self.controls,
+                    told={w for p in self._prepared.values() for w in p.facts.hidden.warnings},
+                )
+                prepared.surrogate(self)
+            found = kind(self._ir, signature(self, self._ir, inputs))
+            self._prepared[found] = prepared
+            self._ddp_params_and_buffers_to_ignore = [f"controls.{name}" for name in averages(self.controls)]
+        return self._prepared[found]
+
+    def _prepared_before(self, inputs: Mapping[str, Tensor]) -> Prepared:
+        """Return what inputs of one kind determine where nothing new can be found out: in torch.compile."""
+        if self._bare:
+            self._check_captured()
+        found = kind(self._ir, signature(self, self._ir, inputs))
+        if found not in self._prepared:
+            raise GraphError(
+                "torch.compile meets inputs, types or modes that the program was not prepared for: call "
+                "program.prepare(**inputs), or run the program once, before it is compiled"
+            )
+        return self._prepared[found]
+
+    def _live_store(self) -> Store:
+        store = self._ir.store
+        return Store(
+            {name: held(self, name) for name in store.tensors},
+            {name: held(self, name) for name in store.modules},
+            store.examples,
+            store.reached,
+        )
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether nothing was emitted yet, for want of example inputs."""
+        return not self._prepared
+
+    def _latest(self) -> Prepared:
+        if self.is_pending:
+            raise GraphError(
+                "the program is pending: give g.input(..., example=tensor), or call program.prepare(**inputs)"
+            )
+        held = signature(self, self._ir, {}).held
+        alike = [prepared for found, prepared in self._prepared.items() if found.held == held]
+        return alike[-1] if alike else next(reversed(self._prepared.values()))
+
+    @property
+    def fx(self) -> fx.GraphModule:
+        """The emitted ``torch.fx.GraphModule``."""
+        return self._latest().surrogate(self).module
+
+    @property
+    def code(self) -> str:
+        """The emitted program as Python text, in the graph's own names."""
+        lines = (INDEX.sub(_index, FREED.sub("", line.rstrip())) for line in self.fx.code.splitlines())
+        return "\n".join(line for line in lines if line) + "\n"
+
+    @property
+    def policy(self) -> dict[str, Estimator]:
+        """The estimator of every stochastic node."""
+        return {name: choice.estimator for name, choice in self._latest().choices.items()}
+
+    def explain(self) -> str:
+        """Say, for each node: its estimator and why, the costs charged, what it costs and what is assumed."""
+        return explain(self._ir, self._latest() if self._prepared else None, self._options.samples)
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """Return what the program relies on, each fact with its standing.
+
+        It was "declared", is "structural", read off the operations of a function whatever the values, was
+        "probed" at several points, or is "assumed".
+        """
+        return assumptions(self._latest())
+
+    def draw(self, path: str | Path) -> None:
+        """Draw the graph with each node's estimator: SVG, PNG, Mermaid or DOT by the suffix of ``path``."""
+        draw.write(self._ir, path, labels=self._labels())
+
+    def _repr_svg_(self) -> str:
+        return draw.svg(self._ir, labels=self._labels())
+
+    def _labels(self) -> dict[str, str]:
+        return {} if self.is_pending else {name: e.name for name, e in self.policy.items()}
+
+    def __repr__(self) -> str:
+        state = (
+            "pending"
+            if self.is_pending
+            else ", ".join(f"{n}: {e.name}" for n, e in list(self.policy.items())[:8])
+        )
+        return f"<scg.Program of {len(self._ir)} nodes ({state})>"
+
+    def control_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that estimators train for themselves."""
+        return self.controls.parameters()
+
+    def model_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the graph."""
+        controls = set(self.controls.parameters())
+        return (parameter for parameter in self.parameters() if parameter not in controls)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        """Copy the program; what functions read by closure or global name is theirs, and shared."""
+        build, arguments = self.__reduce__()
+        copied: Program = build(*copy.deepcopy(arguments, memo))
+        memo[id(self)] = copied
+        kept = {id(parameter) for parameter in self.get_submodule(CAPTURED).parameters()}
+        several = copied.get_submodule(CAPTURED).named_parameters(CAPTURED)
+        shared = [name for name, parameter in several if id(parameter) in kept]
+        if shared:
+            warnings.warn(
+                f"the copy shares what functions capture with the original: {', '.join(shared[:4])}. Give "
+                "modules to g.det as functions, and parameters as parents, to have them copied",
+                stacklevel=stack_level(),
+            )
+        return copied
+
+    def __reduce__(self) -> Any:
+        inputs = self._latest().inputs if self._prepared else None
+        ir = replace(self._ir, store=declared_part(self._live_store()))
+        return _restore, (
+            ir,
+            self._options,
+            self.controls,
+            inputs,
+            self.training,
+            self.check_values,
+            self._compiling,
+        )
+
+
+def _index(found: re.Match[str]) -> str:
+    """Write an index of slices and new dimensions as a person would."""
+    inside = found.group(1).replace("slice(None, None, None)", ":").replace("Ellipsis", "...")
+    return f"[{inside.rstrip(', ')}]"
+
+
+def _seed(noise: SupportsIndex) -> int | Tensor:
+    if torch.compiler.is_compiling():  # where ``index`` would have torch.compile compile anew for each seed
+        return noise if isinstance(noise, int) else torch.as_tensor(noise)
+    try:
+        return operator.index(noise)
+    except TypeError:
+        raise GraphError(
+            f"noise is an int, or what program.draw_noise(seed, **inputs) returns, "
+            f"not a {type(noise).__name__}"
+        ) from None
+
+
+def _restore(
+    ir: IR,
+    options: Options,
+    controls: nn.ModuleDict,
+    inputs: Mapping[str, Tensor] | None,
+    training: bool,
+    check_values: bool,
+    compiling: dict[str, Any] | None,
+) -> Program:
+    """Build a program again, with the controls it had learned."""
+    ir = replace(ir, store=with_captured(ir.store, ir.records()))
+    program = Program(ir, options, controls=controls, inputs=inputs)
+    program.training = training
+    program.check_values = check_values
+    program._compiling = compiling
+    return program
+
+
+def _replicates(samples: Any) -> int | None:
+    """Return the number of replicates, an int, or raise for what is none."""
+    if samples is None:
+        return None
+    is_flag = isinstance(samples, bool) or str(getattr(samples, "dtype", "")).endswith("bool")
+    try:
+        count = None if is_flag else operator.index(samples)
+    except TypeError:
+        count = None
+    if count is None or count < 1:
+        raise GraphError(
+            f"samples={samples!r}: the number of replicates is an int, at least 1, or None for none"
+        )
+    return count
+
+
+def compile(  # noqa: A001 - scg.compile is the public name
+    graph: Any,
+    policy: Policy = "auto",
+    *,
+    samples: int | None = None,
+    keep: str | Node | Sequence[str | Node] = (),
+    allow_biased: bool = False,
+    order: int = 1,
+) -> Program:
+    """Compile a graph into a torch program whose ``loss.backward()`` leaves unbiased gradients.
+
+    Schulman, Heess, Weber and Abbeel (2015), "Gradient Estimation Using Stochastic Computation Graphs".
+
+    >>> import torch, scg
+    >>> g = scg.Graph()
+    >>> b = g.sample("b", torch.distributions.Bernoulli, logits=g.param("theta", torch.zeros(())))
+    >>> cost = g.cost("loss", (b - 0.499) ** 2)
+    >>> scg.compile(g, policy="enumerate")(seed=0).loss.backward()
+    >>> round(float(g["theta"].value.grad), 6)
+    0.0005
+    """
+    if order != 1:
+        raise GraphError(f"order={order} is not supported: a program's loss is differentiated once, order=1")
+    samples = _replicates(samples)
+    if isinstance(graph, Node) or not hasattr(graph, "freeze"):
+        raise GraphError(f"scg.compile takes a scg.Graph, not {type(graph).__name__}")
+    ir: IR = graph.freeze()
+    several = (keep,) if isinstance(keep, (str, Node)) else tuple(keep)
+    foreign = [item.name for item in several if isinstance(item, Node) and item.graph is not graph]
+    if foreign:
+        raise GraphError(f"keep names nodes of another graph: {foreign}")
+    names = tuple(item if isinstance(item, str) else item.name for item in several)
+    unknown = [name for name in names if name not in ir]
+    if unknown:
+        raise GraphError(f"keep names nodes that are not there: {unknown}; the nodes are {', '.join(ir)}")
+    for fault in ir.store.lost:
+        warnings.warn(fault, stacklevel=2)
+    return Program(ir, Options(policy, samples, names, allow_biased))

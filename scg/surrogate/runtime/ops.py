@@ -1,0 +1,188 @@
+"""What emitted programs call besides torch, the user's functions and the laws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial, reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module as holding
+
+from scg.errors import EstimatorError
+from scg.laws import Law, Relaxable, broadcast, divisor, is_seen_finite, is_transformed
+from scg.nodes import trees as pytree
+from scg.noise import start_generators, substream
+from scg.surrogate.runtime.randomness import Noise
+
+
+def replay(
+    noise: Noise, key: str, law: Law, parameters: Mapping[str, Tensor], lead: Sequence[int], inner: int
+) -> Tensor:
+    """Return the value given as noise for ``key``, or draw one: for laws without a base-noise form."""
+    if key in noise:
+        return noise[key]
+    own = law.batch_shape(parameters)
+    batch = torch.broadcast_shapes(own, (*lead, *(1,) * inner))
+    if torch.compiler.is_compiling():
+        return law.sample(parameters, torch.Size(batch))
+    with torch.random.fork_rng(), torch.no_grad():
+        start_generators(substream(int(noise.seed), key))
+        return law.sample(parameters, torch.Size(batch))
+
+
+def relaxed_draw(
+    law: Relaxable, parameters: Mapping[str, Tensor], standard: Tensor, temperature: Tensor
+) -> Tensor:
+    """Return the relaxed value of a discrete variable, in the type of its parameters."""
+    soft = law.relax(law.location(parameters) + standard, temperature)
+    return soft.to(parameters[law.given].dtype)
+
+
+def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tensor) -> Tensor:
+    """Return log p(value), summed over all but the leading dimensions."""
+    return law.log_prob_over(parameters, value, lead)
+
+
+def possible(value: Tensor, mass: Tensor) -> Tensor:
+    """Return a value with 0 where it is not finite and its branch impossible, so that 0 inf is 0."""
+    if is_seen_finite(value):
+        return value.expand(broadcast(value.shape, mass.shape))
+    return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)
+
+
+def discount_weights(like: Tensor, size: int, rate: float) -> Tensor:
+    """Return rate**t for t < size."""
+    return rate ** torch.arange(size, dtype=like.dtype, device=like.device)
+
+
+def discounted(value: Tensor, dim: int, rate: float) -> Tensor:
+    """Weigh each element of an ordered plate by rate**t."""
+    weights = discount_weights(value, value.shape[dim], rate)
+    return value * weights.view([-1 if i == dim else 1 for i in range(value.dim())])
+
+
+def undiscounted(value: Tensor, dim: int, size: int, rate: float) -> Tensor:
+    """Divide by the rate**t of a node's own elements, 0 where that has vanished."""
+    weights = discount_weights(value, size, rate).view([-1 if i == dim else 1 for i in range(value.dim())])
+    return value / divisor(weights)
+
+
+def to_go(value: Tensor, dim: int, rate: float) -> Tensor:
+    """Return sum over t' >= t of rate**(t' - t) value[t'] along an ordered plate."""
+    if rate == 1.0:
+        return value.flip(dim).cumsum(dim).flip(dim)
+    wide = discounted(value.to(torch.float64), dim, rate)
+    summed = wide.flip(dim).cumsum(dim).flip(dim)
+    return undiscounted(summed, dim, value.shape[dim], rate).to(value.dtype)
+
+
+def paired(detached: Tensor, attached: Tensor) -> Tensor:
+    """Return <sg a, b>, whose backward gives b the gradient a."""
+    if not detached.dim() and not attached.dim():
+        return detached * attached
+    if detached.dtype != attached.dtype or detached.shape != attached.shape:
+        return (detached * attached).sum()
+    return torch.dot(detached.reshape(-1), attached.reshape(-1))
+
+
+def descend(
+    estimates: Mapping[str, Tensor], weighed: Mapping[str, Tensor], trained: Sequence[nn.Parameter]
+) -> Tensor:
+    """Return <sg dV/dphi, phi> for V = sum weight |estimate|^2, from the estimates times their weights.
+
+    Its backward gives the control parameters phi the gradient of V, and nothing else.
+    """
+    learning = {name: estimate for name, estimate in estimates.items() if estimate.requires_grad}
+    if not learning:
+        return next(iter(weighed.values())).new_zeros(())
+    gradients = torch.autograd.grad(
+        list(learning.values()),
+        trained,
+        [2 * weighed[name] for name in learning],
+        materialize_grads=True,
+    )
+    return add_all([*map(paired, gradients, trained)])
+
+
+def first_order(surrogate: Tensor) -> Tensor:
+    """Return the score terms, and raise where they are differentiated with ``create_graph``.
+
+    Their factors are detached, so a second derivative would silently lack terms.
+    """
+    if surrogate.requires_grad and not is_transformed():
+        surrogate.register_hook(_refuse_second_order)
+    return surrogate
+
+
+def _refuse_second_order(gradient: Tensor) -> None:
+    if torch.is_grad_enabled():
+        raise EstimatorError(
+            "the loss of a program compiled with order=1 was differentiated with create_graph=True: its "
+            "score terms are right to first order only. Differentiate it once, or use reparam or enumerate"
+        )
+
+
+def add_all(terms: Sequence[Tensor]) -> Tensor:
+    """Return the sum of tensors of one shape, in one operation where there are many."""
+    return reduce(torch.add, terms) if len(terms) < 4 else torch.stack(list(terms)).sum(0)
+
+
+def expand_lead(value: Any, lead: Sequence[int | None]) -> Any:
+    """Expand the leading dimensions given a size; None leaves one as it is."""
+    shape = [-1 if size is None else size for size in lead]
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf.expand(*shape, *leaf.shape[len(shape) :]), value)
+
+
+def indexed(value: Any, index: tuple[Any, ...]) -> Any:
+    """Index every tensor of a value."""
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf[index], value)
+
+
+def size_within(value: Any, dim: int) -> int:
+    """Return the size of a dimension that every tensor of a value has."""
+    return pytree.tensors(value)[0].shape[dim]
+
+
+def beside(modules: Sequence[nn.Module], fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function that captures modules, and leave their buffers (running statistics) as they are."""
+    with ExitStack() as stack:
+        for module in modules:
+            copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
+            stack.enter_context(holding(module, copies))
+        return fn(*args, **kwargs)
+
+
+def on_copied_buffers(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a module, and leave its buffers (running statistics) as they are."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    return torch.func.functional_call(module, buffers, args, kwargs)
+
+
+def output(value: Any, replicates: int | None = None) -> Any:
+    """Detach every tensor of a value, and repeat those that do not depend on the replicate."""
+
+    def leaf(tensor: Tensor) -> Tensor:
+        detached = tensor.detach()
+        return detached if replicates is None else detached.expand(replicates, *detached.shape)
+
+    return pytree.tree_map_only(Tensor, leaf, value)
+
+
+def named(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``fn`` under the name that it has in emitted code."""
+    call: Any = partial(fn)
+    call.__name__ = call.__qualname__ = "".join(c if c.isalnum() else "_" for c in name).strip("_")
+    call.__module__ = "scg"
+    return call  # type: ignore[no-any-return]
+
+
+def unwrapped(names: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
+    """Return what named functions wrap: once code is written, the name has done its work."""
+    return {
+        name: value.func
+        for name, value in names.items()
+        if isinstance(value, partial) and not value.args and not value.keywords
+    }

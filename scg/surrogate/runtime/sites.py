@@ -1,0 +1,239 @@
+"""Making sites: from live tensors in an emitted program to what an estimator is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module as holding
+
+from scg.choosing.networks import Caller, walked
+from scg.estimators.protocol.border import check_estimates
+from scg.estimators.protocol.facts import Axis
+from scg.estimators.protocol.kinds import Cut, Scored
+from scg.estimators.protocol.site import Provided, Relaxed, Site
+from scg.laws import Law, broadcast, is_transformed
+from scg.nodes.plates import Index
+from scg.surrogate.runtime.ops import add_all, descend, discount_weights, paired
+
+Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The static part of a node's site.
+
+    ``index`` gives values and parameters the leading dimensions that only the credit has; ``axes`` are the
+    leading dimensions, their sizes left out. ``caller`` tells how the network of the estimator is called, if
+    it has one.
+    """
+
+    law: Law
+    index: Index | None
+    axes: tuple[Axis, ...]
+    caller: Caller | None = None
+
+    def site(
+        self,
+        parameters: Parameters,
+        noise: Tensor,
+        value: Tensor,
+        credit: Tensor,
+        weight: Tensor | None,
+        **given: Any,
+    ) -> Site:
+        """Return the site of live tensors, every one of them detached and in full shape."""
+        lead = len(self.axes)
+        value, credit = self._aligned(value), credit.detach()
+        if credit.shape != value.shape[:lead]:
+            shape = broadcast(credit.shape, value.shape[:lead])
+            value, credit = value.expand(shape + value.shape[lead:]), credit.expand(shape)
+        shape = credit.shape
+        share = self._share(credit, shape) if self.is_discounted else None
+        unit = self._unit(credit, shape)
+        return Site(
+            law=self.law,
+            parameters={name: leaf.detach() for name, leaf in self.full(parameters, value).items()},
+            noise=self._aligned(noise),
+            value=value,
+            credit=credit,
+            axes=tuple(axis._replace(size=size) for axis, size in zip(self.axes, shape, strict=True)),
+            weight=_product(unit, weight, share),
+            unit=unit,
+            share=share,
+            **self._providers(shape, **given),
+        )
+
+    @property
+    def is_discounted(self) -> bool:
+        """Whether the elements of the node count differently."""
+        return any(axis.discount != 1.0 for axis in self.axes)
+
+    def full(self, parameters: Parameters, value: Tensor) -> Parameters:
+        """Return parameters, attached as they are, with the leading and event dimensions of a value."""
+        batch = value.shape[: value.dim() - self.law.value_rank]
+        if self.index is None:
+            return self.law.expand(parameters, batch)
+        kept = [size for size, item in zip(batch, self.index, strict=False) if item is not None]
+        inner = self.law.expand(parameters, torch.Size([*kept, *batch[len(self.index) :]]))
+        return self.law.expand({name: leaf[self.index] for name, leaf in inner.items()}, batch)
+
+    def _aligned(self, value: Tensor) -> Tensor:
+        return value.detach() if self.index is None else value.detach()[self.index]
+
+    def _share(self, like: Tensor, shape: torch.Size) -> Tensor | None:
+        """Return the discount of each element."""
+        total = None
+        for dim, axis in enumerate(self.axes):
+            if axis.discount != 1.0:
+                weights = discount_weights(like, shape[dim], axis.discount).view(
+                    -1, *(1,) * (len(shape) - dim - 1)
+                )
+                total = weights if total is None else total * weights
+        return total
+
+    def _unit(self, like: Tensor, shape: torch.Size) -> Tensor:
+        """Return the weight of an element: of its plates over which the objective averages."""
+        size = 1.0
+        for width, axis in zip(shape, self.axes, strict=True):
+            size = size / width if axis.is_mean else size
+        return torch.full((), size, dtype=like.dtype, device=like.device)
+
+    def _providers(
+        self,
+        shape: torch.Size,
+        context: tuple[Tensor, ...] = (),
+        controls: nn.Module | None = None,
+        downstream: Callable[[Tensor], Tensor] | None = None,
+        relaxed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        fresh: tuple[Tensor, ...] = (),
+        standard: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Return what the estimator of the site asked for."""
+        found: dict[str, Any] = {}
+        predict = None
+        if controls is not None:
+            held = {p: None for part in walked(controls) for p in part._parameters.values() if p is not None}
+            trained = tuple(parameter for parameter in held if parameter.requires_grad)
+            found.update(controls=controls, training=controls.training, trained=trained)
+            if self.caller is not None:
+                predict = self._predict(controls, context, shape)
+        found["provided"] = Provided(
+            fresh=tuple(self._aligned(noise) for noise in fresh),
+            standard=None if standard is None else self._aligned(standard),
+            downstream=None if downstream is None else self._downstream(downstream, shape),
+            relaxed=None if relaxed is None else self._relaxed(relaxed, shape),
+            predict=predict,
+        )
+        return found
+
+    def _predict(
+        self, controls: nn.Module, context: tuple[Tensor, ...], shape: torch.Size
+    ) -> Callable[..., Tensor]:
+        net: Any = controls.net
+        seen = [item.detach() for item in context]
+
+        def predict(*points: Tensor) -> Tensor:
+            assert self.caller is not None
+            lead = torch.Size([len(points[0]), *shape]) if points else shape
+            context = [item[None] if points else item for item in seen]
+            return self.caller(net, lead, [*points, *context])
+
+        return predict
+
+    def _downstream(
+        self, downstream: Callable[[Tensor], Tensor], shape: torch.Size
+    ) -> Callable[[Tensor], Tensor]:
+        def evaluate(points: Tensor) -> Tensor:
+            with torch.no_grad():
+                return downstream(points).expand(torch.Size([len(points)]) + shape)
+
+        return evaluate
+
+    def _relaxed(
+        self, relaxed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], shape: torch.Size
+    ) -> Callable[[Tensor, Tensor], Relaxed]:
+        def evaluate(points: Tensor, temperature: Tensor) -> Relaxed:
+            credit, total = relaxed(points, temperature)
+            full = torch.Size([len(points)]) + shape
+            return Relaxed(credit if credit.shape == full else credit.expand(full), total)
+
+        return evaluate
+
+
+@dataclass(frozen=True, eq=False)
+class Inquiry:
+    """The lines that ask an estimator about its site at a node."""
+
+    node: str
+    estimator: Scored | Cut
+    frame: Frame
+
+    def factor(self, site: Site) -> Tensor:
+        """Return the factor of the score, attached to the controls."""
+        assert isinstance(self.estimator, Scored)
+        with torch.enable_grad():
+            factor = self.estimator.factor(site)
+        self.estimator.remember(site)
+        return factor
+
+    def surrogate(self, site: Site, parameters: Parameters) -> Tensor:
+        """Return sum weight <sg ghat, eta> + <sg dV/dphi, phi>: its backward carries both on.
+
+        V = sum weight |ghat|^2 is what the controls descend.
+        """
+        attached = {name: leaf for name, leaf in parameters.items() if leaf.requires_grad}
+        if not attached:
+            return site.credit.new_zeros(())
+        if site.trained and is_transformed():
+            weighed, taught = self._transformed(site, attached)
+        else:
+            with torch.enable_grad():
+                estimates = self._estimates(site, attached)
+            weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
+            taught = [descend(estimates, weighed, site.trained)] if site.trained else []
+        self.estimator.remember(site)
+        full = self.frame.full(attached, site.value)
+        return add_all([paired(weighed[name], full[name]) for name in weighed] + taught)
+
+    def _estimates(self, site: Site, attached: Parameters) -> Parameters:
+        """Return the estimates of what needs a gradient."""
+        if isinstance(self.estimator, Scored):
+            found = site.score(site.value, self.estimator.factor(site))
+        else:
+            found = self.estimator.gradient(site)
+            wanted = {name: site.parameters[name] for name in attached}
+            check_estimates(self.estimator, self.node, found, wanted, tuple(site.parameters))
+        return {name: found[name] for name in attached}
+
+    def _transformed(self, site: Site, attached: Parameters) -> tuple[Parameters, list[Tensor]]:
+        """Return weighed estimates and <sg dV/dphi, phi>, by transforms that torch.compile can trace."""
+        assert site.controls is not None
+        controls = site.controls
+        trained = {name: p for name, p in controls.named_parameters() if p.requires_grad}
+
+        def objective(given: Parameters) -> tuple[Tensor, Parameters]:
+            with holding(controls, given, tie_weights=True):
+                estimates = self._estimates(site, attached)
+            weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
+            return add_all([2 * (w * estimates[name]).sum() for name, w in weighed.items()]), weighed
+
+        start = {name: p.detach() for name, p in trained.items()}
+        gradients, weighed = torch.func.grad(objective, has_aux=True)(start)
+        return weighed, [paired(gradients[name].detach(), p) for name, p in trained.items()]
+
+
+def _product(unit: Tensor, *factors: Tensor | None) -> Tensor:
+    """Return the weight of an element times the probability of its branches and its discount."""
+    for factor in factors:
+        unit = unit if factor is None else unit * factor
+    return unit
+
+
+def _weighed(site: Site, estimate: Tensor) -> Tensor:
+    """Return a detached estimate times the weight of its node's elements."""
+    assert site.weight is not None
+    return estimate.detach() * site.spread(site.weight, estimate)
