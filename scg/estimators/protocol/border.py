@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from scg.errors import EstimatorError
 from scg.estimators.protocol.asks import KINDS as NOISES
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import NodeFacts, Refusal
-from scg.estimators.protocol.kinds import KINDS, Branched, Estimator
+from scg.estimators.protocol.kinds import KINDS, Branched, Estimator, Through
 
 
 def check_kind(kind: Any) -> None:
@@ -62,6 +63,11 @@ def asked(estimator: Estimator, facts: NodeFacts) -> Asks:
     if not isinstance(found, Asks):
         raise EstimatorError(
             f"{estimator.name} at '{facts.name}': asks() returns a scg.Asks, not {type(found).__name__}"
+        )
+    if isinstance(estimator, (Through, Branched)) and replace(found, standard=False, branches=0) != Asks():
+        raise EstimatorError(
+            f"{estimator.name} at '{facts.name}' makes values, before there is a site with more than "
+            f"parameters and noise: it can ask for standard=True and branches=n, not for {found}"
         )
     wrong = [kind for kind in found.fresh if kind not in NOISES]
     if wrong:

@@ -37,19 +37,21 @@ def sample(world: World, record: Sample) -> None:
         return
     estimator = plan.choices[name].estimator
     through = estimator if isinstance(estimator, Through) and world.is_program else None
-    if isinstance(law, Relaxable) and plan.choices[name].asks.standard:
-        noise = standard_noise(world, name, axes)
-        draw = law_op(world, law, "draw_standard", law.draw_standard)
-    else:
-        noise = noise_of(world, record, axes)
-        draw = law_op(world, law, "draw", law.drawer(density.parameters))
+    is_standard = isinstance(law, Relaxable) and plan.choices[name].asks.standard
+    noise = [standard_noise(world, name, axes) if is_standard else noise_of(world, record, axes)]
     if through is not None and type(through).value is not Through.value:
         lead = tuple(plan.axis(label) for label in axes + plan.ir.layout[name])
         made = partial(drawn_by, through, law, lead)
         draw = world.emitter.shown(f"{estimator.name}_value", (name,), made)
+        noise = [noise_of(world, record, axes), *(noise if is_standard else ())]
+    elif is_standard:
+        assert isinstance(law, Relaxable)
+        draw = law_op(world, law, "draw_standard", law.draw_standard)
+    else:
+        draw = law_op(world, law, "draw", law.drawer(density.parameters))
     is_value = through is not None or law.pathwise is None
     line = world.called(name if is_value else f"{name}_drawn")
-    value = world.emitter.call(draw, given, noise, name=line)
+    value = world.emitter.call(draw, given, *noise, name=line)
     world.draws[value.name] = (name, law)
     if not is_value:
         value = world.emitter.method("detach", value, name=world.called(name))
@@ -84,12 +86,16 @@ def _relaxed(world: World, record: Sample, axes: Labels, given: dict[str, fx.Nod
 
 
 def drawn_by(
-    estimator: Through, law: Law, axes: tuple[Axis, ...], parameters: dict[str, Tensor], noise: Tensor
+    estimator: Through,
+    law: Law,
+    axes: tuple[Axis, ...],
+    parameters: dict[str, Tensor],
+    noise: Tensor,
+    standard: Tensor | None = None,
 ) -> Tensor:
     """Return the value that an estimator makes of attached parameters and noise."""
     sized = tuple(axis._replace(size=size) for axis, size in zip(axes, noise.shape, strict=False))
-    provided = Provided(standard=noise)  # where it was asked for, what is drawn from is that
-    return estimator.value(Site(law=law, parameters=parameters, noise=noise, axes=sized, provided=provided))
+    return estimator.value(Site(law, parameters, noise, sized, Provided(standard=standard)))
 
 
 def own_axes(world: World, record: Sample) -> Labels:

@@ -122,6 +122,39 @@ def test_what_cannot_be_given_is_refused_when_compiling(name: str) -> None:
         scg.compile(two(), Free(**options))
 
 
+@dataclass(frozen=True)
+class Value(scg.Through):
+    """Passes on the draw, or what is made of the standardised variable."""
+
+    name: ClassVar[str] = "value"
+    want: scg.Asks = field(default_factory=scg.Asks)
+
+    def refuses(self, facts: scg.NodeFacts) -> scg.Refusal | None:
+        return None
+
+    def asks(self, facts: scg.NodeFacts) -> scg.Asks:
+        return self.want
+
+    def value(self, site: scg.Site) -> Tensor:
+        soft = (site.parameters["logits"] + site.standard).sigmoid()
+        hard = site.law.draw(site.parameters, site.noise)
+        assert torch.equal(hard, (site.parameters["logits"] + site.standard > 0).to(hard))
+        return hard.detach() + soft - soft.detach()
+
+
+def test_a_value_is_made_of_noise_alone() -> None:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("t", torch.tensor([0.3, -2.0]).double()))
+    g.cost("c", b.sum())
+    program = scg.compile(g, Value(scg.Asks(standard=True)), samples=4)
+    program(seed=0).loss.backward()
+    assert program.t.grad is not None
+    with pytest.raises(scg.EstimatorError, match=r"Asks\(standard=True\)"):
+        scg.compile(g, Value())(seed=0)
+    with pytest.raises(scg.EstimatorError, match="makes values, before there is a site"):
+        scg.compile(g, Value(scg.Asks(downstream=1)))
+
+
 def lacking(**members: Any) -> type:
     """A class like ``Free`` with other members."""
     return type("Mine", (Free,), members)
