@@ -325,7 +325,7 @@ CHOOSING: dict[str, Case] = {
     "reparam of a discrete law": (
         lambda: scg.compile(bernoulli(), policy="reparam"),
         EstimatorError,
-        'a Bernoulli has no differentiable map.*Use "enumerate" or "rebar" or "score" or "relax"',
+        'a Bernoulli has no differentiable map.*Use "enumerate" or "rebar"$',
     ),
     "reparam through a step": (
         lambda: scg.compile(costing(lambda x: (x > 0).float()), policy="reparam"),
@@ -340,7 +340,7 @@ CHOOSING: dict[str, Case] = {
     "score of a moving support": (
         lambda: scg.compile(moving_support(), policy="score"),
         EstimatorError,
-        "score cannot estimate 'x': the support of its Uniform moves with parameter 'high'.*Use \"reparam\"",
+        "score cannot estimate 'x': the support of its Uniform moves with parameter 'high'.*use \"reparam\"",
     ),
     "too many branches": (
         lambda: scg.compile(bernoulli(torch.zeros(20)), policy="enumerate"),
@@ -581,7 +581,7 @@ def normalising() -> nn.Module:
 ROUGH = (
     r"rebar cannot estimate 'x': it needs a cost at relaxed values, and the path x -> h -> c is not smooth"
 )
-INSTEAD = r'Use "enumerate" or "score" or "relax"$'
+INSTEAD = r'Use "enumerate" or "score"$'
 RELAXING: dict[str, Case] = {
     "rebar through a step": (
         compiling(bits(lambda x: (x > 0.5).float().sum()), "rebar"),
@@ -717,7 +717,7 @@ RELAXING: dict[str, Case] = {
     "an unknown baseline of rebar": (
         lambda: scg.REBAR(baseline="moving-average"),
         EstimatorError,
-        "baseline is None or \"leave-one-out\", not 'moving-average'",
+        "baseline is None, \"leave-one-out\".* not 'moving-average'",
     ),
     "an unknown baseline of relax": (lambda: scg.RELAX(baseline="x"), EstimatorError, "not 'x'"),
     "an unknown baseline of lax": (lambda: scg.LAX(baseline="x"), EstimatorError, "not 'x'"),
@@ -781,7 +781,7 @@ RELAXING: dict[str, Case] = {
     "lax of a moving support": (
         compiling(moving_support(), "lax"),
         EstimatorError,
-        "lax cannot estimate 'x': the support of its Uniform moves with parameter 'high'.*Use \"reparam\"",
+        "lax cannot estimate 'x': the support of its Uniform moves with parameter 'high'.*use \"reparam\"",
     ),
     **{
         f"leave-one-out of one with {name}": (

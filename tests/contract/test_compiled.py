@@ -78,10 +78,6 @@ def by_estimator() -> Iterator[tuple[Instance, Maker]]:
         yield next(pair for pair in POSSIBLE if pair[0].name == name)
 
 
-WITHOUT_VECTORS = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
-
-
-@pytest.mark.skipif(WITHOUT_VECTORS, reason="inductor writes vectors that torch declares for others alone")
 @named(list(by_estimator()))
 def test_inductor_and_eager_agree(instance: Instance, maker: Maker) -> None:
     """Each estimator once, the whole program in one graph."""
