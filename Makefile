@@ -31,8 +31,8 @@ quick: .venv/test.stamp
 		tests/estimators tests/choosing tests/surrogate tests/analysis/test_crossing.py
 
 fuzz: .venv/test.stamp
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_random_graphs.py tests/contract/test_variate_pairs.py \
-		tests/contract/test_compiled.py tests/truth/test_defects.py tests/truth/put_back.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_pairs.py tests/contract/test_variate_pairs.py \
+		tests/contract/test_random_graphs.py tests/contract/test_compiled.py tests/truth/test_defects.py tests/truth/put_back.py
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m benchmarks

@@ -7,7 +7,6 @@ of the pairs of options, which differ less, some are chosen evenly, and all are 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
@@ -18,11 +17,21 @@ from tests.contract import shapes
 from tests.contract.instances import Instance, Odd, itself
 from tests.contract.judge import is_integrated
 from tests.contract.shapes import Kinds, Shape
-from tests.contract.test_pairs import ENDS, FEW, Case, End, Make, named, needed, policy, truth
+from tests.contract.test_pairs import (
+    ENDS,
+    FEW,
+    Case,
+    End,
+    Make,
+    kept,
+    named,
+    needed,
+    policy,
+    truth,
+)
 from tests.support.points import Grid
 
 FINE, COUPLED = 12, 8
-EVERYTHING = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 CURVED = ("lax", "lax+wrong")
 """Whose networks are no polynomials of a normal, and need more points."""
 
@@ -83,19 +92,6 @@ def possible(make: Make, upper: End, lower: End) -> bool:
 
 def is_curved(*several: End) -> bool:
     return any(end.instance.name in CURVED for end in several)
-
-
-def kept(several: list[Case], step: int, always: Sequence[End] = ()) -> list[Case]:
-    """Keep one in ``step``, so that each end meets several others in either order, and all pairs of some."""
-    if EVERYTHING:
-        return several
-    makes = list(dict.fromkeys(make for make, _, _ in several))
-
-    def is_kept(make: Make, upper: End, lower: End) -> bool:
-        diagonal = makes.index(make) + ENDS.index(upper) + 2 * ENDS.index(lower)
-        return diagonal % step == 0 or {upper, lower} <= {*always}
-
-    return [case for case in several if is_kept(*case)]
 
 
 def pairs(makes: Sequence[Make], own: Sequence[End], others: Sequence[End]) -> list[Case]:
