@@ -28,7 +28,7 @@ test: .venv/test.stamp
 quick: .venv/test.stamp
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -n 2 -q tests/nodes tests/test_schulman.py tests/test_arrows.py tests/test_public_names.py \
-		tests/estimators tests/choosing tests/surrogate tests/analysis/test_crossing.py
+		tests/estimators/protocol tests/choosing tests/analysis/test_crossing.py
 
 fuzz: .venv/test.stamp
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_pairs.py tests/contract/test_variate_pairs.py \
