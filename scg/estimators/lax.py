@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from scg.estimators.parts.baselines import Baseline, besides
-from scg.estimators.parts.variates import Controls, centred, network
+from scg.estimators.parts.baselines import besides
+from scg.estimators.parts.variates import Controls, Remainder, centred, network
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import NodeFacts, Refusal
 from scg.estimators.protocol.kinds import Cut, names_of
@@ -18,7 +18,7 @@ from scg.estimators.score import moves
 
 
 @dataclass(frozen=True, eq=False)
-class LAX(Cut):
+class LAX(Remainder, Cut):
     """(f(x) - c(x)) dlog p(x) + dc(x) with a learned c(x, context); in the last term x depends on its noise.
 
     ``net`` is called ``net(x, *context)`` and gives one number for each plate element; without one, a
@@ -53,12 +53,6 @@ class LAX(Cut):
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for a network of the value."""
         return replace(self.kept.asks(), site=True, points=True, context=self._context)
-
-    @property
-    def kept(self) -> Baseline:
-        """The baseline of what the control variate leaves."""
-        found: Baseline = self.baseline
-        return found
 
     def learns(self, facts: NodeFacts) -> nn.Module:
         """Return the network."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
-from scg.estimators.parts.baselines import Baseline, besides
+from scg.estimators.parts.baselines import besides
 from scg.estimators.parts.variates import (
     Controls,
     Positive,
+    Remainder,
     Variate,
     conditioned,
     first_rough,
@@ -29,7 +30,7 @@ SHORT = 64
 
 
 @dataclass(frozen=True, eq=False)
-class REBAR(Cut):
+class REBAR(Remainder, Cut):
     """(f(b) - c(z~)) dlog p(b) + dc(z) - dc(z~) with c(z) = eta f(relax(z)), b = H(z), z~ from p(z | b).
 
     The temperature of the relaxation and eta start as given, or one for each plate element as tensors, and
@@ -89,12 +90,6 @@ class REBAR(Cut):
         """Ask for z and z~, and for the relaxed cost at both."""
         known = self.kept.asks()
         return replace(known, site=True, fresh=("base",), standard=True, relaxed=2 * facts.reaches_cost)
-
-    @property
-    def kept(self) -> Baseline:
-        """The baseline of what the control variate leaves."""
-        found: Baseline = self.baseline
-        return found
 
     def learns(self, facts: NodeFacts) -> nn.Module:
         """Return the temperature and eta."""

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from scg.estimators.parts.baselines import Baseline, besides
+from scg.estimators.parts.baselines import besides
 from scg.estimators.parts.variates import (
     Controls,
     Positive,
+    Remainder,
     Variate,
     conditioned,
     first_rough,
@@ -26,7 +27,7 @@ from scg.laws import Relaxable
 
 
 @dataclass(frozen=True, eq=False)
-class RELAX(Cut):
+class RELAX(Remainder, Cut):
     """(f(b) - c(z~)) dlog p(b) + dc(z) - dc(z~) with c(z) = r(z, context) + eta f(relax(z)).
 
     ``net`` is called ``net(z, *context)``, z before the hard step, and gives one number for each plate
@@ -67,12 +68,6 @@ class RELAX(Cut):
             points=True,
             context=self._context,
         )
-
-    @property
-    def kept(self) -> Baseline:
-        """The baseline of what the control variate leaves."""
-        found: Baseline = self.baseline
-        return found
 
     def learns(self, facts: NodeFacts) -> nn.Module:
         """Return the network, with temperature and eta where the cost is relaxed."""

@@ -217,6 +217,12 @@ def test_an_ordered_plate_is_not_compared() -> None:
         scg.compile(g, scg.Score(baseline=scg.LeaveOneOut("time")))
 
 
+@pytest.mark.parametrize("other", ["replicates", "batch"])
+def test_elements_are_compared_once(other: str) -> None:
+    with pytest.raises(scg.EstimatorError, match="one comparison of elements at most"):
+        scg.LeaveOneOut() + scg.LeaveOneOut(other)
+
+
 def test_networks_do_not_add() -> None:
     net = torch.nn.Linear(1, 1)
     with pytest.raises(scg.EstimatorError, match="one network at most"):

@@ -133,7 +133,7 @@ class Net(Baseline):
 
 @dataclass(frozen=True, eq=False)
 class Sum(Baseline):
-    """Several baselines, each of what those before it leave; one of them at most has a network.
+    """Several baselines, each of what those before it leave: at most one network and one comparison.
 
     A moving average, which is of the whole credit, comes first.
     """
@@ -144,6 +144,11 @@ class Sum(Baseline):
         """Refuse what cannot be added."""
         if sum(part.net is not None for part in self.parts) > 1:
             raise EstimatorError("one network at most: give the networks as one module that adds them")
+        if sum(part.asks().independent is not None for part in self.parts) > 1:
+            raise EstimatorError(
+                "one comparison of elements at most: twice along one axis, the second would depend on the "
+                "value whose baseline it is"
+            )
         parts = tuple(sorted(self.parts, key=lambda part: not part.remembers))
         object.__setattr__(self, "parts", parts)
 

@@ -18,6 +18,18 @@ from scg.laws import Relaxable
 NARROW, WIDE = 10, 200
 
 
+class Remainder:
+    """The ``baseline`` of REBAR, RELAX and LAX, which is of what the control variate leaves."""
+
+    baseline: Any
+
+    @property
+    def kept(self) -> Baseline:
+        """The baseline that the option stands for."""
+        found: Baseline = self.baseline
+        return found
+
+
 class Variate(NamedTuple):
     """A control variate at the points z and z~.
 

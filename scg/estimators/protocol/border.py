@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -45,9 +44,9 @@ def _fault(kind: Any) -> str | None:
         return f"automatic choice makes it without options, and its option '{required[0]}' has no default"
     if issubclass(kind, Branched) and not isinstance(kind.limit, int):
         return f"limit is the most branches, a number, not {kind.limit!r}"
-    for name, count in (("refuses", 2), ("asks", 2), ("learns", 2), ("remember", 2), (KINDS[own[0]], 2)):
+    for name in ("refuses", "asks", "learns", "remember", KINDS[own[0]]):
         member = inspect.getattr_static(kind, name)
-        if inspect.isfunction(member) and len(inspect.signature(member).parameters) != count:
+        if inspect.isfunction(member) and len(inspect.signature(member).parameters) != 2:
             return f"its method {name}() takes one argument, besides itself"
     return None
 
@@ -64,7 +63,10 @@ def asked(estimator: Estimator, facts: NodeFacts) -> Asks:
         raise EstimatorError(
             f"{estimator.name} at '{facts.name}': asks() returns a scg.Asks, not {type(found).__name__}"
         )
-    if isinstance(estimator, (Through, Branched)) and replace(found, standard=False, branches=0) != Asks():
+    if (
+        isinstance(estimator, (Through, Branched))
+        and dataclasses.replace(found, standard=False, branches=0) != Asks()
+    ):
         raise EstimatorError(
             f"{estimator.name} at '{facts.name}' makes values, before there is a site with more than "
             f"parameters and noise: it can ask for standard=True and branches=n, not for {found}"
@@ -92,7 +94,7 @@ def refusal(estimator: Estimator, facts: NodeFacts) -> Refusal | None:
 
 
 def _compared(facts: NodeFacts, name: str) -> Refusal | None:
-    """Refuse to compare elements along an axis that is not there, is 1 long, or that costs join."""
+    """Refuse to compare elements along an axis that is not there, or that costs join."""
     axis = next((axis for axis in facts.axes if axis.name == name), None)
     if name == "replicates" and (axis is None or axis.size < 2):
         return Refusal("leave-one-out compares replicates", "compile with samples=2 or more")
@@ -107,7 +109,7 @@ def _compared(facts: NodeFacts, name: str) -> Refusal | None:
             "depends on this one's value",
             "compare replicates",
         )
-    return Refusal(f"plate '{name}' has one element", "compare replicates") if axis.size < 2 else None
+    return None
 
 
 def check_estimates(
