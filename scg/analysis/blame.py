@@ -87,6 +87,10 @@ def doubtful(findings: Iterable[Finding], judge: Callable[[], Judgement]) -> lis
 def _counts(finding: Finding, has_escaped: bool, judgement: Judgement) -> bool:
     """Say whether a finding loses a gradient; what is mild, or Python saw, only where something was seen."""
     is_mild = finding.mild or (has_escaped and not finding.proven)
+    if finding.kind is Kind.UNDERIVED:
+        return True
+    if finding.kind is Kind.UNDEFINED:
+        return judgement.disagrees is Answer.YES
     if finding.kind in (Kind.LOST, Kind.CUSTOM):
         is_doubtful = judgement.disagrees is Answer.UNKNOWN and not is_mild and finding.kind is Kind.LOST
         return judgement.disagrees is Answer.YES or is_doubtful

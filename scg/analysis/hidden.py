@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from scg.analysis.blame import Judge, doubtful, losing
-from scg.analysis.learned import HELD, Learned, learned
+from scg.analysis.learned import HELD, learned
 from scg.analysis.recorded import Recording
-from scg.analysis.starved import parameter_names, starved
+from scg.analysis.starved import starved
+from scg.analysis.telling import Report, few, tell, tell_of_draw
 from scg.analysis.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Record
 from scg.probes.tape import Finding, Kind
-
-MANY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +31,6 @@ class Hidden:
     watched: frozenset[str]
 
 
-@dataclass(frozen=True, eq=False)
-class _Report:
-    """What is found while nodes are gone through; ``relevant`` are the bits of what is learned."""
-
-    found: Learned
-    judge: Judge
-    relevant: int
-    faults: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    assumptions: list[str] = field(default_factory=list)
-    nodes: set[str] = field(default_factory=set)
-    watched: set[str] = field(default_factory=set)
-
-
 def hidden(ir: IR, trace: Trace, contrast: Callable[[], Trace], attached: Iterable[str] = ()) -> Hidden:
     """Record what functions do on example values, and judge it there and in a contrasting world.
 
@@ -53,7 +38,7 @@ def hidden(ir: IR, trace: Trace, contrast: Callable[[], Trace], attached: Iterab
     """
     found = learned(ir, trace)
     relevant = HELD | sum(2 << ir.inputs.index(name) for name in attached)
-    report = _Report(found, Judge(found, contrast, relevant), relevant)
+    report = Report(found, Judge(found, contrast, relevant), relevant)
     for name in found.drawing:
         _operation(report, ir[name])
     for name, call in found.recordings.items():
@@ -71,17 +56,17 @@ def hidden(ir: IR, trace: Trace, contrast: Callable[[], Trace], attached: Iterab
     )
 
 
-def _operation(report: _Report, record: Record) -> None:
+def _operation(report: Report, record: Record) -> None:
     """Report an operation of a library at which noise meets what is learned, and which steps."""
     bits = report.found.parents(record)[0]
     if not any(bit & report.relevant for bit in bits):
         report.watched.update(name for bit in bits for name in _inputs(report.found.ir, bit))
     else:
         parents = [name for name in record.parents if any(report.found.bits[name])]
-        _fault(report, record, ["it"], parents)
+        tell_of_draw(report, record, "it", few(parents))
 
 
-def _node(report: _Report, record: Record, call: Recording) -> None:
+def _node(report: Report, record: Record, call: Recording) -> None:
     """Report what is hidden in the function of one node."""
     used = report.found.used(record.name)
     leaves = [call.flow.leaves[index] for index in sorted(used)]
@@ -97,9 +82,10 @@ def _node(report: _Report, record: Record, call: Recording) -> None:
             report.watched.update(_inputs(report.found.ir, touched))
     relevant = {finding: touched for finding, touched in bits.items() if touched & report.relevant}
     blamed: list[Finding] = []
-    if relevant and getattr(record, "differentiable", None) is True:
-        listed = _listed(map(str, relevant))
-        report.assumptions.append(f"the gradient through '{record.name}' is meant as it is: {listed} in it")
+    is_derived = all(finding.kind is not Kind.UNDERIVED for finding in relevant)
+    if relevant and is_derived and getattr(record, "differentiable", None) is True:
+        shown = few(map(str, relevant))
+        report.assumptions.append(f"the gradient through '{record.name}' is meant as it is: {shown} in it")
     elif relevant:
         judge = partial(report.judge, record, call, used)
         escapes = frozenset(relevant) - frozenset(on_leaves)
@@ -107,13 +93,13 @@ def _node(report: _Report, record: Record, call: Recording) -> None:
         doubts = [] if blamed else doubtful(relevant, judge)
         if doubts:
             report.assumptions.append(
-                f"'{record.name}' is continuous at {_listed(map(str, doubts))}, which no probe saw switch"
+                f"'{record.name}' is continuous at {few(map(str, doubts))}, which no probe saw switch"
             )
-        _tell(report, record, call, blamed)
+        tell(report, record, call, blamed)
     _noise(report, record, noises, blamed, call.flow.generators)
 
 
-def _bits(report: _Report, record: Record, call: Recording, finding: Finding) -> int:
+def _bits(report: Report, record: Record, call: Recording, finding: Finding) -> int:
     union = 0
     for source in call.flow.touched.get(finding, ()):
         union |= report.found.of_source(record, call, source)
@@ -124,51 +110,8 @@ def _inputs(ir: IR, bits: int) -> list[str]:
     return [name for index, name in enumerate(ir.inputs) if bits & (2 << index)]
 
 
-def _tell(report: _Report, record: Record, call: Recording, blamed: Sequence[Finding]) -> None:
-    """Add the error or the warning of a node."""
-    if not blamed:
-        return
-    draws = [finding for finding in blamed if finding.kind is Kind.DRAW]
-    shown = list(dict.fromkeys(map(str, draws or blamed)))
-    sources = list(
-        dict.fromkeys(
-            name
-            for finding in draws or blamed
-            for source in sorted(call.flow.touched[finding])
-            if report.found.of_source(record, call, source) & report.relevant
-            for name in [_source_name(report, record, call, source)]
-        )
-    )
-    if draws:
-        _fault(report, record, shown, sources)
-    else:
-        _warning(report, record, shown, sources, call.flow.generators)
-
-
-def _fault(report: _Report, record: Record, shown: Sequence[str], sources: Sequence[str]) -> None:
-    report.nodes.add(record.name)
-    report.faults.append(
-        f"node '{record.name}' ({record.where}) draws inside its function, {_listed(shown)}, from a law that "
-        f"depends on {_listed(sources)}, and the draw leads to a cost, which would give a wrong gradient. "
-        "Declare the draw as a node, g.sample(name, distribution, ...), or the node that draws with "
-        "differentiable=False where no gradient is wanted"
-    )
-
-
-def _warning(
-    report: _Report, record: Record, shown: Sequence[str], sources: Sequence[str], generators: Sequence[str]
-) -> None:
-    report.nodes.add(record.name)
-    drawn = "".join(f"; it draws from the generator of {name}, too" for name in generators)
-    report.warnings.append(
-        f"node '{record.name}' ({record.where}) loses the gradient of {_listed(sources)} on the way to a "
-        f"cost, at {_listed(shown)}{drawn}. If no gradient is wanted there, declare '{record.name}' with "
-        "differentiable=False; if the gradient is meant as it is, with differentiable=True"
-    )
-
-
 def _noise(
-    report: _Report,
+    report: Report,
     record: Record,
     noises: Sequence[Finding],
     blamed: Sequence[Finding],
@@ -179,14 +122,14 @@ def _noise(
     own = [n for n in noises if (n.operation, n.where) not in places and n.operation != "a parent"]
     for claim, kind in (("law depends on nothing learned", False), ("law is reparameterised by torch", True)):
         if shown := [str(noise) for noise in own if noise.mild is kind]:
-            report.assumptions.append(f"noise whose {claim}: {_listed(shown)} at '{record.name}'")
+            report.assumptions.append(f"noise whose {claim}: {few(shown)} at '{record.name}'")
     for name in () if blamed else generators:
         report.assumptions.append(
             f"noise of the generator of {name} at '{record.name}' depends on nothing learned"
         )
 
 
-def _starved(report: _Report) -> None:
+def _starved(report: Report) -> None:
     """Warn of parameters that no gradient reaches, unless the node that ends it was told already."""
     ir = report.found.ir
     for group in starved(report.found):
@@ -197,27 +140,7 @@ def _starved(report: _Report) -> None:
         what = "a black box, differentiable=False" if black else "which has no derivative"
         kind = "cost" if isinstance(end, Cost) else "node"
         report.warnings.append(
-            f"no gradient ever reaches {_listed(map(repr, group.names))}, which leads to costs only through "
+            f"no gradient ever reaches {few(map(repr, group.names))}, which leads to costs only through "
             f"{kind} '{group.end}' ({end.where}), {what}. Sample what depends on it, g.sample(name, "
             "distribution, ...), or call requires_grad_(False) on it if that is meant"
         )
-
-
-def _source_name(report: _Report, record: Record, call: Recording, source: int) -> str:
-    """Return the name of a source: of a parent, of a parameter that the graph holds, or of neither."""
-    if source >= len(call.given):
-        tensor = call.flow.sources[source]
-        known = parameter_names(report.found.ir).get(id(tensor))
-        return "a captured tensor" if known is None else f"'{known}'"
-    before = 0
-    for name in record.arguments.names:
-        before += len(report.found.bits[name])
-        if call.given[source] < before:
-            return f"'{name}'"
-    return "a parent"
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = list(dict.fromkeys(names))
-    more = f" and {len(every) - MANY} more" if len(every) > MANY else ""
-    return ", ".join(every[:MANY]) + more

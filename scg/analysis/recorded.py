@@ -40,6 +40,12 @@ DRAWS: Final = frozenset(
         *(F.rrelu, torch._standard_gamma),
     }
 )
+UNDERIVED: Final = frozenset(
+    {
+        *(torch.heaviside, torch.Tensor.heaviside, torch.Tensor.heaviside_),
+        *(torch.floor_divide, torch.Tensor.floor_divide, operator.floordiv, torch.Tensor.__floordiv__),
+    }
+)
 BUILT_IN: Final = (
     *(types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType),
     types.GetSetDescriptorType,
@@ -60,7 +66,7 @@ def is_recorded(record: Record) -> bool:
     if function is None or (isinstance(record, Det) and record.differentiable is False):
         return False
     call = function.call
-    if call is None or listed(call, DRAWS):
+    if call is None or listed(call, DRAWS) or listed(call, UNDERIVED):
         return True
     if listed(call, KNOWN_SMOOTH) or listed(call, KNOWN_BROKEN) or call in STRUCTURAL:
         return False
@@ -162,7 +168,9 @@ def judged(
     findings = [*found.flow.escaped, *(f for leaf in found.flow.leaves for f in leaf.findings)]
     steps = any(finding.kind in (Kind.STEP, Kind.DRAW, Kind.LEAVES) for finding in findings)
     captured = found.flow.sources[len(found.given) :]
-    judgement = Joint(call, point, given, captured, _modules(ir, record)).judge(steps=steps)
+    undefined = any(finding.kind is Kind.UNDEFINED for finding in findings)
+    joint = Joint(call, point, given, captured, _modules(ir, record))
+    judgement = joint.judge(steps=steps, mirrored=undefined)
     _rewind(found.flow)
     return judgement
 

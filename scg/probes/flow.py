@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from scg.probes.recording import LEAVES_TORCH, tensors_in
 from scg.probes.tape import BLANK, Finding, Kind, Mark, Tape
 
 aten = torch.ops.aten
+OUTPUTS: Final = 9
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ def flow(
 def _leaf(tape: Tape, mark: Mark, value: Any) -> Leaf:
     findings = tape.findings(mark.findings)
     attached = isinstance(value, Tensor) and value.requires_grad
-    if attached and (name := _custom(value)) is not None:
-        custom = Finding(Kind.CUSTOM, name)
-        tape.bit(custom, mark.sources)
-        findings += (custom,)
+    if attached:
+        for found in _met_by_backward(value):
+            tape.bit(found, mark.sources)
+            findings += (found,)
     return Leaf(_members(mark.sources), tape.findings(mark.noises), findings, attached)
 
 
@@ -134,8 +135,8 @@ def _generators() -> dict[str, Any]:
     return states
 
 
-def _custom(output: Tensor) -> str | None:
-    """Return the name of an ``autograd.Function`` of the user's own on the way to an output."""
+def _met_by_backward(output: Tensor) -> Iterator[Finding]:
+    """Yield what only a backward meets: a user's ``autograd.Function``, and what torch cannot derive."""
     waiting: list[Any] = [output.grad_fn]
     seen: set[Any] = set()
     while waiting:
@@ -146,9 +147,22 @@ def _custom(output: Tensor) -> str | None:
         if isinstance(node, BackwardCFunction):
             function = type(node)._forward_cls  # type: ignore[attr-defined]
             if not function.__module__.startswith("torch."):
-                return str(function.__name__)
+                yield Finding(Kind.CUSTOM, str(function.__name__))
+        elif type(node).__name__ == "NotImplemented":
+            yield Finding(Kind.UNDERIVED, _missing(node))
         waiting += [following for following, _ in node.next_functions]
-    return None
+
+
+def _missing(node: Any) -> str:
+    """Return torch's words for a derivative that it does not have; a node takes one for each output."""
+    for count in range(1, OUTPUTS):
+        try:
+            node(*[torch.zeros(())] * count)
+        except RuntimeError as error:
+            return str(error).partition("\n")[0]
+        except TypeError:
+            continue
+    return "an operation has no derivative"
 
 
 class _Functions(TorchFunctionMode):
@@ -192,7 +206,9 @@ class _Operations(TorchDispatchMode):
         state = torch.default_generator.get_state() if is_seeded else None
         own = any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values()))
         result = func(*args, **kwargs)
-        if not is_domain_check(func, args):
+        if is_domain_check(func, args):
+            operation.mark_domain(tensors_in(result))
+        else:
             moved = state is not None and not torch.equal(state, torch.default_generator.get_state())
             on_device = any(tensor.device.type != "cpu" for tensor in tensors_in(result))
             operation.mark(tensors_in(result), moved or own or (is_seeded and on_device))

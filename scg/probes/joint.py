@@ -53,8 +53,11 @@ class Joint:
     captured: Sequence[Tensor] = ()
     modules: Iterable[nn.Module] = ()
 
-    def judge(self, *, steps: bool) -> Judgement:
-        """Compare gradients at a few points and, with ``steps`` and if they agree, look for jumps."""
+    def judge(self, *, steps: bool, mirrored: bool = False) -> Judgement:
+        """Compare gradients at a few points and, with ``steps`` and if they agree, look for jumps.
+
+        What is not defined on one side of a point may be on the other: ``mirrored`` ones are tried as well.
+        """
         rest = {name: t for name, t in self.point.items() if name not in set(self.moved)}
         scales = [1.0] * len(self.moved) + [_scale(tensor) for tensor in self.captured]
         tensors = [*(self.point[name] for name in self.moved), *self.captured]
@@ -70,13 +73,15 @@ class Joint:
             with StandIns(captured):
                 return self.call(given)
 
-        return _judged(call, {**rest, "all": vector}, tuple(self.modules), steps=steps)
+        points = (*POINTS, *(-spread for spread in POINTS if mirrored))
+        return _judged(call, {**rest, "all": vector}, tuple(self.modules), points, steps=steps)
 
 
 def _judged(
     call: Callable[[dict[str, Tensor]], Any],
     point: dict[str, Tensor],
     modules: tuple[nn.Module, ...],
+    points: Sequence[float],
     *,
     steps: bool,
 ) -> Judgement:
@@ -86,7 +91,7 @@ def _judged(
         double = replay.cast(torch.float64)
         if double.glance(double.origin).values is not None:
             replay = double
-        disagrees = _disagrees(replay)
+        disagrees = _disagrees(replay, points)
     if not steps or disagrees is Answer.YES:
         return Judgement(disagrees, Answer.UNKNOWN)
     verdict = probe(call, point, "all", modules=modules).smoothness
@@ -94,13 +99,15 @@ def _judged(
     return Judgement(disagrees, jumps[verdict])
 
 
-def _disagrees(replay: Replay) -> Answer:
+def _disagrees(replay: Replay, points: Sequence[float]) -> Answer:
     generator = torch.Generator().manual_seed(SEED)
+    draws = torch.Generator()
     first = replay.glance(replay.origin).values
     eps = torch.finfo(replay.origin.dtype).eps
     outcomes, depends = [], False
-    for spread in POINTS:
-        noise = torch.randn(replay.origin.shape, generator=generator, dtype=torch.float64)
+    for spread in points:
+        draws.manual_seed(SEED + round(100 * abs(spread)))
+        noise = torch.randn(replay.origin.shape, generator=draws, dtype=torch.float64)
         point = replay.origin + spread * noise.to(replay.origin)
         found = compared(replay, point, eps, generator)
         if found is not None and found.fault:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from scg.probes.operations import HIDDEN_STEPS, SHAPE_ONLY, is_discrete, is_stepped
+from scg.probes.operations import DOMAIN_STEPS, HIDDEN_STEPS, SHAPE_ONLY, is_discrete, is_stepped
 from scg.probes.recording import tensors_in
 from scg.probes.tape import BLANK, Finding, Kind, Mark, Tape
 
@@ -85,6 +85,17 @@ class Operation:
         for result in results:
             self._tape.mark(result, self._result(result, noises))
 
+    def mark_domain(self, results: Sequence[Tensor]) -> None:
+        """Mark results that tell only where something is defined."""
+        for result in results:
+            self._tape.mark(result, Mark(findings=self._undefined()))
+
+    def _undefined(self) -> int:
+        """Return the finding of numbers that may replace what is not defined."""
+        found = self._tape.found(Kind.UNDEFINED, self._name, mild=True)
+        is_named = found.operation == self._name  # rather than a function of torch's own that checks
+        return self._tape.bit(found, self._held.sources) if self._held.sources and is_named else 0
+
     def _result(self, result: Tensor, noises: int) -> Mark:
         if self._packet in SHAPE_ONLY:
             return Mark(noises=noises)
@@ -99,6 +110,8 @@ class Operation:
         findings = (self._held if discrete else self._read).findings
         if discrete or self._packet in MILD_STEPS or is_stepped(self._func, self._kwargs):
             findings |= self._step(result)
+        if self._packet in DOMAIN_STEPS:
+            findings |= self._undefined()
         noises |= self._held.noises
         if discrete or not self._attached:
             return Mark(self._held.sources, noises, findings | self._silent())

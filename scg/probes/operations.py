@@ -18,10 +18,17 @@ SHAPE_ONLY: Final = frozenset(
         *(aten.new_empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty_strided),
     }
 )
-# Whether a value is finite, or a factorisation succeeded, says where a function is defined, not what it is.
+# Whether a value is finite, or a factorisation succeeded, says where a function is defined: that it never
+# changes is no fault, and what the function gives where it does is to be looked at.
 DOMAIN_CHECKS: Final = frozenset(
     {aten.isnan, aten.isinf, aten.isposinf, aten.isneginf, aten._linalg_check_errors}
 )
+# The same, of operations that give a number in the place of one that is not defined.
+DOMAIN_STEPS: Final[Mapping[Any, Callable[..., Tensor]]] = {
+    **dict.fromkeys((aten.nan_to_num, aten.nan_to_num_), lambda a, *_: ~a.isfinite()),
+    **dict.fromkeys((aten.nansum, aten.nanmedian), lambda a, *_: a.isnan()),
+    **dict.fromkeys((aten.fmax, aten.fmin), lambda a, b: a.isnan() | b.isnan()),
+}
 STEPPED: Final = frozenset(
     """round floor ceil trunc fix sign sgn heaviside floor_divide bernoulli poisson binomial histc""".split()
 )

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scg.probes.operations import (
+    DOMAIN_STEPS,
     HIDDEN_STEPS,
     SHAPE_ONLY,
     aten,
@@ -59,9 +60,10 @@ class Recorder:
 
     ``reads`` maps (operation, how many before it) to the discrete value that it gave, if something read that;
     a value that was only computed, such as the unused indices of a sort, is not there; those in ``used`` were
-    read by operations, others by Python alone. ``opaque`` names operations of which nothing is known, and
-    ``cuts`` what keeps autograd from seeing operations; ``looks`` tells whether Python saw any value, so that
-    others may lead to other operations; ``held`` are the parameters that were met.
+    read by operations, others by Python alone; those in ``domain`` tell only where something is defined.
+    ``opaque`` names operations of which nothing is known, and ``cuts`` what keeps autograd from seeing
+    operations; ``looks`` tells whether Python saw any value, so that others may lead to other operations;
+    ``held`` are the parameters that were met.
     """
 
     def __init__(self, source: Tensor, replaced: Replaced | None = None, *, steps: bool = False) -> None:
@@ -71,6 +73,7 @@ class Recorder:
         self.opaque: dict[str, None] = {}
         self.cuts: dict[str, None] = {}
         self.used: set[Site] = set()
+        self.domain: set[Site] = set()
         self.looks = False
         self.held: dict[int, Tensor] = {}
         self.steps: list[Any] | None = [] if steps else None
@@ -79,6 +82,7 @@ class Recorder:
         self._follows: dict[int, Tensor] = {
             _storage(source): source
         }  # keeps storages alive: no address returns
+        self._within: set[int] = set()  # what tells only where something is defined
         self._produced: dict[int, tuple[Site, Tensor]] = {}
         self._detached: dict[int, Tensor] = {}  # autograd detaches too, what it saves; that is not used again
         self._flow: list[Any] | None = None
@@ -136,8 +140,12 @@ class Recorder:
         self._list(function, args, given)
         self.use(given)
         inputs = [tensor for tensor in given if self.follows(tensor)]
-        if not inputs or is_domain_check(function, args):
+        if not inputs:
             return function(*args, **kwargs)
+        if is_domain_check(function, args):
+            return self._checked(function, args, kwargs)
+        if packet in DOMAIN_STEPS:
+            self._note(packet.__name__, DOMAIN_STEPS[packet](*args))
         if not function.is_view:
             for tensor in inputs:
                 self.read(tensor, by_python=packet is aten._local_scalar_dense)
@@ -153,6 +161,24 @@ class Recorder:
         if self.steps is not None:
             outside = [_storage(tensor) for tensor in given if isinstance(tensor, nn.Parameter)]
             self.steps.append((str(function), *numbers, *outside))
+
+    def _checked(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run an operation that tells where a function is defined, and follow what it tells."""
+        result = function(*args, **kwargs)
+        for tensor in tensors_in(result):
+            self._follows.setdefault(_storage(tensor), tensor)
+            site = self._site(function.overloadpacket.__name__)
+            self._produced[_storage(tensor)] = site, tensor
+            self._within.add(_storage(tensor))
+            self.domain.add(site)
+        return result
+
+    def _note(self, name: str, value: Tensor) -> None:
+        """Record where an operation gives a number in the place of one that is not defined."""
+        site = self._site(name)
+        self.reads[site] = value
+        self.used.add(site)
+        self.domain.add(site)
 
     def _after(self, function: Any, result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         packet = function.overloadpacket
@@ -185,11 +211,13 @@ class Recorder:
 
     def _follow(self, function: Any, results: list[Tensor], stepped: bool, args: Sequence[Any]) -> None:
         known = stepped or is_smooth(function, args) or all(map(is_discrete, results))
+        within = self._is_of_domain(args)
         if not known and function.overloadpacket is not aten._local_scalar_dense:
             self.opaque[base_name(function)] = None
         for tensor in results:
             storage = _storage(tensor)
             self._follows.setdefault(storage, tensor)
+            (self._within.add if within else self._within.discard)(storage)
             if not is_discrete(tensor):
                 self.lowest = min(self.lowest, tensor.dtype, key=_digits)
             if function.is_view:
@@ -197,9 +225,16 @@ class Recorder:
             if (stepped and function.overloadpacket not in HIDDEN_STEPS) or is_discrete(tensor):
                 site = self._site(function.overloadpacket.__name__)
                 self._produced[storage] = site, tensor
+                if within:
+                    self.domain.add(site)
                 self._given(site, tensor)
             else:
                 self._produced.pop(storage, None)
+
+    def _is_of_domain(self, args: Sequence[Any]) -> bool:
+        """Say whether all that is followed among arguments tells only where a function is defined."""
+        followed = {_storage(tensor) for tensor in tensors_in(args) if self.follows(tensor)}
+        return followed <= self._within
 
     def _site(self, name: str) -> Site:
         self._counts[name] += 1

@@ -35,6 +35,7 @@ class Observation:
     opaque: tuple[str, ...] = ()
     cuts: tuple[str, ...] = ()
     used: frozenset[tuple[str, int]] = frozenset()
+    domain: frozenset[tuple[str, int]] = frozenset()
     held: tuple[Tensor, ...] = ()
     steps: tuple[Any, ...] | None = None
 
@@ -91,11 +92,13 @@ class Replay:
             recorder.reads,
             recorder.lowest,
             error,
-            reaches=bool(recorder.opaque or recorder.reads) or any(map(recorder.follows, outputs)),
+            reaches=bool(recorder.opaque or recorder.reads.keys() - recorder.domain)
+            or any(map(recorder.follows, outputs)),
             looks=recorder.looks,
             opaque=tuple(recorder.opaque),
             cuts=tuple(recorder.cuts),
             used=frozenset(recorder.used),
+            domain=frozenset(recorder.domain),
             held=tuple(recorder.held.values()),
             steps=None if recorder.steps is None else tuple(recorder.steps),
         )

@@ -71,7 +71,10 @@ def jump_at_switch(seen: Survey, eps: float) -> str | None:
 
 @dataclass
 class Watch:
-    """What is known of every recorded value so far: whether it ever changed, and whether that mattered."""
+    """What is known of every recorded value so far: whether it ever changed, and whether that mattered.
+
+    Those that tell only where a function is defined may stay as they are.
+    """
 
     first: dict[Site, object] = field(default_factory=dict)
     changed: set[Site] = field(default_factory=set)
@@ -81,7 +84,7 @@ class Watch:
         """Learn from the samples of a survey, exchanging values that were not yet seen to matter."""
         for sample in chain.from_iterable(seen.scans):
             for site, value in sample.seen.reads.items():
-                if not same(self.first.setdefault(site, value), value):
+                if site not in sample.seen.domain and not same(self.first.setdefault(site, value), value):
                     self.changed.add(site)
         for site in self.changed - self.awake:
             pairs = _pairs(seen, site)

@@ -23,6 +23,8 @@ class Kind(enum.Enum):
     LOST = "lost"
     LEAVES = "leaves"
     CUSTOM = "custom"
+    UNDEFINED = "undefined"
+    UNDERIVED = "underived"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Finding:
     """An operation of interest: what the user called, and at which line, if that is known.
 
     ``mild`` is what continuous functions are made of too, such as comparisons: it counts only where a jump
-    is seen. ``proven`` is what no value can excuse: a draw from a law of what is learned.
+    is seen. ``proven`` is what no value can excuse: a draw from a law of what is learned. UNDEFINED is where
+    numbers replace NaN or infinity, and UNDERIVED a derivative that torch does not have, in its words.
     """
 
     kind: Kind

@@ -649,6 +649,39 @@ def test_a_parameter_behind_operations_without_a_derivative_is_named() -> None:
         scg.compile(g)
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda w: torch.heaviside(w, torch.ones(())),
+        lambda w: w // 2,
+        torch.floor_divide,
+    ],
+)
+def test_what_torch_cannot_differentiate_is_an_error(operation: Callable[..., Any]) -> None:
+    for fn in (operation, lambda *args: operation(*args)):
+        g = scg.Graph()
+        w = g.param("w", torch.ones(3))
+        args = (w, w + 1) if operation is torch.floor_divide else (w,)
+        g.cost("loss", (g.det("step", fn, *args) + w).sum())
+        with pytest.raises(scg.GraphError, match="node 'step' .*derivative for aten::.* is not implemented"):
+            scg.compile(g)
+
+
+UNDEFINED: dict[str, Function] = {
+    "nan_to_num": lambda h, x: torch.nan_to_num(torch.sqrt(h)).sum(-1),
+    "nan_to_num, asleep": lambda h, x: torch.nan_to_num(torch.sqrt(h + 1)).sum(-1),
+    "where": lambda h, x: torch.where(torch.isnan(h.sqrt()), 0.0, h.sqrt()).sum(-1),
+    "nansum": lambda h, x: h.sqrt().nansum(-1),
+}
+
+
+@pytest.mark.parametrize("name", UNDEFINED)
+def test_numbers_in_the_place_of_nan_are_warned_of(name: str) -> None:
+    with pytest.warns(GradientWarning, match="node 'loss' .* derivative in 'loss.inner.1.*' stays NaN") as seen:
+        scg.compile(graph(UNDEFINED[name]))
+    assert len(seen) == 1
+
+
 def test_a_parameter_that_is_reached_some_way_is_not_named() -> None:
     g = scg.Graph()
     w = g.param("w", torch.ones(3))

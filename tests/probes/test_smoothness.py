@@ -104,7 +104,20 @@ def numpy_noise(x: Tensor) -> Any:
     return x * float(np.random.randn()) + random.random()
 
 
+def stopped_at_nan(x: Tensor) -> Tensor:
+    y = x.exp()
+    if y.isnan().any():
+        raise ValueError("NaN")
+    return y
+
+
 SMOOTH: dict[str, Build] = {
+    "guarded by nan_to_num": lambda: lambda x: torch.nan_to_num(x.sin()),
+    "guarded by where": lambda: lambda x: torch.where(x.isnan(), 0.0, x * x),
+    "guarded by an error": lambda: stopped_at_nan,
+    "nansum": lambda: lambda x: x.square().nansum(),
+    "fmax": lambda: lambda x: torch.fmax(x, 0.3 * x),
+    "fmax of a logarithm": lambda: lambda x: torch.fmax(x.log(), torch.full_like(x, -3.0)).clamp(min=-3),
     "F.relu": lambda: F.relu,
     "relu by where": lambda: lambda x: torch.where(x > 0, x, 0),
     "relu by mask": lambda: lambda x: x * (x > 0),
@@ -174,6 +187,16 @@ SMOOTH: dict[str, Build] = {
 }
 
 BROKEN: dict[str, Build] = {
+    "number for NaN": lambda: lambda x: torch.nan_to_num(x.log(), nan=-1.0).clamp(-3, 3),
+    "number for NaN by where": lambda: (
+        lambda x: torch.where(x.log().isnan(), -1.0, x.log().clamp(-3, 3)).clamp(-3, 3)
+    ),
+    "number for NaN by a mask": lambda: (
+        lambda x: x.log().clamp(-3, 3).masked_fill(~(x.log() == x.log()), -1.0)
+    ),
+    "number for NaN by fmax": lambda: lambda x: torch.fmax(x.sqrt(), torch.full_like(x, -1.0)),
+    "number for NaN by nansum": lambda: lambda x: (2 + x.sqrt()).nansum(),
+    "number for NaN by Python": lambda: lambda x: x.new_ones(()) if x.log().isnan().any() else x.exp().sum(),
     "sign": lambda: torch.sign,
     "round": lambda: torch.round,
     "round_": lambda: lambda x: (2 * x).round_(),

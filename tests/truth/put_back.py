@@ -28,6 +28,7 @@ class Fault:
     instead: Mapping[str, Callable[[Any], Any]]
     kind: str
     without: str = "nothing"  # a word of programs that, so broken, would broadcast for minutes
+    tries: int = TRIES  # more where other checks see nearly all of the class
 
 
 def nothing(old: Any) -> Any:
@@ -92,17 +93,18 @@ FAULTS: dict[str, Fault] = {
         {PROGRAM + "checked.CheckedRun._shape": done, PROGRAM + "prepare.Prepared.fit": done},
         "place",
         without="lax",
+        tries=600,
     ),
     "draws are not looked for": Fault({ANALYSIS + "facts.hidden": nothing_hidden}, "hidden"),
     "laws are not compared": Fault({"scg.surrogate.lowering.worlds.guarded": any_law}, "static"),
 }
 
 
-def is_found(fault: Fault, tries: int) -> bool:
+def is_found(fault: Fault) -> bool:
     """Say whether the strategy meets a program of a class that is neither right nor refused."""
 
     @settings(
-        max_examples=tries,
+        max_examples=fault.tries,
         derandomize=True,
         database=None,
         deadline=None,
@@ -113,7 +115,7 @@ def is_found(fault: Fault, tries: int) -> bool:
     def hold(defect: Any) -> None:
         found = verdict(defect.case)
         assume(found.kind not in ("void", "unresolved"))
-        assert found.kind in ("right", "refused")
+        assert found.kind in ("right", "refused", "warned")
 
     try:
         hold()
@@ -136,4 +138,4 @@ def put_back(fault: Fault, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_defect_that_is_put_back_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     put_back(FAULTS[name], monkeypatch)
-    assert is_found(FAULTS[name], TRIES)
+    assert is_found(FAULTS[name])
