@@ -677,7 +677,9 @@ UNDEFINED: dict[str, Function] = {
 
 @pytest.mark.parametrize("name", UNDEFINED)
 def test_numbers_in_the_place_of_nan_are_warned_of(name: str) -> None:
-    with pytest.warns(GradientWarning, match="node 'loss' .* derivative in 'loss.inner.1.*' stays NaN") as seen:
+    with pytest.warns(
+        GradientWarning, match="node 'loss' .* derivative in 'loss.inner.1.*' stays NaN"
+    ) as seen:
         scg.compile(graph(UNDEFINED[name]))
     assert len(seen) == 1
 
