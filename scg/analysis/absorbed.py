@@ -16,6 +16,7 @@ from scg.analysis.trace import Trace, valued
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, LogProb, Record, Sample, identity
+from scg.probes.bounded import MANY, Bounded
 from scg.probes.held import SCALES, holding, moved, moved_parameters
 from scg.probes.smoothness import Smoothness, Verdict
 from scg.probes.twice import attached, is_attached
@@ -69,7 +70,7 @@ def _stays_finite(ir: IR, trace: Trace, record: Record) -> bool:
     fn, held = of_leaves(ir, trace, record), held_by(ir, record)
     for scale, given in _extremes(leaves_of(trace.values, record)):
         try:
-            with holding(moved_parameters(held, 0, scale)):
+            with holding(moved_parameters(held, 0, scale)), Bounded(MANY):
                 value = fn(given)
         except Exception:  # noqa: BLE001 - of an arbitrary function
             return False

@@ -15,6 +15,7 @@ from scg.analysis.trace import Trace, valued
 from scg.nodes import trees
 from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Record, Sample
+from scg.probes.bounded import MANY, Bounded
 from scg.probes.held import SCALES, Moves, holding, moved, moved_parameters, parameters_of
 
 SEED = 1000
@@ -69,7 +70,8 @@ def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor]) -
     """Return the value of a node, or the one that it has already, where there is none of that kind."""
     before, density = trace.values[record.name], trace.densities.get(record.name)
     try:
-        value = valued(ir, trace, record, inputs, spread)
+        with Bounded(MANY):
+            value = valued(ir, trace, record, inputs, spread)
         found = trace.densities.get(record.name)
         outside = isinstance(record, Sample) and found is not None and found.law.violations(found.parameters)
     except Exception:  # noqa: BLE001 - of arbitrary functions, at arguments that they may not be made for

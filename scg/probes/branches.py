@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
+from scg.probes.bounded import MANY, Bounded, RanOnError
 from scg.probes.extent import is_large
 
 T = TypeVar("T")
@@ -24,10 +25,6 @@ LENGTH: Final = 1_000
 TOGETHER: Final = 4
 """How many times as many all other ways may have together."""
 NOT_OF_USERS: Final = ("torch.", "scg.probes.")
-
-
-class TooLongError(Exception):
-    """A way on which a function does far more than on the one that it takes."""
 
 
 @dataclass
@@ -53,7 +50,7 @@ class Reads:
         """Count an operation, before it runs, where a number was replaced."""
         self.spent += 1
         if self.instead and (self.spent > self.length or is_large(function, args, kwargs)):
-            raise TooLongError
+            raise RanOnError("a way that is far longer than the one taken")
 
     def other(self, instead: Mapping[int, Any]) -> Reads:
         """Return what to read on another way than the one that was read here."""
@@ -117,8 +114,9 @@ def ways(call: Callable[[Reads], T]) -> Ways[T]:
             break
         reads = first.other(instead)
         try:
-            untaken[tuple(sorted(instead.items()))] = call(reads)
-        except TooLongError:
+            with Bounded(MANY + 100 * first.spent):
+                untaken[tuple(sorted(instead.items()))] = call(reads)
+        except RanOnError:
             waiting.add_nearer(reads)
         except Exception:  # noqa: BLE001 - of an arbitrary function: a check that fails
             continue

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from scg.probes.bounded import MANY
 from scg.probes.replay import Replay, undisturbed
 from scg.probes.slopes import compared
 from scg.probes.smoothness import Smoothness, probe
@@ -87,7 +88,7 @@ def _judged(
 ) -> Judgement:
     with undisturbed(modules, point["all"].device) as buffers:
         plain = {name: tensor.detach().clone() for name, tensor in point.items()}
-        replay = Replay(call, plain, "all", SEED, buffers)
+        replay = Replay(call, plain, "all", SEED, buffers, limit=MANY)
         double = replay.cast(torch.float64)
         if double.glance(double.origin).values is not None:
             replay = double

@@ -61,9 +61,8 @@ class Bracket:
 
     def switches(self) -> Iterator[Site]:
         """The recorded values that differ between the two ends."""
-        one, other = self.left.seen.reads, self.right.seen.reads
-        for site in {**one, **other}:
-            if site not in one or site not in other or not same(one[site], other[site]):
+        for site in {**self.left.seen.reads, **self.right.seen.reads}:
+            if _switches(self.left, self.right, site):
                 yield site
 
 
@@ -176,13 +175,29 @@ def narrow_to_deviation(replay: Replay, gap: Gap, output: int, eps: float) -> Br
 
 
 def narrow_to_switch(replay: Replay, gap: Gap, site: Site, eps: float) -> Bracket | None:
-    """Follow the first switch of a recorded value."""
+    """Follow a switch of a recorded value: of several, the one at which outputs deviate most."""
 
     def in_right_half(left: Sample, middle: Sample, right: Sample) -> bool:
-        one, other = left.seen.reads, middle.seen.reads
-        return (site in one) == (site in other) and (site not in one or same(one[site], other[site]))
+        if not _switches(left, middle, site):
+            return True
+        if not _switches(middle, right, site):
+            return False
+        before, after = (_deviation(gap, a, b) for a, b in ((left, middle), (middle, right)))
+        return after > before
 
     return _narrow(gap, in_right_half, replay.observe, eps)
+
+
+def _switches(one: Sample, other: Sample, site: Site) -> bool:
+    """Say whether a recorded value differs between two samples."""
+    here, there = one.seen.reads, other.seen.reads
+    return (site in here) != (site in there) or (site in here and not same(here[site], there[site]))
+
+
+def _deviation(gap: Gap, left: Sample, right: Sample) -> float:
+    """Return how far outputs are from changing between two samples as they do next door."""
+    change = (right.values - left.values).cpu() - gap.slope * (right.at - left.at)
+    return float(change.nan_to_num(0.0, 0.0, 0.0).abs().max()) if change.numel() else 0.0
 
 
 def _narrow(

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from scg.probes.bounded import MANY, Bounded
 from scg.probes.generators import steady_generators
 from scg.probes.recording import Recorder, Replaced
 
@@ -47,13 +48,14 @@ class Observation:
 
 @dataclass(frozen=True)
 class Replay:
-    """``call`` as a function of ``point[wrt]`` alone."""
+    """``call`` as a function of ``point[wrt]`` alone; it may run ``limit`` lines of Python, None for any."""
 
     call: Callable[[dict[str, Tensor]], Any]
     point: Mapping[str, Tensor]
     wrt: str
     seed: int
     buffers: tuple[tuple[dict[str, Tensor | None], str, Tensor], ...]
+    limit: int | None = None
 
     @property
     def origin(self) -> Tensor:
@@ -63,7 +65,7 @@ class Replay:
     def cast(self, dtype: torch.dtype) -> Replay:
         """The same function at floating tensors of another type."""
         point = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.point.items()}
-        return Replay(self.call, point, self.wrt, self.seed, self.buffers)
+        return replace(self, point=point)
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """The output tensors at x."""
@@ -71,7 +73,8 @@ class Replay:
         for owner, name, buffer in self.buffers:
             owner[name] = buffer.clone()
         values = {name: t.clone() for name, t in self.point.items() if name != self.wrt}
-        return list(_leaves(self.call({**values, self.wrt: x})))
+        with Bounded(self.limit):
+            return list(_leaves(self.call({**values, self.wrt: x})))
 
     def observe(self, x: Tensor, replaced: Replaced | None = None, *, steps: bool = False) -> Observation:
         """The outputs at x, and what was met on the way; one recorded value may be replaced by another."""
@@ -120,6 +123,12 @@ class Replay:
         (gradient,) = torch.autograd.grad((flat * weights).sum(), leaf, allow_unused=True)
         return torch.zeros_like(x) if gradient is None else gradient
 
+    def bounded(self) -> Replay:
+        """The same function, which runs at most ten times as many lines as at its origin, or a few more."""
+        with Bounded(MANY) as counted:
+            self.glance(self.origin)
+        return replace(self, limit=min(MANY, 10 * counted.lines + 200))
+
     def moved(self, point: Mapping[str, Tensor], seed: int) -> Replay:
         """The same function where its other arguments are those of another point, and buffers are off."""
         origin = self.origin
@@ -129,7 +138,7 @@ class Replay:
         }
         generator = torch.Generator().manual_seed(seed)
         buffers = tuple((owner, name, _raised(b, generator)) for owner, name, b in self.buffers)
-        return Replay(self.call, values, self.wrt, self.seed, buffers)
+        return replace(self, point=values, buffers=buffers)
 
 
 def _raised(buffer: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,8 @@ from scg.probes.slopes import Slope, compared
 from scg.probes.switches import Survey, Watch, close, jump, jump_at_switch, survey
 
 POINTS = 6  # where gradients are compared along lines, besides the point itself
-ELSEWHERE = (0, 3)  # the lines at further points, in turns: through the point, and through another
+NEAR, FAR = (0, 3), (3, 4)  # the lines at further points: through the point unless it is far off, and others
+DISTANT = 10.0
 UNLIKELY = (
     0x5EED_CA5E  # added to seeds, lest a point drawn after torch.manual_seed(seed) be the probe's own noise
 )
@@ -87,6 +88,8 @@ def probe(
             return _unknown("two calls at one point differ, although torch was seeded alike")
         if _is_plain(first) and not first.looks and not first.cuts:
             return _by_slopes([World(replay)], [first], seed)
+        if first.looks:
+            replay = replay.bounded()
         points = moved_points(plain, wrt, seed + 3) if elsewhere is None else elsewhere()
         held = [*parameters_of(modules), *first.held]
         worlds = [World(replay), *_worlds(replay, points, held, seed + 4)]
@@ -143,10 +146,11 @@ def _by_slopes(worlds: list[World], seen: list[Observation], seed: int) -> Verdi
         return Verdict(Smoothness.SMOOTH, "its value does not enter what is returned", standing)
     cuts = next((s.cuts[0] for s in seen if s.cuts), None)
     outcomes: list[Slope] = []
-    for world, one in zip(worlds, seen, strict=True):
+    for index, (world, one) in enumerate(zip(worlds, seen, strict=True)):
         generator = torch.Generator().manual_seed(seed + 2)
         origin, eps = world.replay.origin, torch.finfo(one.lowest).eps
-        away = [p for line in lines(origin, seed)[:1] for p in map(line.point, (0.3, -0.7))]
+        along = _around(world, seed) if index > 0 else lines(origin, seed)[:1] * 2
+        away = [line.point(t) for line, t in zip(along, (0.3, -0.7), strict=True)]
         with holding(world.moves):
             found = [compared(world.replay, p, eps, generator) for p in (origin, *away)]
         outcomes += [outcome for outcome in found if outcome is not None]
@@ -171,9 +175,9 @@ def _by_lines(
     """Look for jumps along lines, at every point, and for what could jump but was never seen to matter."""
     watch, inside, changes = Watch(), False, False
     for index, world in enumerate(worlds):
-        along = lines(world.replay.origin, seed)
+        along = lines(world.replay.origin, seed) if index == 0 else _around(world, seed + index)
         with holding(world.moves):
-            seen = survey(world.replay, along if index == 0 else [along[ELSEWHERE[index % 2]]])
+            seen = survey(world.replay, along)
             if len({sample.values.shape for _, sample in seen.inside}) > 1:
                 yield _broken("the shape of its output depends on the value")
             if index == 0 or opaque:
@@ -194,6 +198,12 @@ def _by_lines(
             f"a step ({site[0]}) was seen but never had an effect, as behind a factor that is always 0"
         )
     yield Verdict(Smoothness.SMOOTH, "no jump, and autograd agrees with finite differences")
+
+
+def _around(world: World, seed: int) -> list[Line]:
+    """Return two lines of a further point: through it, unless that is far off, where functions saturate."""
+    along, is_far = lines(world.replay.origin, seed), bool((world.replay.origin.abs() > DISTANT).any())
+    return [along[index] for index in (FAR if is_far else NEAR)]
 
 
 def _told(found: str | None) -> Verdict | None:

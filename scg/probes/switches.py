@@ -14,7 +14,7 @@ from scg.probes.lines import Gap, Line, Sample, gaps, jump_in, narrow_to_deviati
 from scg.probes.recording import PYTHON, Replaced, Site, same
 from scg.probes.replay import Replay
 
-SWITCHES_EACH = 2  # switches that are looked at for every recorded value
+SWITCHES_EACH = 3  # switches that are looked at for every recorded value
 SWITCHES = 32  # and over all of them
 TRIES = 3  # pairs of samples between which a recorded value is exchanged, at every point
 

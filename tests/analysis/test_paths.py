@@ -250,6 +250,27 @@ def test_a_weight_of_0_hides_no_break_and_keeps_its_version() -> None:
     assert module.weight.grad == 6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda z: torch.where(z < 0.1, torch.full_like(z, -0.7), torch.full_like(z, 0.6)),
+        lambda z: z * torch.sigmoid(2 * z).detach(),
+        lambda z: torch.nan_to_num(torch.log(z), nan=-1.0).clamp(-3, 3),
+    ],
+)
+def test_a_gate_that_opens_far_off_for_few_elements_hides_no_break(
+    fn: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    for outer in (lambda gate, z: 0.3 * z + gate * fn(z), lambda gate, z: fn(gate * z + 0.05)):
+        g = scg.Graph()
+        x = g.input("x", plates="batch", example=torch.ones(4, dtype=dtype))
+        one = g.input("one", plates="batch", example=torch.ones(4, dtype=dtype))
+        z = g.sample("z", Normal, g.param("mu", torch.tensor(0.4, dtype=dtype)) * one, 0.8)
+        g.cost("c", lambda z, x, outer=outer: outer(torch.relu(x - 5), z), z, x)
+        assert obstacle(g) is not None
+
+
 def test_the_gradient_behind_a_gate_is_right() -> None:
     """A Bernoulli gate before a step: the automatic policy gives d/dmu = phi(mu) / 2."""
     g = scg.Graph()

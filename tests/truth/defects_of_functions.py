@@ -10,7 +10,7 @@ from torch import Tensor
 
 import scg
 from tests.truth.building import Fn, value
-from tests.truth.gates import BEHIND, GATES, JUMPS
+from tests.truth.gates import BEHIND, DISTINCT, GATES, JUMPS
 from tests.truth.hidden import DRAWS, STATICS, Live
 from tests.truth.judge import Case, Inputs
 from tests.truth.sources import PLACED, REPLICATES, WIDE, Defect, Draw, Source, named, placed, sources
@@ -42,7 +42,7 @@ def a_jump(draw: Draw) -> Defect:
 
     def objective(g: scg.Graph) -> Tensor:
         values, weights = source.points(value(g, "mu")[None])
-        given = gate.inputs(5 if size == WIDE else size, torch.double)
+        given = gate.inputs(min(size, DISTINCT), torch.double)
         total = torch.zeros(()).double()
         for mass, outcome in gate.outcomes(g, given):
             columns = [part.double()[..., None] if part.is_floating_point() else part for part in outcome]

@@ -14,6 +14,8 @@ from torch.distributions import Bernoulli, Categorical
 import scg
 from tests.truth.building import Fn, value
 
+DISTINCT = 5
+"""Elements of an input that differ; more are these again, so that few are enough for their mean."""
 Plates = tuple[str, ...]
 Outcomes = list[tuple[Tensor | float, tuple[Tensor, ...]]]
 
@@ -60,9 +62,10 @@ def of_input(start: float, low: float, high: float, factor: Fn = itself, *, plat
         )
 
     def inputs(size: int, dtype: torch.dtype) -> dict[str, Tensor]:
-        return {
-            "x": torch.linspace(low, high, size, dtype=dtype) if plated else torch.tensor(high, dtype=dtype)
-        }
+        if not plated:
+            return {"x": torch.tensor(high, dtype=dtype)}
+        several = min(size, DISTINCT)
+        return {"x": torch.linspace(low, high, several, dtype=dtype).repeat(size // several)}
 
     return Gate(declare, factor, {}, lambda g, given: [(1.0, (given["x"],))], inputs, plated)
 

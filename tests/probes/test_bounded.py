@@ -1,0 +1,73 @@
+"""Calls at values that functions were not made for end, whatever loops they have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Normal
+
+import scg
+from scg.probes.bounded import Bounded, RanOnError
+
+
+def for_ever() -> None:
+    while True:
+        pass
+
+
+def test_a_loop_that_does_not_end_is_stopped() -> None:
+    before = sys.gettrace()
+    with pytest.raises(RanOnError, match="more than 1000 lines"), Bounded(1000):
+        for_ever()
+    assert sys.gettrace() is before
+
+
+def test_lines_of_functions_are_counted_and_those_of_libraries_are_not() -> None:
+    def ten() -> Tensor:
+        total = torch.zeros(())
+        for _ in range(4):
+            total = torch.nn.functional.softplus(total)
+        return total
+
+    with Bounded(20) as counted:
+        ten()
+    assert 10 <= counted.lines <= 11
+    with Bounded(None) as uncounted:
+        ten()
+    assert uncounted.lines == 0
+
+
+def by_steps(row: Tensor) -> Tensor:
+    total = torch.zeros(())
+    while total < 2:
+        total = total + 0.4 + row.sum()
+    return total
+
+
+def in_python(row: Tensor) -> Tensor:
+    total, count, step = 0.0, 0, float(row.sum())
+    while total < 2:
+        total, count = total + 0.4 + step, count + 1
+    return row.sum() * 0.1 + count
+
+
+@pytest.mark.parametrize("fn", [by_steps, in_python])
+@pytest.mark.parametrize("policy", ["auto", "enumerate", "rebar", "relax", "lax", "reparam"])
+def test_programs_with_loops_that_end_on_their_support_compile(
+    fn: Callable[[Tensor], Tensor], policy: str
+) -> None:
+    for law in ({"logits": torch.full((4,), 0.3)}, {"loc": torch.full((4,), 0.6), "scale": 0.01}):
+        g = scg.Graph()
+        first, *others = law.items()
+        parameters = {first[0]: g.param("theta", first[1]), **dict(others)}
+        z = g.sample("z", Bernoulli if "logits" in law else Normal, **parameters)
+        g.cost("c", fn, z)
+        try:
+            program = scg.compile(g, policy)
+        except scg.EstimatorError:
+            continue
+        assert program(seed=0).loss.isfinite()
