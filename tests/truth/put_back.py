@@ -19,6 +19,7 @@ from tests.truth.defects import defects
 from tests.truth.judge import verdict
 
 TRIES = 60
+CUTS = {torch.ops.aten.atan2, torch.ops.aten.copysign}
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ def always(old: Any) -> Any:
     return lambda *args, **options: True
 
 
+def empty(old: Any) -> Any:
+    return {}
+
+
 def nothing_found(old: Any) -> Any:
     return lambda *args, **options: frozenset()
 
 
-def with_atan2(old: Any) -> Any:
-    return old | {torch.atan2, torch.copysign}
+def without_cuts(old: Any) -> Any:
+    return {packet: step for packet, step in old.items() if packet not in CUTS}
 
 
 def done(old: Any) -> Any:
@@ -79,11 +84,20 @@ FAULTS: dict[str, Fault] = {
     "what sleeps is not seen": Fault(BY_OPERATIONS, "sleeper"),
     "branches are not tried": Fault({"scg.probes.branches._next": nothing}, "hidden"),
     "everything is smooth": Fault({ANALYSIS + "paths.edge": everything_smooth}, "jump"),
-    "what is unknown is smooth": Fault({ANALYSIS + "paths.edge": unknown_passes}, "jump"),
-    "gates are not moved": Fault(
-        {ANALYSIS + "facts.moved_traces": nothing, "scg.probes.smoothness._worlds": nothing}, "jump"
+    "gates are not moved, and what is unknown is smooth": Fault(
+        {
+            ANALYSIS + "facts.moved_traces": nothing,
+            "scg.probes.smoothness._worlds": nothing,
+            ANALYSIS + "paths.edge": unknown_passes,
+        },
+        "jump",
     ),
-    "atan2 is smooth": Fault({ANALYSIS + "edges.KNOWN_SMOOTH": with_atan2}, "jump"),
+    "numbers in the place of NaN are smooth": Fault(
+        {"scg.probes.recording.DOMAIN_STEPS": empty, "scg.probes.smoothness.jump": done}, "jump", tries=600
+    ),
+    "what jumps at a cut is smooth": Fault(
+        {"scg.probes.recording.HIDDEN_STEPS": without_cuts}, "jump", tries=600
+    ),
     "worlds are run together": Fault({ANALYSIS + "modes.keeps_worlds_apart": always}, "mixing"),
     "places are not told apart": Fault(
         {ANALYSIS + "modes.takes_any_number": always, PROGRAM + "prepare.disagreeing": nothing_found},
@@ -139,3 +153,9 @@ def put_back(fault: Fault, patch: pytest.MonkeyPatch) -> None:
 def test_a_defect_that_is_put_back_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     put_back(FAULTS[name], monkeypatch)
     assert is_found(FAULTS[name])
+
+
+@pytest.mark.parametrize("kind", sorted({fault.kind for fault in FAULTS.values()}))
+def test_without_a_defect_nothing_is_found(kind: str) -> None:
+    tries = max(fault.tries for fault in FAULTS.values() if fault.kind == kind)
+    assert not is_found(Fault({}, kind, tries=tries))
