@@ -31,8 +31,8 @@ quick: .venv/test.stamp
 		tests/estimators/protocol tests/choosing tests/analysis/test_crossing.py
 
 fuzz: .venv/test.stamp
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract/test_pairs.py tests/contract/test_variate_pairs.py \
-		tests/contract/test_random_graphs.py tests/contract/test_compiled.py tests/truth/test_defects.py tests/truth/put_back.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract tests/truth tests/truth/put_back.py \
+		tests/probes/test_operators.py tests/probes/test_operators_apart.py tests/probes/test_bounded.py
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m benchmarks

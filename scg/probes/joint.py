@@ -18,7 +18,9 @@ from scg.probes.replay import Replay, undisturbed
 from scg.probes.slopes import compared
 from scg.probes.smoothness import Smoothness, probe
 
-POINTS: Final = (0.0, 0.3, 1.0)
+POINTS: Final = ((1.0, 0.0), (1.0, 0.3), (1.0, 1.0))
+"""Where gradients are compared: so much of the point itself, and so much of a random one."""
+MIRRORED: Final = ((1.0, -0.3), (1.0, -1.0), (0.0, 1.0), (0.0, -1.0))
 SEED: Final = 0x10_1D
 
 
@@ -57,7 +59,7 @@ class Joint:
     def judge(self, *, steps: bool, mirrored: bool = False) -> Judgement:
         """Compare gradients at a few points and, with ``steps`` and if they agree, look for jumps.
 
-        What is not defined on one side of a point may be on the other: ``mirrored`` ones are tried as well.
+        What is defined on one side of a point, or of 0, may not be on the other: ``mirrored`` tries both.
         """
         rest = {name: t for name, t in self.point.items() if name not in set(self.moved)}
         scales = [1.0] * len(self.moved) + [_scale(tensor) for tensor in self.captured]
@@ -74,7 +76,7 @@ class Joint:
             with StandIns(captured):
                 return self.call(given)
 
-        points = (*POINTS, *(-spread for spread in POINTS if mirrored))
+        points = (*POINTS, *(MIRRORED if mirrored else ()))
         return _judged(call, {**rest, "all": vector}, tuple(self.modules), points, steps=steps)
 
 
@@ -82,7 +84,7 @@ def _judged(
     call: Callable[[dict[str, Tensor]], Any],
     point: dict[str, Tensor],
     modules: tuple[nn.Module, ...],
-    points: Sequence[float],
+    points: Sequence[tuple[float, float]],
     *,
     steps: bool,
 ) -> Judgement:
@@ -100,16 +102,16 @@ def _judged(
     return Judgement(disagrees, jumps[verdict])
 
 
-def _disagrees(replay: Replay, points: Sequence[float]) -> Answer:
+def _disagrees(replay: Replay, points: Sequence[tuple[float, float]]) -> Answer:
     generator = torch.Generator().manual_seed(SEED)
     draws = torch.Generator()
     first = replay.glance(replay.origin).values
     eps = torch.finfo(replay.origin.dtype).eps
     outcomes, depends = [], False
-    for spread in points:
+    for share, spread in points:
         draws.manual_seed(SEED + round(100 * abs(spread)))
         noise = torch.randn(replay.origin.shape, generator=draws, dtype=torch.float64)
-        point = replay.origin + spread * noise.to(replay.origin)
+        point = share * replay.origin + spread * noise.to(replay.origin)
         found = compared(replay, point, eps, generator)
         if found is not None and found.fault:
             return Answer.YES

@@ -684,6 +684,16 @@ def test_numbers_in_the_place_of_nan_are_warned_of(name: str) -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("start", [0.0, -1.0, 3.0])
+def test_numbers_in_the_place_of_nan_are_warned_of_behind_a_gate(start: float) -> None:
+    g = scg.Graph()
+    a = g.param("a", torch.tensor(start))
+    z = g.sample("z", D.Normal, torch.zeros(8), 1.0)
+    g.cost("loss", lambda a, z: torch.nan_to_num(torch.sqrt(torch.relu(a) * z + 0.05)).sum(), a, z)
+    with pytest.warns(GradientWarning, match="derivative in 'a' stays NaN"):
+        scg.compile(g, "score")
+
+
 def test_a_parameter_that_is_reached_some_way_is_not_named() -> None:
     g = scg.Graph()
     w = g.param("w", torch.ones(3))

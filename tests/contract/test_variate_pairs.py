@@ -151,14 +151,14 @@ def judge(
 
 
 @named(
-    kept(pairs([shapes.chain], VARIATES, [end for end in FEW if end in OTHERS]), 4, PLAIN)
+    kept(pairs([shapes.chain], VARIATES, [end for end in FEW if end in OTHERS]), 9, PLAIN)
     + kept(
         pairs(
             [shapes.direct],
             [end for end in VARIATES if end.instance.samples is None],
             [end for end in FEW if end in OTHERS and end.instance.samples is None],
         ),
-        5,
+        11,
         PLAIN,
     )
 )
@@ -166,20 +166,20 @@ def test_a_pair_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower)
 
 
-@named(kept(pairs([shapes.chain], CORE, [end for end in OTHERS if end not in FEW]), 2))
+@named(kept(pairs([shapes.chain], CORE, [end for end in OTHERS if end not in FEW]), 4, ()))
 def test_other_options_and_laws_are_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower)
 
 
 @named(
-    kept(pairs(list(SMALL), CORE, BASIC), 3, ends("rebar", "relax"))
-    + kept(alike(SMALL, [end for end in VARIATES if end not in CORE]), 3)
+    kept(pairs(list(SMALL), CORE, BASIC), 7, ends("rebar", "relax"))
+    + kept(alike(SMALL, [end for end in VARIATES if end not in CORE]), 7, ())
 )
 def test_a_pair_in_a_small_graph_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower, shared=SMALL[make])
 
 
-@named(kept(pairs(list(LARGE), FAST, BASIC), 3))
+@named(kept(pairs(list(LARGE), FAST, BASIC), 6, ()))
 def test_a_pair_in_a_large_graph_is_exact(make: Make, upper: End, lower: End) -> None:
     legendre, shared = LARGE[make]
     judge(make, upper, lower, legendre=legendre, shared=shared, tolerance=1e-3)
@@ -190,7 +190,7 @@ def test_what_lies_between_two_normals_is_exact(end: End) -> None:
     judge(shapes.between_normals, end, End(end.instance, "normal"))
 
 
-@named(kept(pairs([shapes.chain, shapes.plate_added], CORE, BASIC), 3))
+@named(kept(pairs([shapes.chain, shapes.plate_added], CORE, BASIC), 7, ()))
 @pytest.mark.parametrize("samples", [2, 3])
 def test_replicates_are_exact(make: Make, upper: End, lower: End, samples: int) -> None:
     judge(make, upper, lower, samples=samples, shared=SMALL.get(make, ()))
@@ -200,7 +200,7 @@ READERS = ends("relax+net", "relax+both", "lax+net")
 BESIDE = itertools.product([shapes.fork, shapes.join, shapes.diamond], [*CORE, *BASIC], READERS)
 
 
-@named(kept(list(BESIDE), 3))
+@named(kept(list(BESIDE), 5, ()))
 def test_a_network_that_reads_a_sibling_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower, sibling=True)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from scg.probes.smoothness import Smoothness, probe
+from tests.selection import EVERYTHING
 
 pytest.importorskip("expecttest", reason="torch's list of operators imports it")
 operators = pytest.importorskip("tests.probes.operators")
@@ -78,15 +79,18 @@ def floats(value: Any) -> list[Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_operator_is_judged_as_the_tables_say() -> None:
+def test_operators_are_judged_as_the_tables_say() -> None:
+    """All of them under HYPOTHESIS_PROFILE=fuzz; else every third, and those that the tables name."""
     wrong, seen, structural = [], set[str](), 0
-    for operator in operators.operators():
+    for index, operator in enumerate(operators.operators()):
+        seen.add(operator.name)
+        if not EVERYTHING and index % 3 and expected(operator.name) is Smoothness.SMOOTH:
+            continue
         torch.manual_seed(0)
         verdict = probe(lambda at, call=operator: floats(call(at)), {"x": operator.point}, "x")
-        seen.add(operator.name)
         structural += verdict.standing == "structural"
         if verdict.smoothness is not expected(operator.name):
             wrong.append((operator.name, verdict.smoothness.value, verdict.reason))
     assert wrong == []
-    assert len(seen) > 500 and structural > 350
+    assert len(seen) > 500 and structural > (350 if EVERYTHING else 100)
     assert seen >= JUMPS | FACTORS | WITHOUT_DERIVATIVE | ASSUMES | UNSEEN  # the tables name what there is

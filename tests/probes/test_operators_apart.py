@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from scg.probes.dependence import Label
 from scg.probes.provenance import Provenance
+from tests.selection import EVERYTHING, some
 
 LARGEST = 12
 SAMPLES = 1
@@ -112,12 +113,13 @@ def joins_by_value(case: Case) -> bool:
     return False
 
 
-def test_structure_and_values_agree_on_all_operators() -> None:
+def test_structure_and_values_agree_on_operators() -> None:
+    """On all of them under HYPOTHESIS_PROFILE=fuzz, else on every third."""
     seen: set[str] = set()
     missed, unseen = set(), set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for each in cases():
+        for each in some(list(cases()), 3):
             try:
                 by_value = joins_by_value(each)
             except Exception:  # noqa: BLE001 - a sample on which it cannot be called
@@ -130,4 +132,4 @@ def test_structure_and_values_agree_on_all_operators() -> None:
                 unseen.add(each.name)
     assert not missed
     assert unseen <= NEVER_SEEN_TO_JOIN
-    assert len(seen) > 300
+    assert len(seen) > (300 if EVERYTHING else 100)
