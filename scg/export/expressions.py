@@ -86,11 +86,26 @@ def _of_grad(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _outside(target: Outside, args: Any, kwargs: Mapping[str, Any], operand: Operand) -> Text:
+    if target.how.startswith("mapped"):
+        values, dims, given, named = args
+        return _mapped(target, values, dims, given, named, operand)
     inside = _arguments(args, kwargs, operand)
     if target.how == "plain":
         return Text(f"{target.name}({inside})", POSTFIX)
     helper = {"boxed": "black_box", "copied": "on_copied_buffers"}[target.how]
     return Text(f"{helper}({target.name}{', ' if inside else ''}{inside})", POSTFIX)
+
+
+def _mapped(target: Outside, values: Any, dims: Any, args: Any, kwargs: Any, operand: Operand) -> Text:
+    """Return a function mapped over dimensions of values, with what else it is given."""
+    shown = [operand(ref).text for ref in values]
+    inner = [text if text.isidentifier() else f"value_{index}" for index, text in enumerate(shown)]
+    named = dict(zip(values, inner, strict=True))
+    fn = target.name
+    if args != values or kwargs or not fn.isidentifier():
+        call = _arguments(args, kwargs, lambda ref: Text(named[ref]))
+        fn = f"lambda {', '.join(inner)}: {fn}({call})"
+    return Text(f'torch.vmap({fn}, {dims!r}, randomness="different")({", ".join(shown)})', POSTFIX)
 
 
 def _infix(name: str, args: Any, operand: Operand, numbers: Mapping[Ref, Any]) -> Text:

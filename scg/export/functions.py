@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from scg.export.blocks import Block, outputs
 from scg.export.expressions import Text, kept, literal, written
@@ -66,7 +67,7 @@ class Writer:
 
     def main(self, block: Block) -> Scope:
         """Return the scope of the program itself, whose last line returns the loss."""
-        scope = Scope(set(self.reserved), self.nodes)
+        scope = Scope(set(self.reserved), self.nodes, {})
         self._fill(scope, block, [self.tape.result])
         return scope
 
@@ -83,7 +84,7 @@ class Writer:
 
     def _block(self, scope: Scope, outer: Block, block: Block, counts: Mapping[Ref, int]) -> None:
         """Write a part as a function, and call it."""
-        made = self._function(block, outputs(block, set(counts)), scope.off)
+        made = self._function(block, outputs(block, set(counts)), scope.off, {**scope.reads, **scope.names})
         given = [self._argument(scope, outer, *item) for item in made.arguments]
         text = f"{made.name}({', '.join(given)})"
         is_law = block.label not in self.titles and len(made.result) == 1
@@ -99,12 +100,12 @@ class Writer:
         scope.free.setdefault(name, kind)
         return name
 
-    def _function(self, block: Block, results: list[Ref], off: bool) -> Made:
+    def _function(self, block: Block, results: list[Ref], off: bool, around: Mapping[Ref, str]) -> Made:
         title = self.titles.get(block.label) or _law_title(block.label)
         flags = {call.grad for call in block.calls() if self._matters(call)}
         leaves = {s.root for s in self.tape.sources.values() if s.text == s.root} | {"noise"}
         reserved = self.reserved - leaves if self._is_general(block) else self.reserved
-        scope = Scope(set(reserved), self.nodes, off or flags == {False})
+        scope = Scope(set(reserved), self.nodes, around, off or flags == {False})
         self._fill(scope, block, results)
         types = dict(scope.free)
         parameters = [f"{name}: {kind}" for name, kind in types.items()]
@@ -112,15 +113,15 @@ class Writer:
         start = "@torch.no_grad()\n" if scope.off and not off else ""
         head = fitted(f"{start}def {{name}}(", parameters, f") -> {kinds}:", 0)
         text = "\n".join([head, f'    """{title.doc}"""', *(STEP + line for line in scope.body())])
-        name = self._filed(title.name, text)
+        name = self._filed(title.name, text, is_law=block.label not in self.titles)
         values = {shown: ref for ref, shown in scope.reads.items()}
         return Made(name, tuple((n, kind, values.get(n)) for n, kind in types.items()), tuple(results))
 
-    def _filed(self, wanted: str, text: str) -> str:
+    def _filed(self, wanted: str, text: str, *, is_law: bool) -> str:
         """Return the name of a function, that of an equal one if there is one."""
         name, count = wanted, 2
-        while name in self.texts:
-            if self.texts[name] == text.replace("{name}", name):
+        while name in self.texts or (is_law and name in self.reserved):
+            if self.texts.get(name) == text.replace("{name}", name):
                 return name
             name, count = f"{wanted}_{count}", count + 1
         self.texts[name] = text.replace("{name}", name)
@@ -153,7 +154,7 @@ class Writer:
             scope.say(f"{left} = {text.text}", off)
             return
         is_node = not block.path and self._wanted(block, call.result) in self.nodes
-        is_named = len(text.text) > LONG or (is_node and results != [call.result])
+        is_named = results != [call.result] and (len(text.text) > LONG or is_node)
         if (
             counts.get(call.result, 0) == 1
             and not is_named
@@ -207,7 +208,9 @@ class Writer:
             scope.free.setdefault(CONTROLS, "dict[str, Tensor]")
             return Text(kept(call, operand))
         if isinstance(call.target, Outside):
-            scope.free.setdefault(call.target.name, "Callable[..., Any]")
+            if not call.target.how.endswith("library"):
+                is_module = isinstance(call.target.call, nn.Module)
+                scope.free.setdefault(call.target.name, "nn.Module" if is_module else "Callable[..., Any]")
             self.helpers.add(call.target.how)
         elif spelled(call.target) == "register_hook":
             self.helpers.add("hook")
@@ -229,9 +232,12 @@ class Writer:
             return self._once(scope, block, self.made_by[ref], [])
         source = self.tape.sources.get(ref)
         if source is None or (block.path and self._is_argument(block, source)):
-            return Text(scope.argument(ref, self._wanted(block, ref) or "value", self._kind(ref)))
+            outer = None if self._is_general(block) else scope.around.get(ref)
+            wanted = outer or self._wanted(block, ref) or "value"
+            return Text(scope.argument(ref, wanted, self._kind(ref)))
         kind = {CONTROLS: "dict[str, Tensor]", "noise": "Mapping[str, Tensor]"}.get(source.root)
-        kind = kind or ("Tensor" if source.root == source.text else "Any")
+        other = "nn.Module" if ".get_parameter(" in source.text else "Any"
+        kind = kind or ("Tensor" if source.root == source.text else other)
         scope.free.setdefault(source.root, kind)
         return Text(source.text, 20 if source.text.isidentifier() else 18)
 
@@ -261,7 +267,7 @@ class Writer:
             name
             for table, start in ((names, path), (names, ()), (self.tape.given, path))
             for (other, known), name in table.items()
-            if known == ref and other[: len(start)] == start
+            if known == ref and other[: len(start)] == start and name not in self.nodes
         )
         return next(several, None)
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
+from scg.errors import ExportError
 from scg.export.blocks import blocks
 from scg.export.functions import Title, Writer
-from scg.export.scope import STEP, WIDTH, Scope, fitted
+from scg.export.scope import IMPORTED, STEP, WIDTH, Scope, fitted
 from scg.export.sizes import Size
 from scg.export.tape import Tape
 
@@ -78,6 +79,8 @@ def module_text(tape: Tape, titles: Mapping[str, Title], header: Header) -> str:
         "on_copied_buffers",
         "refuse_second_order",
     }
+    if wrong := sorted({*roots, *header.sizes} & (IMPORTED | names - {"noise", "controls", "loss"})):
+        raise ExportError(f"the name '{wrong[0]}' means something else in a module: rename what has it")
     reserved = frozenset({*roots, *names, *header.sizes} - {"loss"})
     writer = Writer(tape, titles, reserved, header.nodes)
     scope = writer.main(blocks(tape))
@@ -96,7 +99,7 @@ def _imports(body: str) -> str:
     lines += ["from typing import Any"] if re.search(r"\bAny\b", body) else []
     lines += [""] if lines else []
     lines += ["import torch"] if re.search(r"\btorch\.", body) else []
-    lines += ["from torch import Tensor"]
+    lines += ["from torch import Tensor, nn" if re.search(r"\bnn\.", body) else "from torch import Tensor"]
     lines += ["from torch.nn import functional as F"] if re.search(r"\bF\.", body) else []
     return "\n".join(lines)
 

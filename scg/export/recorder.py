@@ -12,11 +12,13 @@ from torch.overrides import TorchFunctionMode
 
 from scg.analysis.invoke import black_box
 from scg.export.frames import look
-from scg.export.spelling import is_metadata, is_random, spelled
+from scg.export.spelling import is_metadata, is_random, public_name, spelled
 from scg.export.tape import Call, Kept, Outside, Path, Ref, Source, Suffix, Tape
 from scg.nodes import trees
 from scg.nodes.records import Det, Record
+from scg.surrogate.lowering.emitter import is_library
 from scg.surrogate.lowering.watch import Watch
+from scg.vectorise import Mappable
 
 Fn = Callable[..., Any]
 SHORT = 64
@@ -66,6 +68,9 @@ class Recorder(TorchFunctionMode, Watch):
         """Return the user's function as one call of the tape."""
         if isinstance(fn, _Leaf):
             return fn
+        if is_library(fn):
+            shown = public_name(fn) or spelled(fn)
+            return _Leaf(self, Outside(shown, fn, "library"))
         is_boxed = isinstance(record, Det) and record.differentiable is False
         return _Leaf(self, Outside(self._outside(record, fn), fn, "boxed" if is_boxed else "plain"))
 
@@ -106,6 +111,8 @@ class Recorder(TorchFunctionMode, Watch):
         if self._paused:
             return leaf.call(*args, **kwargs)
         look(self.tape, self._known, self._path)
+        if leaf.outside.how == "library":
+            return leaf.call(*args, **kwargs)
         given = trees.tensors((args, kwargs))
         if any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in given):
             self.fault(f"'{leaf.outside.name}' is mapped by torch.vmap: write it for any leading dimensions")
@@ -116,6 +123,23 @@ class Recorder(TorchFunctionMode, Watch):
         finally:
             self._paused = False
         return self._given(leaf.outside, args, kwargs, result)
+
+    def mapped(self, outside: Outside, run: Fn, values: Any, dims: Any, given: Any) -> Any:
+        """Call a function mapped over dimensions of some values, and write down one call."""
+        if self._paused:
+            return run()
+        look(self.tape, self._known, self._path)
+        self._paused = True
+        try:
+            result = run()
+        finally:
+            self._paused = False
+        if not isinstance(result, Tensor):
+            self.fault(f"'{outside.name}' is mapped by torch.vmap, and gives a {type(result).__name__}")
+        told = tuple(map(self.ref, values)), dims, self.ref(given[0]), self.ref(dict(given[1]))
+        how = Outside(outside.name, outside.call, f"mapped {outside.how}")
+        self._append(how, told, {}, self._new(result))
+        return result
 
     def ref(self, value: Any) -> Any:
         """Return the number of a value, with numbers for the values in a container."""
@@ -206,7 +230,7 @@ class Recorder(TorchFunctionMode, Watch):
             return tensor.view_as(tensor)
 
 
-class _Leaf:
+class _Leaf(Mappable):
     """A function of the user that is one call of a tape."""
 
     def __init__(self, recorder: Recorder, outside: Outside, call: Fn | None = None) -> None:
@@ -216,6 +240,16 @@ class _Leaf:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.recorder.call(self, args, kwargs)
+
+    def mapped(
+        self,
+        run: Fn,
+        values: tuple[Any, ...],
+        dims: tuple[int | None, ...],
+        given: tuple[tuple[Any, ...], Mapping[str, Any]],
+    ) -> Any:
+        """Write down one call of the mapped function."""
+        return self.recorder.mapped(self.outside, run, values, dims, given)
 
 
 def _is_several(result: Any) -> bool:

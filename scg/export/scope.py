@@ -6,7 +6,7 @@ import builtins
 import keyword
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -23,7 +23,8 @@ PLAIN = {
     "requires_grad_": "leaf", "requires_grad": "leaf", "__radd__": "total", "addcmul": "total",
     "__rpow__": "power", "__pow__": "power", "__rdiv__": "quotient", "__rtruediv__": "quotient",
 }  # fmt: skip
-RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "torch", "F", "Tensor", "Any", "Callable", "Mapping"})
+IMPORTED = frozenset({*keyword.kwlist, "torch", "F", "nn", "Tensor", "Any", "Callable", "Mapping"})
+RESERVED = IMPORTED | {*dir(builtins)}
 
 
 @dataclass(eq=False)
@@ -31,12 +32,13 @@ class Scope:
     """One function under way.
 
     ``free`` maps the arguments that it turned out to need to their types, and ``reads`` the values among
-    them to their names. ``pending`` has expressions that are read once and written where that is. ``off``
-    tells whether autograd is off for all of it.
+    them to their names; ``around`` has those of the function that calls it. ``pending`` has expressions that
+    are read once and written where that is. ``off`` tells whether autograd is off for all of it.
     """
 
     taken: set[str]
     nodes: frozenset[str]
+    around: Mapping[Ref, str]
     off: bool = False
     free: dict[str, str] = field(default_factory=dict)
     reads: dict[Ref, str] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from scg.choosing.policy import Policy, match
 from scg.errors import ExportError, GraphError, ScgError
 from scg.estimators.parts.memory import averages
 from scg.estimators.protocol.kinds import Estimator
+from scg.export.listing import listed
 from scg.laws import can_look
 from scg.nodes.handle import Node
 from scg.nodes.ir import CAPTURED, IR, Store, hold
@@ -36,6 +37,7 @@ from scg.program.export import arguments, written
 from scg.program.prepare import Emitted, Prepared, collector_paused, prepare
 from scg.program.recording import Recording, controls_kept, record
 from scg.program.signature import Signature, held, kind, signature
+from scg.program.stages import Stages, stages
 from scg.standing import Assumption
 from scg.surrogate.lowering.plan import REPLICATES
 from scg.surrogate.runtime.randomness import Noise
@@ -379,6 +381,15 @@ class Program(nn.Module):
         prepared = self._latest()
         with controls_kept(self):
             return record(self, self._ir, prepared, lambda seed, inputs: self.draw_noise(seed, **inputs))
+
+    def stages(self) -> Stages:
+        """Return the program at every stage of the compiler, each of which can be printed."""
+        prepared = self._latest()
+        try:
+            traced = listed(self._recorded().tape)
+        except ExportError as error:
+            traced = f"not traced: {error}"
+        return stages(self._ir, prepared, self.code, traced)
 
     def draw(self, path: str | Path) -> None:
         """Draw the graph with each node's estimator: SVG, PNG, Mermaid or DOT by the suffix of ``path``."""

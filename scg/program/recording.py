@@ -240,7 +240,7 @@ class _Names:
             if held is value:
                 return name
         base = wanted.replace(".", "_")
-        is_taken = base in self.ir and not isinstance(value, Tensor)
+        is_taken = (base in self.ir or base in self.ir.plates) and not isinstance(value, Tensor)
         name, count = f"{base}_fn" if is_taken else base, 2
         while name in self.given:
             name, count = f"{base}_{count}", count + 1
