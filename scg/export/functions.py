@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from scg.export.expressions import Text, kept, literal, written
 from scg.export.scope import STEP, WIDTH, Scope, fitted, joined, plain_name
 from scg.export.simplify import detached_values, marked_values
 from scg.export.sizes import Size
-from scg.export.spelling import spelled
+from scg.export.spelling import is_typed, spelled
 from scg.export.tape import Call, Kept, Outside, Ref, Source, Suffix, Tape, mapped, refs
 
 CONTROLS = "controls"
@@ -110,8 +111,9 @@ class Writer:
         types = dict(scope.free)
         parameters = [f"{name}: {kind}" for name, kind in types.items()]
         kinds = joined("Tensor" if ref in self.tape.shapes else "Any" for ref in results)
-        start = "@torch.no_grad()\n" if scope.off and not off else ""
-        head = fitted(f"{start}def {{name}}(", parameters, f") -> {kinds}:", 0)
+        wide = "n" * (len(title.name) + 2)  # the name may get a number
+        head = fitted(f"def {wide}(", parameters, f") -> {kinds}:", 0).replace(wide, "{name}")
+        head = f"@torch.no_grad()\n{head}" if scope.off and not off else head
         text = "\n".join([head, f'    """{title.doc}"""', *(STEP + line for line in scope.body())])
         name = self._filed(title.name, text, is_law=block.label not in self.titles)
         values = {shown: ref for ref, shown in scope.reads.items()}
@@ -159,12 +161,15 @@ class Writer:
             counts.get(call.result, 0) == 1
             and not is_named
             and not off
-            and not isinstance(call.target, Outside)
+            and (isinstance(call.target, Suffix) or self._is_inline(call))
             and not self._reads_marked(call)
         ):
             scope.pending[call.result] = text
             return
         self._assign(scope, block, call.result, text, off)
+
+    def _is_inline(self, call: Call) -> bool:
+        return not isinstance(call.target, Outside) and is_typed(call.target)
 
     def _target(self, scope: Scope, block: Block, call: Call, ref: Ref, counts: Mapping[Ref, int]) -> str:
         if ref not in counts:
@@ -174,8 +179,8 @@ class Writer:
     def _assign(self, scope: Scope, block: Block, ref: Ref, text: Text, off: bool) -> None:
         call = self.made_by[ref]
         name = scope.named(ref, self._wanted(block, ref) or plain_name(call))
-        is_typed = isinstance(call.target, Outside) and ref in self.tape.shapes
-        start = f"{name}: Tensor" if is_typed or isinstance(call.target, Suffix) else name
+        is_any = isinstance(call.target, (Outside, Suffix)) or not is_typed(call.target)
+        start = f"{name}: Tensor" if is_any and ref in self.tape.shapes else name
         scope.say(f"{start} = {text.text}", off)
 
     def _reads_marked(self, call: Call) -> bool:
@@ -317,7 +322,9 @@ def _sizes(call: Call, numbers: Mapping[Ref, Any]) -> list[Size]:
 
 
 def _law_title(label: str) -> Title:
-    family, _, what = label.partition("_")
+    family, what = re.split(r"_(?=draw|standard|log_prob|relaxed|replay|\w+$)", label, maxsplit=1)
+    name = re.sub(r"\W+", "_", family.lower()).strip("_")
+    family = family.partition("(")[0]
     said = {
         "draw": f"Return what a {family} draws from its noise.",
         "draw_standard": f"Return what a {family} draws from noise that is added to its location.",
@@ -325,4 +332,4 @@ def _law_title(label: str) -> Title:
         "log_prob": f"Return log p of a {family}, summed over the event.",
         "relaxed": f"Return a {family} relaxed at a temperature.",
     }
-    return Title(f"{family.lower()}_{what}", said.get(what, f"Return the {what} of a {family}."))
+    return Title(f"{name}_{what}", said.get(what, f"Return the {what} of a {family}."))

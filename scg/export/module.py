@@ -89,7 +89,15 @@ def module_text(tape: Tape, titles: Mapping[str, Title], header: Header) -> str:
     if header.noise:
         parts.append(_draw_noise(header.noise))
     body = "\n\n\n".join(parts)
-    return f'"""{header.title}"""\n\n{_imports(body)}\n\n\n{body}\n'
+    return f'"""{header.title}"""\n{_allowed({*reserved, *header.nodes})}\n{_imports(body)}\n\n\n{body}\n'
+
+
+def _allowed(names: Iterable[str]) -> str:
+    """Return the comment that lets ruff pass names of the user's that it would not have chosen."""
+    several = list(names)
+    codes = ["E741"] if {"l", "O", "I"} & {*several} else []
+    codes += ["N803", "N806"] if any(name != name.lower() for name in several) else []
+    return f"# ruff: noqa: {', '.join(codes)}\n" if codes else ""
 
 
 def _imports(body: str) -> str:
@@ -109,8 +117,8 @@ def _main(scope: Scope, tape: Tape, header: Header) -> str:
     used = {name for name in scope.free if name in header.sizes}
     used |= {name for item in header.noise for name in _plates(item)} & scope.free.keys()
     for plate in used:
-        root = re.split(r"\W", header.sizes[plate])[0]
-        free.setdefault(root, "Tensor")
+        root, _, rest = re.split(r"(\W)", header.sizes[plate], maxsplit=1)
+        free.setdefault(root, "Tensor" if rest.startswith("shape") else "Any")
     order = ["noise", *(leaf.name for leaf in header.leaves)]
     names = [name for name in order if name in free] + [name for name in free if name not in order]
     arguments = [f"{name}: {free[name]}" for name in names if name != "noise"]
@@ -150,26 +158,27 @@ def _plates(item: Drawn) -> Iterable[str]:
 
 def _checks(tape: Tape, header: Header, free: Mapping[str, str]) -> list[str]:
     """Return the lines that refuse what the program was not written for."""
-    shapes = {tape.sources[ref].text: tape.shapes[ref] for ref in tape.sources}
-    lines = []
+    lines: list[str] = []
     for leaf in header.leaves:
         if leaf.name not in free:
             continue
-        wrong, wanted = [], []
-        if leaf.is_input and leaf.is_tensor:
-            condition, shown = _shape(leaf.name, shapes[leaf.name])
-            wrong.append(condition)
-            wanted.append(f"the shape {shown}")
-        if leaf.is_frozen:
+        if leaf.is_input:
+            for ref, source in tape.sources.items():
+                if source.root == leaf.name:
+                    condition, shown = _shape(source.text, tape.shapes[ref])
+                    frozen = f" or {source.text}.requires_grad" if leaf.is_frozen else ""
+                    said = f"{source.text} has the shape {shown}{' and no gradient' if frozen else ''} here"
+                    lines += [f"if {condition}{frozen}:", f"{STEP}raise ValueError({_quoted(said)})"]
+        elif leaf.is_frozen:
             grads = f"any(leaf.requires_grad for leaf in {leaf.name}.parameters())"
-            wrong.append(f"{leaf.name}.requires_grad" if leaf.is_tensor else grads)
-            wanted.append("no gradient")
-        if wrong:
-            lines += [
-                f"if {' or '.join(wrong)}:",
-                f'{STEP}raise ValueError("{leaf.name} has {" and ".join(wanted)} here")',
-            ]
+            lines.append(f"if {leaf.name}.requires_grad:" if leaf.is_tensor else f"if {grads}:")
+            lines.append(f'{STEP}raise ValueError("{leaf.name} has no gradient here")')
     return lines
+
+
+def _quoted(text: str) -> str:
+    shown = repr(text)
+    return shown if '"' in text else f'"{shown[1:-1]}"'
 
 
 def _shape(name: str, shape: tuple[int | Size, ...]) -> tuple[str, str]:

@@ -43,6 +43,12 @@ ROOMS: tuple[tuple[str, ModuleType], ...] = (
 )
 
 
+def is_typed(func: Any) -> bool:
+    """Say whether type checkers know what a function of torch gives."""
+    name = "" if is_method(func) else public_name(func) or ""
+    return not name.startswith(("torch.linalg.", "torch.special.", "torch.fft."))
+
+
 def spelled(func: Any) -> str:
     """Return the last name of a function, method or property of torch."""
     name = getattr(func, "__name__", "")
@@ -86,5 +92,8 @@ def public_name(func: Any) -> str | None:
         held = getattr(module, name, None)
         if held is func:
             return f"{room}.{name}"
+        bare = name.removeprefix(f"{room.rpartition('.')[2]}_")
+        if bare != name and getattr(module, bare, None) is func:
+            return f"{room}.{bare}"
     place, _, last = (resolve_name(func) or "").rpartition(".")
     return f"F.{last}" if place == "torch.nn.functional" and last[:1] != "_" else None

@@ -15,7 +15,7 @@ from scg.export.module import Drawn, Header, Leaf, module_text
 from scg.export.simplify import simplified
 from scg.export.sizes import expression
 from scg.nodes.ir import IR
-from scg.nodes.trees import needs_gradient
+from scg.nodes.trees import needs_gradient, placed_leaves
 from scg.program.prepare import Prepared
 from scg.program.recording import Recording, controls_kept, faults_of
 
@@ -98,10 +98,9 @@ def _header(ir: IR, prepared: Prepared, found: Recording) -> Header:
 def _size(ir: IR, plate: str, inputs: Mapping[str, Any]) -> str:
     """Return what reads the size of a plate."""
     several = [name for name in ir.inputs if plate in ir.layout[name]]
-    name = next((name for name in several if isinstance(inputs[name], Tensor)), None)
-    if name is None:
-        raise ExportError(f"the size of plate '{plate}' is read off a container: declare size=")
-    return f"{name}.shape[{ir.layout[name].index(plate)}]"
+    name = next((name for name in several if isinstance(inputs[name], Tensor)), several[0])
+    places = (place for place, leaf in placed_leaves(name, inputs[name]) if isinstance(leaf, Tensor))
+    return f"{next(places)}.shape[{ir.layout[name].index(plate)}]"
 
 
 def _noise(ir: IR, prepared: Prepared, found: Recording) -> list[Drawn]:

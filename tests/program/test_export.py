@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Gamma, Normal, Poisson
+from torch.distributions import Bernoulli, Binomial, Categorical, Gamma, Independent, Normal, Poisson
 
 import scg
 from scg.errors import ExportError, GraphError
@@ -230,7 +230,7 @@ def test_other_estimators_and_laws(name: str, tmp_path: Path) -> None:
         assert alike(gradients(module.loss(noise, **inputs, **arguments), arguments), wanted)
 
 
-def test_a_black_box_and_running_statistics(tmp_path: Path) -> None:
+def test_a_black_box(tmp_path: Path) -> None:
     g = scg.Graph()
     x = g.input("x", plates="batch", example=batch())
     b = g.sample("b", Bernoulli, logits=g.det("logits", nn.Linear(8, 3), x))
@@ -242,6 +242,93 @@ def test_a_black_box_and_running_statistics(tmp_path: Path) -> None:
     noise = program.draw_noise(0, **inputs)
     found = gradients(loaded(tmp_path / "module.py").loss(noise, **inputs, **arguments), arguments)
     assert alike(found, gradients(program(noise=noise, **inputs).loss, arguments))
+
+
+class Heads(nn.Module):
+    """Two results of one module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.layer(x)
+        return found[..., :2], found[..., 2:].exp()
+
+
+def two_results() -> scg.Graph:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=batch())
+    loc, scale = g.det(("loc", "scale"), Heads(), x)
+    z = g.sample("z", Normal, loc=loc, scale=scale)
+    g.cost("f", lambda z, x: (z.sum(-1) - x.sum(-1)) ** 2, z, x)
+    return g
+
+
+def nested_inputs() -> scg.Graph:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example={"seen": batch(), "goal": batch().flip(0)})
+    w = g.param("w", torch.full((8,), 0.1))
+    z = g.sample("z", Bernoulli, logits=g.det("logits", lambda x, w: x["seen"] * w, x, w))
+    d = g.det("d", lambda x, z: {"error": (z - x["goal"]).sum(-1), "size": z.sum(-1)}, x, z)
+    g.cost("f", d["error"] ** 2 + d["size"])
+    return g
+
+
+def batch_normalised() -> scg.Graph:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=batch())
+    b = g.sample("b", Bernoulli, logits=g.det("logits", nn.Linear(8, 3), x))
+    y = g.det("y", nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8)), b, mixes="batch")
+    g.cost("f", lambda y, x: ((y - x) ** 2).sum(-1), y, x)
+    return g
+
+
+def factories() -> scg.Graph:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=batch())
+    w = g.param("w", torch.full((8,), 0.1))
+    z = g.sample("z", lambda x, w: Independent(Normal(x * w, 1.0), 1), x, w)
+    n = g.sample("n", lambda w: Binomial(3, logits=w.sum()), w)
+    g.cost("f", lambda z, n: (z.sum(-1) - 0.1 * n) ** 2, z, n)
+    return g
+
+
+def one_size() -> scg.Graph:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=batch())
+    goal = torch.arange(6.0)
+    b = g.sample("b", Bernoulli, logits=g.det("logits", nn.Linear(8, 3), x))
+    g.cost("f", lambda b: (b.sum(-1) - goal) ** 2, b)
+    return g
+
+
+GRAPHS = (
+    (two_results, "reparam"),
+    (nested_inputs, "score"),
+    (batch_normalised, "rebar"),
+    (factories, "score"),
+    (one_size, "score"),
+)
+
+
+@pytest.mark.parametrize(("build", "policy"), GRAPHS, ids=[build.__name__ for build, _ in GRAPHS])
+def test_other_graphs(build: Callable[[], scg.Graph], policy: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    g = build()
+    program = scg.compile(g, policy=policy)
+    arguments = program.export(tmp_path / "module.py")
+    inputs = g.freeze().store.examples
+    noise = program.draw_noise(5, **inputs)
+    found = gradients(loaded(tmp_path / "module.py").loss(noise, **inputs, **arguments), arguments)
+    assert alike(found, gradients(program(noise=noise, **inputs).loss, arguments))
+
+
+def test_a_graph_of_one_size_is_refused_at_others(tmp_path: Path) -> None:
+    arguments = scg.compile(one_size(), policy="score").export(tmp_path / "module.py")
+    module = loaded(tmp_path / "module.py")
+    with pytest.raises(ValueError, match=r"x has the shape \[6, 8\]"):
+        module.loss(module.draw_noise(), x=batch(7), **arguments)
 
 
 def test_export_leaves_the_program_as_it_was(tmp_path: Path) -> None:
