@@ -69,3 +69,15 @@ def outputs(block: Block, outside: set[Ref]) -> list[Ref]:
     """Return the values of a block that are read outside it."""
     several = (ref for call in block.calls() for ref in refs(call.result))
     return [ref for ref in several if ref in outside]
+
+
+def counts_in(block: Block, results: list[Ref]) -> dict[Ref, int]:
+    """Return how often each value is read among the lines of a block."""
+    found: dict[Ref, int] = {}
+    for item in block.items:
+        several = item.read() if isinstance(item, Block) else refs((item.args, dict(item.kwargs)))
+        for ref in several:
+            found[ref] = found.get(ref, 0) + 1
+    for ref in results:
+        found[ref] = found.get(ref, 0) + 1
+    return found

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import nn
 
-from scg.export.blocks import Block, outputs
+from scg.export.blocks import Block, counts_in, outputs
 from scg.export.expressions import Text, kept, literal, written
+from scg.export.numbers import numbers, sizes_in
 from scg.export.scope import STEP, WIDTH, Scope, fitted, joined, plain_name
 from scg.export.simplify import detached_values, marked_values
-from scg.export.sizes import Size
 from scg.export.spelling import is_typed, spelled
-from scg.export.tape import Call, Kept, Outside, Ref, Source, Suffix, Tape, mapped, refs
+from scg.export.tape import Call, Kept, Outside, Ref, Source, Suffix, Tape, refs
+from scg.export.titles import Title, law_title
 
 CONTROLS = "controls"
 LONG = 84
 """The most characters of an expression that is written where it is read, if that is once."""
 MANY = 2
 """The most results of one call that have a name each."""
-
-
-class Title(NamedTuple):
-    """What a part of the program is called, and what is said of it.
-
-    One that ``is_general`` calls what it takes by names of its own, not by those around it.
-    """
-
-    name: str
-    doc: str
-    is_general: bool = False
 
 
 class Made(NamedTuple):
@@ -63,7 +51,7 @@ class Writer:
         """Find what is known of all values."""
         self.detached = detached_values(self.tape)
         self.marked = marked_values(self.tape)
-        self.numbers = dict(_numbers(self.tape))
+        self.numbers = dict(numbers(self.tape))
         self.made_by = {ref: call for call in self.tape.calls for ref in refs(call.result)}
 
     def main(self, block: Block) -> Scope:
@@ -73,7 +61,7 @@ class Writer:
         return scope
 
     def _fill(self, scope: Scope, block: Block, results: list[Ref]) -> None:
-        counts = _counts(block, results)
+        counts = counts_in(block, results)
         for item in block.items:
             if isinstance(item, Block):
                 self._block(scope, block, item, counts)
@@ -102,7 +90,7 @@ class Writer:
         return name
 
     def _function(self, block: Block, results: list[Ref], off: bool, around: Mapping[Ref, str]) -> Made:
-        title = self.titles.get(block.label) or _law_title(block.label)
+        title = self.titles.get(block.label) or law_title(block.label)
         flags = {call.grad for call in block.calls() if self._matters(call)}
         leaves = {s.root for s in self.tape.sources.values() if s.text == s.root} | {"noise"}
         reserved = self.reserved - leaves if self._is_general(block) else self.reserved
@@ -207,7 +195,7 @@ class Writer:
             used.append(ref)
             return self._operand(scope, block, ref)
 
-        for size in _sizes(call, self.numbers):
+        for size in sizes_in(call, self.numbers):
             scope.free.update(dict.fromkeys(size.plates, "int"))
         if isinstance(call.target, Kept):
             scope.free.setdefault(CONTROLS, "dict[str, Tensor]")
@@ -280,56 +268,3 @@ class Writer:
         """Say whether a part calls what it takes by names of its own."""
         title = self.titles.get(block.label)
         return bool(block.path) and (title is None or title.is_general)
-
-
-def _counts(block: Block, results: list[Ref]) -> dict[Ref, int]:
-    """Return how often each value is read among the lines of a block."""
-    found: dict[Ref, int] = {}
-    for item in block.items:
-        several = item.read() if isinstance(item, Block) else refs((item.args, dict(item.kwargs)))
-        for ref in several:
-            found[ref] = found.get(ref, 0) + 1
-    for ref in results:
-        found[ref] = found.get(ref, 0) + 1
-    return found
-
-
-def _numbers(tape: Tape) -> Any:
-    """Yield the values that are one number, which no tensor has to be made for beside another."""
-    for ref, tensor in tape.literals.items():
-        if not tensor.dim() and tensor.is_floating_point():
-            yield ref, tensor.item()
-    for call in tape.calls:
-        if call.target in (torch.full, torch.ones, torch.zeros) and call.args and call.args[0] == ():
-            number = {torch.ones: 1.0, torch.zeros: 0.0}.get(call.target)
-            number = call.args[1] if number is None and len(call.args) > 1 else number
-            if isinstance(number, (int, float, Size)):
-                yield call.result, number
-
-
-def _sizes(call: Call, numbers: Mapping[Ref, Any]) -> list[Size]:
-    """Return the sizes that the text of a call reads."""
-    found: list[Size] = []
-
-    def leaf(item: Any) -> Any:
-        item = numbers.get(item, item) if isinstance(item, Ref) else item
-        if isinstance(item, Size):
-            found.append(item)
-        return item
-
-    mapped(leaf, (call.args, dict(call.kwargs)))
-    return found
-
-
-def _law_title(label: str) -> Title:
-    family, what = re.split(r"_(?=draw|standard|log_prob|relaxed|replay|\w+$)", label, maxsplit=1)
-    name = re.sub(r"\W+", "_", family.lower()).strip("_")
-    family = family.partition("(")[0]
-    said = {
-        "draw": f"Return what a {family} draws from its noise.",
-        "draw_standard": f"Return what a {family} draws from noise that is added to its location.",
-        "standard": f"Return what is added to the location of a {family}.",
-        "log_prob": f"Return log p of a {family}, summed over the event.",
-        "relaxed": f"Return a {family} relaxed at a temperature.",
-    }
-    return Title(f"{name}_{what}", said.get(what, f"Return the {what} of a {family}."))

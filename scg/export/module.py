@@ -11,10 +11,11 @@ import torch
 
 from scg.errors import ExportError
 from scg.export.blocks import blocks
-from scg.export.functions import Title, Writer
+from scg.export.functions import Writer
 from scg.export.scope import IMPORTED, STEP, WIDTH, Scope, fitted
 from scg.export.sizes import Size
 from scg.export.tape import Tape
+from scg.export.titles import Title
 
 HELPERS = {
     "boxed": '''def black_box(function: Callable[..., Any], *args: Any) -> Tensor:

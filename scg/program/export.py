@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from scg.analysis.probing import undisturbed
 from scg.errors import ExportError
-from scg.export.functions import Title
 from scg.export.module import Drawn, Header, Leaf, module_text
 from scg.export.simplify import simplified
 from scg.export.sizes import expression
+from scg.export.titles import Title
 from scg.nodes.ir import IR
 from scg.nodes.trees import needs_gradient, placed_leaves
 from scg.program.prepare import Prepared

@@ -22,7 +22,8 @@ from scg.export.sizes import aligned
 from scg.export.tape import Tape
 from scg.nodes import trees
 from scg.nodes.ir import IR
-from scg.nodes.records import Constant, Record
+from scg.nodes.records import Constant
+from scg.program.outside import Names
 from scg.program.prepare import Prepared
 from scg.surrogate.lowering.lower import Lowered, lower
 
@@ -69,7 +70,7 @@ def _recorded(
 ) -> Recording:
     several = [_resized(ir, prepared.inputs, free, run) for run in range(3)]
     runs = [(inputs, draw(run, inputs)) for run, inputs in enumerate(several)]
-    names = _Names(ir)
+    names = Names(ir)
     recorder = Recorder(names)
     lowered, run = _watched(program, prepared, recorder)
     tapes = [_tape(program, ir, prepared, recorder, names, lowered, run, *given) for given in runs]
@@ -113,7 +114,7 @@ def _tape(
     ir: IR,
     prepared: Prepared,
     recorder: Recorder,
-    names: _Names,
+    names: Names,
     lowered: Lowered,
     run: Callable[..., Any],
     inputs: Mapping[str, Any],
@@ -141,7 +142,7 @@ def _held(
     program: nn.Module,
     ir: IR,
     recorder: Recorder,
-    names: _Names,
+    names: Names,
     lowered: Lowered,
     shadows: dict[str, nn.Module],
 ) -> Any:
@@ -179,7 +180,7 @@ def _put(root: SimpleNamespace, target: str, value: Any) -> None:
     setattr(root, last, value)
 
 
-def _shadow(module: nn.Module, node: str, recorder: Recorder, names: _Names, place: str = "") -> nn.Module:
+def _shadow(module: nn.Module, node: str, recorder: Recorder, names: Names, place: str = "") -> nn.Module:
     """Return a copy of controls on the same tensors: what they remember is kept by the copy alone.
 
     A network of the user is one call.
@@ -211,41 +212,6 @@ def _keep(program: nn.Module, recorder: Recorder, shadows: Mapping[str, nn.Modul
         for key, tensor in shadow.named_buffers():
             if tensor is not before.get(key):
                 recorder.keep(f"{node}.{key}", tensor)
-
-
-class _Names:
-    """The names under which a module takes what the user gave, each thing once."""
-
-    def __init__(self, ir: IR) -> None:
-        self.ir = ir
-        self.given: dict[str, Any] = {}
-
-    def __call__(self, record: Record | None, fn: Any) -> str:
-        """Return the name of a function or module."""
-        owner = next((key for key, held in self.ir.store.modules.items() if held is fn), None)
-        name = getattr(fn, "__name__", "")
-        if owner is not None:
-            name = f"{owner}_module"
-        elif not str(name).isidentifier():
-            name = f"{record.name if record is not None else 'the'}_fn"
-        return self.argument(str(name), fn)
-
-    def network(self, node: str, net: Any) -> str:
-        """Return the name of a network of an estimator."""
-        return self.argument(f"{node}_net", net)
-
-    def argument(self, wanted: str, value: Any) -> str:
-        """Return the name of a thing, one of its own if that is taken by another."""
-        for name, held in self.given.items():
-            if held is value:
-                return name
-        base = wanted.replace(".", "_")
-        is_taken = (base in self.ir or base in self.ir.plates) and not isinstance(value, Tensor)
-        name, count = f"{base}_fn" if is_taken else base, 2
-        while name in self.given:
-            name, count = f"{base}_{count}", count + 1
-        self.given[name] = value
-        return name
 
 
 @contextmanager
