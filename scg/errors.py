@@ -35,3 +35,7 @@ class CompileError(ScgError):
 
 class GradientWarning(UserWarning):
     """A gradient is lost on the way from what is learned to a cost, and nothing says that this is meant."""
+
+
+class ExportError(ScgError):
+    """A program cannot be written as a Python module."""

@@ -29,6 +29,20 @@ class Parent:
     varies: bool
 
 
+class Mappable:
+    """A function that sees itself mapped: where a program is recorded."""
+
+    def mapped(
+        self,
+        run: Callable[[], Any],
+        values: tuple[Any, ...],
+        dims: tuple[int | None, ...],
+        given: tuple[tuple[Any, ...], Mapping[str, Any]],
+    ) -> Any:
+        """Return what ``run`` gives: the function mapped over ``dims`` of values among its arguments."""
+        return run()
+
+
 @dataclass(frozen=True, eq=False)
 class Vectorised:
     """A call ``fn(*arguments)`` repeated along ``axes``, all of them flattened into one dimension.
@@ -130,6 +144,16 @@ class Vectorised:
             0 if v and isinstance(leaf, Tensor) else None for v, leaf in zip(varies, leaves, strict=True)
         )
 
+        def run() -> Any:
+            return self._mapped(fn, leaves, spec, dims)
+
+        if isinstance(fn, Mappable):
+            return fn.mapped(run, tuple(leaves), dims, self.arguments.substitute(values.__getitem__))
+        return run()
+
+    def _mapped(
+        self, fn: Callable[..., Any], leaves: list[Any], spec: Any, dims: tuple[int | None, ...]
+    ) -> Any:
         found: list[Any] = []
 
         def one(*inner: Any) -> list[Tensor]:

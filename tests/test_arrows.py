@@ -62,8 +62,18 @@ MAY_IMPORT = {
         "scg.errors",
         "scg.vectorise",
     ),
+    "scg.export": (
+        "scg.export",
+        "scg.surrogate.lowering.watch",
+        "scg.surrogate.lowering.emitter",
+        "scg.analysis.invoke",
+        "scg.vectorise",
+        "scg.nodes",
+        "scg.errors",
+    ),
     "scg.program": (
         "scg.program",
+        "scg.export",
         "scg.surrogate",
         "scg.choosing",
         "scg.estimators",
@@ -90,6 +100,7 @@ KNOW_FX = (
     "scg.program.checked",
     "scg.program.prepare",
     "scg.program.program",
+    "scg.program.recording",
 )
 OPTIONAL = ("matplotlib", "scg.draw.picture")
 """What may be imported inside a function: optional, or reached only with what is optional."""

@@ -20,9 +20,14 @@ def is_transformed() -> bool:
     return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def is_recorded() -> bool:
+    """Whether a mode of torch sees the calls: what a look at one value decides would hold for all."""
+    return torch._C._len_torch_function_stack() > 0
+
+
 def can_look(tensor: Tensor) -> bool:
-    """Whether reading a value costs no synchronisation, and is allowed: eager, on the CPU."""
-    return tensor.device.type == "cpu" and not is_transformed()
+    """Whether reading a value costs no synchronisation, and is allowed: eager, on the CPU, not recorded."""
+    return tensor.device.type == "cpu" and not is_transformed() and not is_recorded()
 
 
 def is_seen_within(tensor: Tensor, limit: float) -> bool:

@@ -20,9 +20,10 @@ from scg.analysis.captured import declared_part, with_captured
 from scg.analysis.check import accept, unused
 from scg.analysis.sizes import plate_sizes
 from scg.choosing.policy import Policy, match
-from scg.errors import GraphError, ScgError
+from scg.errors import ExportError, GraphError, ScgError
 from scg.estimators.parts.memory import averages
 from scg.estimators.protocol.kinds import Estimator
+from scg.export.listing import listed
 from scg.laws import can_look
 from scg.nodes.handle import Node
 from scg.nodes.ir import CAPTURED, IR, Store, hold
@@ -32,8 +33,11 @@ from scg.program.checked import CheckedRun, Look, NaNs, anything, arose, finite,
 from scg.program.compiling import check_traceable, compiled, refusal
 from scg.program.estimate import Estimate
 from scg.program.explain import explain
+from scg.program.export import arguments, written
 from scg.program.prepare import Emitted, Prepared, collector_paused, prepare
+from scg.program.recording import Recording, controls_kept, record
 from scg.program.signature import Signature, held, kind, signature
+from scg.program.stages import Stages, stages
 from scg.standing import Assumption
 from scg.surrogate.lowering.plan import REPLICATES
 from scg.surrogate.runtime.randomness import Noise
@@ -359,6 +363,33 @@ class Program(nn.Module):
         "probed" at several points, or is "assumed".
         """
         return assumptions(self._latest())
+
+    def export(self, path: str | Path) -> dict[str, Any]:
+        """Write a Python module that needs torch alone, and return what its function ``loss`` takes.
+
+        ``loss(noise, **inputs, **returned)`` has the value and the gradients of the program under the noise
+        that ``draw_noise`` gives. Raises ``ExportError`` for what cannot be written.
+        """
+        found = self._recorded()
+        text = written(self, self._ir, self._latest(), found, self)
+        Path(path).write_text(text, encoding="utf-8")
+        return arguments(self, found, text)
+
+    def _recorded(self) -> Recording:
+        if not self._ir.costs:
+            raise ExportError("a graph without costs has no loss to export: declare g.cost(...)")
+        prepared = self._latest()
+        with controls_kept(self):
+            return record(self, self._ir, prepared, lambda seed, inputs: self.draw_noise(seed, **inputs))
+
+    def stages(self) -> Stages:
+        """Return the program at every stage of the compiler, each of which can be printed."""
+        prepared = self._latest()
+        try:
+            traced = listed(self._recorded().tape)
+        except ExportError as error:
+            traced = f"not traced: {error}"
+        return stages(self._ir, prepared, self.code, traced)
 
     def draw(self, path: str | Path) -> None:
         """Draw the graph with each node's estimator: SVG, PNG, Mermaid or DOT by the suffix of ``path``."""

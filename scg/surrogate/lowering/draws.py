@@ -23,7 +23,8 @@ from scg.surrogate.runtime.ops import log_prob, relaxed_draw, replay
 
 def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
     """Return a function of a law under the name it has in emitted code."""
-    return world.emitter.shown(f"{law.family}_{label}", (law, *key), fn)
+    shown = f"{law.family}_{label}"
+    return world.emitter.shown(shown, (law, *key), world.plan.watch.part(shown, fn))
 
 
 def sample(world: World, record: Sample) -> None:

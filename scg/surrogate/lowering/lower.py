@@ -21,6 +21,7 @@ from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels, make_plan
 from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
 from scg.surrogate.lowering.totals import branched_total, total
+from scg.surrogate.lowering.watch import UNWATCHED, Watch
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import output
 
@@ -62,14 +63,15 @@ def lower(
     constants: Mapping[str, Tensor],
     looped: frozenset[str] = frozenset(),
     gradients: bool = True,
+    watch: Watch = UNWATCHED,
 ) -> Lowered:
     """Emit the program: the sampled objective, and with ``gradients`` a backward that is unbiased.
 
     The loss is J + (s - sg s), where s holds the score terms; below enumerated nodes the derivative
     flows through the expectation over their branches instead of through J. ``constants`` are the numbers
-    that the program holds already.
+    that the program holds already, and ``watch`` sees the calls that it makes.
     """
-    plan = make_plan(facts, choices, samples, controls, constants, looped)
+    plan = make_plan(facts, choices, samples, controls, constants, looped, watch)
     emitter = Emitter()
     world = World(plan, emitter)
     _arguments(world)

@@ -18,6 +18,7 @@ from scg.estimators.protocol.kinds import Branched, Through
 from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Sample
 from scg.surrogate.lowering.emitter import is_library
+from scg.surrogate.lowering.watch import UNWATCHED, Watch
 
 REPLICATES = "#samples"
 POINTS = "#points"
@@ -35,7 +36,7 @@ class Plan:
     is known of the controls of nodes that have some; ``learnable`` names the samples whose parameters may
     need a gradient; ``constants`` has the numbers that the program holds, by name, those of programs
     emitted before included. ``looped`` names nodes that are looped, whatever their example says, and
-    ``relaxed`` keeps the run modes of relaxed parts.
+    ``relaxed`` keeps the run modes of relaxed parts. ``watch`` sees the calls of the program that is written.
     """
 
     ir: IR
@@ -51,6 +52,7 @@ class Plan:
     constants: dict[str, Tensor] = field(default_factory=dict)
     looped: frozenset[str] = frozenset()
     relaxed: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    watch: Watch = UNWATCHED
 
     def relaxed_modes(self, name: str) -> Mapping[str, str]:
         """Return how functions take added dimensions in the relaxed part below a node, found once."""
@@ -91,6 +93,7 @@ def make_plan(
     controls: Mapping[str, Controlled],
     constants: Mapping[str, Tensor],
     looped: frozenset[str] = frozenset(),
+    watch: Watch = UNWATCHED,
 ) -> Plan:
     """Return what lowering reads, with a run mode for each function that meets an added dimension."""
     ir = facts.ir
@@ -115,6 +118,7 @@ def make_plan(
         learnable=learnable(ir, choices),
         constants=dict(constants),
         looped=looped,
+        watch=watch,
     )
 
 

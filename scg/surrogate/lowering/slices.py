@@ -150,7 +150,7 @@ def _bound(world: World, pieces: tuple[Piece, ...], label: str) -> fx.Node:
                 points = run(points, *temperature, *given)
             return points
 
-        return at
+        return world.plan.watch.part(label, at)
 
     return world.emitter.call(named(label, bind), *captured, name=label)
 

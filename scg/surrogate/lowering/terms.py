@@ -104,7 +104,8 @@ class Terms:
     def _line(self, world: World, name: str, label: str, fn: Callable[..., Any], *arguments: Any) -> fx.Node:
         """Append what the estimator of a node computes."""
         emitter = world.emitter
-        line = emitter.call(named(f"{name}_{label}", fn), *arguments, name=f"{name}_{label}")
+        shown = f"{name}_{label}"
+        line = emitter.call(named(shown, self.plan.watch.part(shown, fn)), *arguments, name=shown)
         return emitter.placed(name, line)
 
     def _frame(self, world: World, name: str, lead: Labels) -> Frame:

@@ -19,7 +19,7 @@ from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
 from scg.surrogate.lowering.emitter import Emitter, is_library
 from scg.surrogate.lowering.guards import guarded
 from scg.surrogate.lowering.plan import Labels, Plan
-from scg.surrogate.runtime.ops import beside, expand_lead, on_copied_buffers, size_within
+from scg.surrogate.runtime.ops import beside, expand_lead, size_within
 
 
 class World:
@@ -269,6 +269,7 @@ class World:
             running = [module for module in self._captured_by(record) if any(True for _ in module.buffers())]
             if running and self.outer is not None:
                 fn = partial(beside, running, fn)
+            fn = self.plan.watch.function(record, fn)
             fn = fn if transform is None else transform(fn)
             return emitter.call(emitter.shown(label, name, fn), *args, name=name, **kwargs)
         has_buffers = any(True for _ in self.plan.ir.store.modules[function.owner].buffers())
@@ -277,7 +278,7 @@ class World:
             return emitter.module(function.owner, args, kwargs, name)
 
         def applied(module: Any, *args: Any, **kwargs: Any) -> Any:
-            call = partial(on_copied_buffers, module) if copies else module
+            call = self.plan.watch.copied(module) if copies else module
             return (call if transform is None else transform(call))(*args, **kwargs)
 
         module = self.held(function.owner)

@@ -1,0 +1,1 @@
+"""Exporting: programs recorded as calls of torch, and written as Python modules."""

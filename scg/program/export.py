@@ -1,0 +1,150 @@
+"""Exporting a program: the text of a module that needs torch alone, checked against the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scg.analysis.probing import undisturbed
+from scg.errors import ExportError
+from scg.export.module import Drawn, Header, Leaf, module_text
+from scg.export.simplify import simplified
+from scg.export.sizes import expression
+from scg.export.titles import Title
+from scg.nodes.ir import IR
+from scg.nodes.trees import needs_gradient, placed_leaves
+from scg.program.prepare import Prepared
+from scg.program.recording import Recording, controls_kept, faults_of
+
+Run = Callable[..., Any]
+
+
+def written(program: nn.Module, ir: IR, prepared: Prepared, found: Recording, run: Run) -> str:
+    """Return a recorded program as a module, once its loss and gradients are those of the program."""
+    faults_of(found.tape)
+    text = module_text(simplified(found.tape), _titles(ir, prepared), _header(ir, prepared, found))
+    _compare(text, program, found, run)
+    return text
+
+
+def arguments(program: nn.Module, found: Recording, text: str) -> dict[str, Any]:
+    """Return what the function of a module takes besides inputs and noise."""
+    head = text[text.index("\ndef loss(") :].partition("->")[0]
+    given = {
+        name: value for name, value in found.outside.items() if f" {name}: " in head or f"({name}: " in head
+    }
+    return {**given, "controls": controls(program)} if "controls: " in head else given
+
+
+def controls(program: nn.Module) -> dict[str, Tensor]:
+    """Return what the estimators of a program learn and remember, by name."""
+    held = program.get_submodule("controls")
+    return {**dict(held.named_parameters()), **dict(held.named_buffers())}
+
+
+def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:
+    found: dict[str, Title] = {}
+    for name, choice in prepared.choices.items():
+        how = choice.estimator.name
+        found[f"{name}_{how}"] = Title(
+            f"{how.replace('-', '_')}_of_{name}",
+            f"Return what {how} adds to the surrogate for {name}: its backward is the estimate.",
+        )
+        found[f"{name}_factor"] = Title(
+            f"factor_of_{name}", f"Return what multiplies the score of {name}: cost, less a baseline."
+        )
+        found[f"{name}_relaxed"] = Title(
+            f"relaxed_costs_of_{name}",
+            f"Return the costs below {name} at relaxed values of it, by element and in total.",
+            is_general=True,
+        )
+        found[f"{name}_downstream"] = Title(
+            f"costs_of_{name}", f"Return the costs below {name} at other values of it.", is_general=True
+        )
+    return found
+
+
+def _header(ir: IR, prepared: Prepared, found: Recording) -> Header:
+    inputs = found.runs[0][0]
+    leaves = [
+        Leaf(
+            name,
+            f"input [{', '.join(ir.layout[name])}]" if ir.layout[name] else "input",
+            not needs_gradient(inputs[name]),
+            isinstance(inputs[name], Tensor),
+            is_input=True,
+        )
+        for name in ir.inputs
+    ]
+    for name, held in found.outside.items():
+        is_tensor = isinstance(held, Tensor)
+        kind = "parameter" if is_tensor and held.requires_grad else "tensor" if is_tensor else "function"
+        kind = "module" if isinstance(held, nn.Module) else kind
+        parameters = list(held.parameters()) if isinstance(held, nn.Module) else [held] if is_tensor else []
+        is_frozen = bool(parameters) and not any(p.requires_grad for p in parameters)
+        leaves.append(Leaf(name, kind, is_frozen, is_tensor))
+    return Header(
+        f"The expected {' + '.join(ir.costs)}, estimated in torch alone.",
+        leaves,
+        {shown: _size(ir, plate, inputs) for plate, shown in found.free.items()},
+        _noise(ir, prepared, found),
+        frozenset(name for name in ir if not name.rpartition("_")[2].isdigit()),
+    )
+
+
+def _size(ir: IR, plate: str, inputs: Mapping[str, Any]) -> str:
+    """Return what reads the size of a plate."""
+    several = [name for name in ir.inputs if plate in ir.layout[name]]
+    name = next((name for name in several if isinstance(inputs[name], Tensor)), several[0])
+    places = (place for place, leaf in placed_leaves(name, inputs[name]) if isinstance(leaf, Tensor))
+    return f"{next(places)}.shape[{ir.layout[name].index(plate)}]"
+
+
+def _noise(ir: IR, prepared: Prepared, found: Recording) -> list[Drawn]:
+    """Return the noise of a run; none where the noise of a node is its value."""
+    layouts = [prepared.randomness.layouts(inputs, gradients=True) for inputs, _ in found.runs]
+    several = [{name: spec for spec, names in one.groups for name in names} for one in layouts]
+    if any(name not in several[0] for name in ir.samples):
+        return []
+    drawn = []
+    for name in sorted(several[0], key=lambda name: (ir.samples.index(name.partition(".")[0]), name)):
+        shapes = zip(*(one[name].shape for one in several), strict=True)
+        sizes = [values[0] if len(set(values)) == 1 else expression(values, found.sizes) for values in shapes]
+        spec = several[0][name]
+        drawn.append(Drawn(name, spec.kind, tuple(size for size in sizes if size is not None), spec.dtype))
+    return drawn
+
+
+def _compare(text: str, program: nn.Module, found: Recording, run: Run) -> None:
+    """Hold the loss and the gradients of a module against those of the program, in every run."""
+    space: dict[str, Any] = {"__name__": "exported"}
+    exec(compile(text, "<exported>", "exec", dont_inherit=True), space)
+    trained = [parameter for parameter in program.parameters() if parameter.requires_grad]
+    given = arguments(program, found, text)
+    for inputs, noise in found.runs:
+        shown = {**inputs, **given, **({"controls": dict(given["controls"])} if "controls" in given else {})}
+        names = space["loss"].__code__
+        taken = names.co_varnames[: names.co_argcount + names.co_kwonlyargcount]
+        with controls_kept(program), torch.enable_grad():
+            with undisturbed({"": program}), torch.enable_grad():
+                wanted = _gradients(run(noise=noise, **inputs).loss, trained)
+            with undisturbed({"": program}), torch.enable_grad():
+                shown["noise"] = noise
+                got = _gradients(space["loss"](**{key: shown[key] for key in taken}), trained)
+        for one, other in zip(wanted, got, strict=True):
+            tolerance = 1e-9 if one.dtype == torch.float64 else 1e-3
+            if not torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True):
+                raise ExportError(
+                    "the program cannot be exported: what was written gives other gradients than the "
+                    "program, as where a function keeps state or draws random numbers itself"
+                )
+
+
+def _gradients(loss: Tensor, trained: list[nn.Parameter]) -> list[Tensor]:
+    if not loss.requires_grad:
+        return [loss.detach()]
+    found = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
+    return [loss.detach(), *found]
