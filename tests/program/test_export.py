@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import subprocess
 import sys
@@ -322,6 +323,26 @@ def test_other_graphs(build: Callable[[], scg.Graph], policy: str, tmp_path: Pat
     noise = program.draw_noise(5, **inputs)
     found = gradients(loaded(tmp_path / "module.py").loss(noise, **inputs, **arguments), arguments)
     assert alike(found, gradients(program(noise=noise, **inputs).loss, arguments))
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_running_statistics_move_once_as_in_the_program(captured: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = nn.BatchNorm1d(3)
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=batch())
+    b = g.sample("b", Bernoulli, logits=g.det("logits", nn.Linear(8, 3), x))
+    y = g.det("y", (lambda b: layer(b)) if captured else layer, b, mixes="batch")
+    g.cost("f", lambda y: y.square().sum(-1), y)
+    program = scg.compile(g, policy="rebar")
+    arguments = program.export(tmp_path / "module.py")
+    noise, start = program.draw_noise(5, x=batch()), copy.deepcopy(layer.state_dict())
+    program(noise=noise, x=batch())
+    expected = copy.deepcopy(layer.state_dict())
+    layer.load_state_dict(start)
+    loaded(tmp_path / "module.py").loss(noise, x=batch(), **arguments)
+    assert expected["num_batches_tracked"] == start["num_batches_tracked"] + 1
+    assert all(torch.equal(value, expected[name]) for name, value in layer.state_dict().items())
 
 
 def test_a_graph_of_one_size_is_refused_at_others(tmp_path: Path) -> None:
