@@ -59,13 +59,14 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Header:
-    """What a module says besides the program, and what reads the sizes of plates."""
+    """What a module says besides the program, what reads the sizes of plates, and how small these may be."""
 
     title: str
     leaves: Sequence[Leaf]
     sizes: Mapping[str, str]
     noise: Sequence[Drawn]
     nodes: frozenset[str]
+    least: int = 1
 
 
 def module_text(tape: Tape, titles: Mapping[str, Title], header: Header) -> str:
@@ -80,7 +81,8 @@ def module_text(tape: Tape, titles: Mapping[str, Title], header: Header) -> str:
         "on_copied_buffers",
         "refuse_second_order",
     }
-    if wrong := sorted({*roots, *header.sizes} & (IMPORTED | names - {"noise", "controls", "loss"})):
+    own = names - {"noise", "controls", "loss"}
+    if wrong := sorted(({*roots, *header.sizes} & (IMPORTED | own)) | (header.sizes.keys() & names)):
         raise ExportError(f"the name '{wrong[0]}' means something else in a module: rename what has it")
     reserved = frozenset({*roots, *names, *header.sizes} - {"loss"})
     writer = Writer(tape, titles, reserved, header.nodes)
@@ -117,6 +119,9 @@ def _main(scope: Scope, tape: Tape, header: Header) -> str:
     free = {name: kind for name, kind in scope.free.items() if name not in header.sizes}
     used = {name for name in scope.free if name in header.sizes}
     used |= {name for item in header.noise for name in _plates(item)} & scope.free.keys()
+    wrong = _agreement(tape, header, scope.free)
+    used |= {plate for plate in header.sizes if any(re.search(rf"\b{plate}\b", text) for text in wrong)}
+    small = [f"{plate} < {header.least}" for plate in header.sizes if plate in used and header.least > 1]
     for plate in used:
         root, _, rest = re.split(r"(\W)", header.sizes[plate], maxsplit=1)
         free.setdefault(root, "Tensor" if rest.startswith("shape") else "Any")
@@ -136,6 +141,7 @@ def _main(scope: Scope, tape: Tape, header: Header) -> str:
         '"""',
         *_checks(tape, header, free),
         *(f"{p} = {header.sizes[p]}" for p in header.sizes if p in used),
+        *_refusal([*small, *wrong], header.least),
     ]
     return "\n".join([head, *((STEP + line).rstrip() for line in [*lines, *scope.body()])])
 
@@ -175,6 +181,30 @@ def _checks(tape: Tape, header: Header, free: Mapping[str, str]) -> list[str]:
             lines.append(f"if {leaf.name}.requires_grad:" if leaf.is_tensor else f"if {grads}:")
             lines.append(f'{STEP}raise ValueError("{leaf.name} has no gradient here")')
     return lines
+
+
+def _agreement(tape: Tape, header: Header, free: Mapping[str, str]) -> list[str]:
+    """Return what is true where plates have several sizes, or one too small."""
+    inputs = {leaf.name for leaf in header.leaves if leaf.is_input and leaf.name in free}
+    several = [(src.text, tape.shapes[ref]) for ref, src in tape.sources.items() if src.root in inputs]
+    if "noise" in free:
+        several += [(f'noise["{item.key}"]', item.shape) for item in header.noise]
+    return [
+        f"{text}.shape[{dim}] != {size.text}"
+        for text, shape in several
+        for dim, size in enumerate(shape)
+        if isinstance(size, Size) and header.sizes.get(size.text) != f"{text}.shape[{dim}]"
+    ]
+
+
+def _refusal(wrong: Sequence[str], least: int) -> list[str]:
+    """Return the lines that refuse what is wrong."""
+    if not wrong:
+        return []
+    start, end = ("if any([", "]):") if len(wrong) > 1 else ("if ", ":")
+    told = f"of at least {least} elements, " if least > 1 else ""
+    said = f"every plate has one size, {told}in all inputs and in the noise"
+    return [*fitted(start, wrong, end, 0).split("\n"), f"{STEP}raise ValueError({_quoted(said)})"]
 
 
 def _quoted(text: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scg.analysis.probing import undisturbed
-from scg.errors import ExportError
+from scg.errors import ExportError, ScgError
 from scg.export.module import Drawn, Header, Leaf, module_text
 from scg.export.simplify import simplified
 from scg.export.sizes import expression
@@ -17,7 +18,7 @@ from scg.export.titles import Title
 from scg.nodes.ir import IR
 from scg.nodes.trees import needs_gradient, placed_leaves
 from scg.program.prepare import Prepared
-from scg.program.recording import Recording, controls_kept, faults_of
+from scg.program.recording import Recording, controls_kept, faults_of, single
 
 Run = Callable[..., Any]
 
@@ -25,8 +26,17 @@ Run = Callable[..., Any]
 def written(program: nn.Module, ir: IR, prepared: Prepared, found: Recording, run: Run) -> str:
     """Return a recorded program as a module, once its loss and gradients are those of the program."""
     faults_of(found.tape)
-    text = module_text(simplified(found.tape), _titles(ir, prepared), _header(ir, prepared, found))
-    _compare(text, program, found, run)
+    tape, titles, header = simplified(found.tape), _titles(ir, prepared), _header(ir, prepared, found)
+    text = module_text(tape, titles, header)
+    given = arguments(program, found, text)
+    for inputs, noise in found.runs:
+        if not _agrees(text, program, given, inputs, noise, run):
+            raise ExportError(
+                "the program cannot be exported: what was written gives other gradients than the program, "
+                "as where a function keeps state, or a constant is of another type than what it meets"
+            )
+    if found.free and not _holds_for_one(text, program, given, single(ir, found), run):
+        return module_text(tape, titles, replace(header, least=2))
     return text
 
 
@@ -118,29 +128,52 @@ def _noise(ir: IR, prepared: Prepared, found: Recording) -> list[Drawn]:
     return drawn
 
 
-def _compare(text: str, program: nn.Module, found: Recording, run: Run) -> None:
-    """Hold the loss and the gradients of a module against those of the program, in every run."""
+def _holds_for_one(
+    text: str, program: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], run: Run
+) -> bool:
+    """Say whether a module is right where plates have one element each, as leave-one-out is not."""
+    try:
+        noise = run.draw_noise(0, **inputs)  # type: ignore[attr-defined]
+        return _agrees(text, program, given, inputs, noise, run)
+    except ScgError:
+        return False
+
+
+def _agrees(
+    text: str,
+    program: nn.Module,
+    given: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    noise: Mapping[str, Tensor],
+    run: Run,
+) -> bool:
+    """Hold the loss and the gradients of a module against those of the program."""
     space: dict[str, Any] = {"__name__": "exported"}
     exec(compile(text, "<exported>", "exec", dont_inherit=True), space)
     trained = [parameter for parameter in program.parameters() if parameter.requires_grad]
-    given = arguments(program, found, text)
-    for inputs, noise in found.runs:
-        shown = {**inputs, **given, **({"controls": dict(given["controls"])} if "controls" in given else {})}
-        names = space["loss"].__code__
-        taken = names.co_varnames[: names.co_argcount + names.co_kwonlyargcount]
-        with controls_kept(program), torch.enable_grad():
-            with undisturbed({"": program}), torch.enable_grad():
-                wanted = _gradients(run(noise=noise, **inputs).loss, trained)
-            with undisturbed({"": program}), torch.enable_grad():
-                shown["noise"] = noise
+    shown = {**inputs, **given, **({"controls": dict(given["controls"])} if "controls" in given else {})}
+    names = space["loss"].__code__
+    taken = names.co_varnames[: names.co_argcount + names.co_kwonlyargcount]
+    with controls_kept(program):
+        with undisturbed({"": program}), torch.enable_grad():
+            wanted = _gradients(run(noise=noise, **inputs).loss, trained)
+        with undisturbed({"": program}), torch.enable_grad():
+            shown["noise"] = noise
+            try:
                 got = _gradients(space["loss"](**{key: shown[key] for key in taken}), trained)
-        for one, other in zip(wanted, got, strict=True):
-            tolerance = 1e-9 if one.dtype == torch.float64 else 1e-3
-            if not torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True):
+            except Exception as error:
                 raise ExportError(
-                    "the program cannot be exported: what was written gives other gradients than the "
-                    "program, as where a function keeps state or draws random numbers itself"
-                )
+                    f"the program cannot be exported: what was written raises {type(error).__name__}: "
+                    f"{error}. A constant of another type than what it meets has to be given that type"
+                ) from error
+    return all(map(_is_close, wanted, got))
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    tolerance = 1e-9 if one.dtype == torch.float64 else 1e-3
+    return one.dtype == other.dtype and torch.allclose(
+        one, other, rtol=tolerance, atol=tolerance, equal_nan=True
+    )
 
 
 def _gradients(loss: Tensor, trained: list[nn.Parameter]) -> list[Tensor]:

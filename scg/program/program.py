@@ -370,8 +370,9 @@ class Program(nn.Module):
         ``loss(noise, **inputs, **returned)`` has the value and the gradients of the program under the noise
         that ``draw_noise`` gives. Raises ``ExportError`` for what cannot be written.
         """
-        found = self._recorded()
-        text = written(self, self._ir, self._latest(), found, self)
+        with torch.inference_mode(False), torch.enable_grad():
+            found = self._recorded()
+            text = written(self, self._ir, self._latest(), found, self)
         Path(path).write_text(text, encoding="utf-8")
         return arguments(self, found, text)
 
@@ -386,7 +387,8 @@ class Program(nn.Module):
         """Return the program at every stage of the compiler, each of which can be printed."""
         prepared = self._latest()
         try:
-            traced = listed(self._recorded().tape)
+            with torch.inference_mode(False), torch.enable_grad():
+                traced = listed(self._recorded().tape)
         except ExportError as error:
             traced = f"not traced: {error}"
         return stages(self._ir, prepared, self.code, traced)

@@ -80,18 +80,29 @@ def _recorded(
 
 
 def _resized(ir: IR, inputs: Mapping[str, Any], free: Mapping[str, str], run: int) -> dict[str, Any]:
-    """Return inputs whose free plates have other sizes in each run, their elements repeated."""
+    """Return inputs whose free plates have other sizes in each run, never 1, their elements repeated."""
     order = {plate: index for index, plate in enumerate(free)}
 
     def wider(name: str, tensor: Tensor) -> Tensor:
         for dim, plate in enumerate(ir.layout[name]):
-            if plate in order and run:
-                size = tensor.shape[dim] + run * (order[plate] + 1) + (run - 1)
+            if plate in order and (run or tensor.shape[dim] == 1):
+                size = max(tensor.shape[dim], 2) + run * (order[plate] + 1) + max(run - 1, 0)
                 places = torch.arange(size, device=tensor.device) % tensor.shape[dim]
                 tensor = tensor.index_select(dim, places)
         return tensor
 
     return {name: trees.tree_map_only(Tensor, partial(wider, name), value) for name, value in inputs.items()}
+
+
+def single(ir: IR, found: Recording) -> dict[str, Any]:
+    """Return inputs whose free plates have one element each."""
+
+    def first(name: str, tensor: Tensor) -> Tensor:
+        for dim, plate in enumerate(ir.layout[name]):
+            tensor = tensor.narrow(dim, 0, 1) if plate in found.free else tensor
+        return tensor
+
+    return {n: trees.tree_map_only(Tensor, partial(first, n), value) for n, value in found.runs[0][0].items()}
 
 
 def _watched(program: nn.Module, prepared: Prepared, watch: Recorder) -> tuple[Lowered, Callable[..., Any]]:

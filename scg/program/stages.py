@@ -9,6 +9,8 @@ from scg.nodes.ir import IR
 from scg.program.assumptions import assumptions
 from scg.program.prepare import Prepared
 
+NOTHING = "no stochastic nodes"
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -46,8 +48,8 @@ def stages(ir: IR, prepared: Prepared, code: str, traced: str) -> Stages:
     """Return the stages of a program."""
     return Stages(
         Stage("declared", "\n".join(_declared(ir))),
-        Stage("analysed", "\n".join(_analysed(ir, prepared))),
-        Stage("chosen", "\n".join(_chosen(prepared))),
+        Stage("analysed", "\n".join(_analysed(ir, prepared)) or NOTHING),
+        Stage("chosen", "\n".join(_chosen(prepared)) or NOTHING),
         Stage("lowered", code.rstrip()),
         Stage("traced", traced),
     )
