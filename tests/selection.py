@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 
 EVERYTHING: Final = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
+
+
+def covering(several: Sequence[T], *columns: Callable[[T], Hashable]) -> list[T]:
+    """Return so many rows of a table that whatever stands in one of its columns stands there still."""
+    seen: set[tuple[int, Hashable]] = set()
+    kept = []
+    for row in several:
+        cells = {(index, column(row)) for index, column in enumerate(columns)}
+        if EVERYTHING or not cells <= seen:
+            kept.append(row)
+            seen |= cells
+    return kept
 
 
 def some(several: Sequence[T], step: int) -> list[T]:

@@ -19,7 +19,7 @@ from scg.program.prepare import node_facts
 from tests.contract.instances import INSTANCES, ROWS, Instance, stirred
 from tests.contract.judge import Gradient, is_exact, is_simulated
 from tests.contract.nodes import MAKERS, Maker
-from tests.selection import some
+from tests.selection import covering
 from tests.support.points import Rule, both_ends, hermite, joined, legendre, product
 
 REPLICATES = 8_000
@@ -145,7 +145,7 @@ def test_the_gradient_integrated_over_smooth_noise_is_exact(instance: Instance, 
         assert float(weights @ gradient) == pytest.approx(float(expected[name]), abs=1e-4 * size)
 
 
-@named(some(SIMULATED, 2))
+@named(covering(SIMULATED, lambda pair: pair[0].name, lambda pair: pair[1].name))
 def test_the_mean_gradient_is_right(instance: Instance, maker: Maker) -> None:
     graph = alone(maker)
     is_simulated(graph, scg.compile(graph, instance.make("theta"), samples=REPLICATES), truth(maker, graph))

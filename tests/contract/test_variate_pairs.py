@@ -166,7 +166,7 @@ def test_a_pair_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower)
 
 
-@named(kept(pairs([shapes.chain], CORE, [end for end in OTHERS if end not in FEW]), 4, ()))
+@named(kept(pairs([shapes.chain], CORE, [end for end in OTHERS if end not in FEW]), 5, ()))
 def test_other_options_and_laws_are_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower)
 
@@ -179,7 +179,7 @@ def test_a_pair_in_a_small_graph_is_exact(make: Make, upper: End, lower: End) ->
     judge(make, upper, lower, shared=SMALL[make])
 
 
-@named(kept(pairs(list(LARGE), FAST, BASIC), 6, ()))
+@named(kept(pairs(list(LARGE), FAST, BASIC), 7, ()))
 def test_a_pair_in_a_large_graph_is_exact(make: Make, upper: End, lower: End) -> None:
     legendre, shared = LARGE[make]
     judge(make, upper, lower, legendre=legendre, shared=shared, tolerance=1e-3)
