@@ -59,14 +59,14 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Header:
-    """What a module says besides the program, what reads the sizes of plates, and how small these may be."""
+    """What a module says besides the program, what reads the sizes of plates, and which are more than one."""
 
     title: str
     leaves: Sequence[Leaf]
     sizes: Mapping[str, str]
     noise: Sequence[Drawn]
     nodes: frozenset[str]
-    least: int = 1
+    several: frozenset[str] = frozenset()
 
 
 def module_text(tape: Tape, titles: Mapping[str, Title], header: Header) -> str:
@@ -120,8 +120,9 @@ def _main(scope: Scope, tape: Tape, header: Header) -> str:
     used = {name for name in scope.free if name in header.sizes}
     used |= {name for item in header.noise for name in _plates(item)} & scope.free.keys()
     wrong = _agreement(tape, header, scope.free)
+    used |= header.several
     used |= {plate for plate in header.sizes if any(re.search(rf"\b{plate}\b", text) for text in wrong)}
-    small = [f"{plate} < {header.least}" for plate in header.sizes if plate in used and header.least > 1]
+    small = [f"{plate} < 2" for plate in header.sizes if plate in header.several]
     for plate in used:
         root, _, rest = re.split(r"(\W)", header.sizes[plate], maxsplit=1)
         free.setdefault(root, "Tensor" if rest.startswith("shape") else "Any")
@@ -141,7 +142,8 @@ def _main(scope: Scope, tape: Tape, header: Header) -> str:
         '"""',
         *_checks(tape, header, free),
         *(f"{p} = {header.sizes[p]}" for p in header.sizes if p in used),
-        *_refusal([*small, *wrong], header.least),
+        *_refusal(small, f"at least 2 elements are wanted along {' and '.join(sorted(header.several))}"),
+        *_refusal(wrong, "every plate has one size, in all inputs and in the noise"),
     ]
     return "\n".join([head, *((STEP + line).rstrip() for line in [*lines, *scope.body()])])
 
@@ -197,13 +199,11 @@ def _agreement(tape: Tape, header: Header, free: Mapping[str, str]) -> list[str]
     ]
 
 
-def _refusal(wrong: Sequence[str], least: int) -> list[str]:
+def _refusal(wrong: Sequence[str], said: str) -> list[str]:
     """Return the lines that refuse what is wrong."""
     if not wrong:
         return []
     start, end = ("if any([", "]):") if len(wrong) > 1 else ("if ", ":")
-    told = f"of at least {least} elements, " if least > 1 else ""
-    said = f"every plate has one size, {told}in all inputs and in the noise"
     return [*fitted(start, wrong, end, 0).split("\n"), f"{STEP}raise ValueError({_quoted(said)})"]
 
 

@@ -5,7 +5,7 @@ from scg.laws.build import bind, law_for, law_of
 from scg.laws.categorical import Categorical
 from scg.laws.counts import bound_of, bounded, unbounded, unbounded_count
 from scg.laws.law import Law, Parameters, broadcast, sum_event
-from scg.laws.numbers import can_look, divisor, is_recorded, is_seen_finite, is_transformed
+from scg.laws.numbers import can_look, divisor, exporting, is_exporting, is_seen_finite, is_transformed
 from scg.laws.registry import LAWS
 from scg.laws.relaxable import Relaxable
 
@@ -22,7 +22,8 @@ __all__ = [
     "broadcast",
     "can_look",
     "divisor",
-    "is_recorded",
+    "exporting",
+    "is_exporting",
     "is_seen_finite",
     "is_transformed",
     "law_for",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import zip_longest
 
 import torch
@@ -12,6 +15,7 @@ from torch.nn.functional import softplus, threshold
 INFINITY = float("inf")
 # A log-odds or minus a log-probability beyond which nothing changes, yet small enough to compute with.
 FAR = 1e3
+_EXPORTING: ContextVar[bool] = ContextVar("exporting", default=False)
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -20,14 +24,24 @@ def is_transformed() -> bool:
     return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def is_recorded() -> bool:
-    """Whether a mode of torch sees the calls: what a look at one value decides would hold for all."""
-    return torch._C._len_torch_function_stack() > 0
+@contextmanager
+def exporting() -> Iterator[None]:
+    """Have calls written down: what a look at one value decides would then hold for all."""
+    token = _EXPORTING.set(True)
+    try:
+        yield
+    finally:
+        _EXPORTING.reset(token)
+
+
+def is_exporting() -> bool:
+    """Whether calls are written down."""
+    return _EXPORTING.get()
 
 
 def can_look(tensor: Tensor) -> bool:
-    """Whether reading a value costs no synchronisation, and is allowed: eager, on the CPU, not recorded."""
-    return tensor.device.type == "cpu" and not is_transformed() and not is_recorded()
+    """Whether reading a value costs no synchronisation, and is allowed: eager, on the CPU, not exported."""
+    return tensor.device.type == "cpu" and not is_transformed() and not is_exporting()
 
 
 def is_seen_within(tensor: Tensor, limit: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import FrameType
@@ -11,7 +12,11 @@ import torch
 
 MANY: Final = 50_000
 """Lines that a call may run where nobody knows how many it needs."""
-_LIBRARIES: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+ANY: Final = sys.maxsize
+"""Lines that a call may run where it is known to end."""
+_LIBRARIES: Final = tuple(
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parent.parent)
+)
 
 
 class RanOnError(RuntimeError):

@@ -35,9 +35,12 @@ def written(program: nn.Module, ir: IR, prepared: Prepared, found: Recording, ru
                 "the program cannot be exported: what was written gives other gradients than the program, "
                 "as where a function keeps state, or a constant is of another type than what it meets"
             )
-    if found.free and not _holds_for_one(text, program, given, single(ir, found), run):
-        return module_text(tape, titles, replace(header, least=2))
-    return text
+    several = [
+        shown
+        for plate, shown in found.free.items()
+        if not _holds_for_one(text, program, given, single(ir, found, plate), run)
+    ]
+    return module_text(tape, titles, replace(header, several=frozenset(several))) if several else text
 
 
 def arguments(program: nn.Module, found: Recording, text: str) -> dict[str, Any]:
@@ -99,13 +102,13 @@ def _header(ir: IR, prepared: Prepared, found: Recording) -> Header:
     return Header(
         f"The expected {' + '.join(ir.costs)}, estimated in torch alone.",
         leaves,
-        {shown: _size(ir, plate, inputs) for plate, shown in found.free.items()},
+        {shown: _read(ir, plate, inputs) for plate, shown in found.free.items()},
         _noise(ir, prepared, found),
         frozenset(name for name in ir if not name.rpartition("_")[2].isdigit()),
     )
 
 
-def _size(ir: IR, plate: str, inputs: Mapping[str, Any]) -> str:
+def _read(ir: IR, plate: str, inputs: Mapping[str, Any]) -> str:
     """Return what reads the size of a plate."""
     several = [name for name in ir.inputs if plate in ir.layout[name]]
     name = next((name for name in several if isinstance(inputs[name], Tensor)), several[0])
@@ -131,7 +134,7 @@ def _noise(ir: IR, prepared: Prepared, found: Recording) -> list[Drawn]:
 def _holds_for_one(
     text: str, program: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], run: Run
 ) -> bool:
-    """Say whether a module is right where plates have one element each, as leave-one-out is not."""
+    """Say whether a module is right where a plate has one element, as one that leaves one out is not."""
     try:
         noise = run.draw_noise(0, **inputs)  # type: ignore[attr-defined]
         return _agrees(text, program, given, inputs, noise, run)
@@ -166,14 +169,22 @@ def _agrees(
                     f"the program cannot be exported: what was written raises {type(error).__name__}: "
                     f"{error}. A constant of another type than what it meets has to be given that type"
                 ) from error
-    return all(map(_is_close, wanted, got))
+    whole = max(map(_size, wanted))
+    return all(_is_close(one, other, whole) for one, other in zip(wanted, got, strict=True))
 
 
-def _is_close(one: Tensor, other: Tensor) -> bool:
-    tolerance = 1e-9 if one.dtype == torch.float64 else 1e-3
-    return one.dtype == other.dtype and torch.allclose(
-        one, other, rtol=tolerance, atol=tolerance, equal_nan=True
-    )
+def _is_close(one: Tensor, other: Tensor, whole: float) -> bool:
+    """Say whether tensors are equal up to rounding, of their own size or of the ``whole`` result."""
+    eps = torch.finfo(one.dtype).eps
+    tolerance = 1e-9 if one.dtype == torch.float64 else max(1e-3, 10 * eps)
+    nearly = tolerance * _size(one) + 100 * eps * whole
+    return one.dtype == other.dtype and torch.allclose(one, other, rtol=0.0, atol=nearly, equal_nan=True)
+
+
+def _size(tensor: Tensor) -> float:
+    """Return the largest number in a tensor that is finite."""
+    finite = tensor[tensor.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _gradients(loss: Tensor, trained: list[nn.Parameter]) -> list[Tensor]:

@@ -20,6 +20,7 @@ from scg.errors import ExportError, ScgError
 from scg.export.recorder import Recorder
 from scg.export.sizes import aligned
 from scg.export.tape import Tape
+from scg.laws import exporting
 from scg.nodes import trees
 from scg.nodes.ir import IR
 from scg.nodes.records import Constant
@@ -94,12 +95,12 @@ def _resized(ir: IR, inputs: Mapping[str, Any], free: Mapping[str, str], run: in
     return {name: trees.tree_map_only(Tensor, partial(wider, name), value) for name, value in inputs.items()}
 
 
-def single(ir: IR, found: Recording) -> dict[str, Any]:
-    """Return inputs whose free plates have one element each."""
+def single(ir: IR, found: Recording, alone: str) -> dict[str, Any]:
+    """Return inputs of one element along a plate, and as they were along all others."""
 
     def first(name: str, tensor: Tensor) -> Tensor:
         for dim, plate in enumerate(ir.layout[name]):
-            tensor = tensor.narrow(dim, 0, 1) if plate in found.free else tensor
+            tensor = tensor.narrow(dim, 0, 1) if plate == alone else tensor
         return tensor
 
     return {n: trees.tree_map_only(Tensor, partial(first, n), value) for n, value in found.runs[0][0].items()}
@@ -138,7 +139,7 @@ def _tape(
         recorder.declare(tensor, f'noise["{name}"]', "noise", detached=True)
     shadows: dict[str, nn.Module] = {}
     held = _held(program, ir, recorder, names, lowered, shadows)
-    with undisturbed({"": program}), torch.enable_grad(), recorder:
+    with undisturbed({"": program}), torch.enable_grad(), exporting(), recorder:
         results = scg_run(run, held, [inputs[name] for name in ir.inputs], noise)
         _keep(program, recorder, shadows)
     return recorder.stop(results["loss"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal
 
 import scg
-from scg.probes.bounded import Bounded, RanOnError
+from scg.probes.bounded import MANY, Bounded, RanOnError
+from scg.probes.replay import Replay
 from tests.selection import some
 
 
@@ -40,6 +43,24 @@ def test_lines_of_functions_are_counted_and_those_of_libraries_are_not() -> None
     with Bounded(None) as uncounted:
         ten()
     assert uncounted.lines == 0
+
+
+def test_what_only_begins_like_a_library_is_none() -> None:
+    space: dict[str, Any] = {}
+    file = f"{Path(torch.__file__).parent}vision/models.py"
+    exec(compile("def loop():\n while True:\n  pass\n", file, "exec"), space)
+    with pytest.raises(RanOnError), Bounded(1000):
+        space["loop"]()
+
+
+def test_a_function_of_many_lines_is_judged_as_any() -> None:
+    def long(at: dict[str, Tensor]) -> Tensor:
+        count = 0
+        for _ in range(MANY):
+            count += 1
+        return at["x"] ** 2 + count if float(at["x"].sum()) > -1e9 else at["x"]
+
+    assert Replay(long, {"x": torch.zeros(2)}, "x", 0, ()).bounded().glance(torch.ones(2)).values is not None
 
 
 def by_steps(row: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.distributions import Bernoulli, Binomial, Categorical, Gamma, Indepen
 import scg
 from scg.errors import ExportError, GraphError
 from scg.examples import SCHULMAN, miss, product, shifted
+from scg.program.export import _is_close
 from scg.program.program import Program
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -421,6 +422,30 @@ def test_what_compares_elements_takes_two_of_them(size: int, tmp_path: Path) -> 
     noise = program.draw_noise(3, **inputs)
     found = gradients(module.loss(noise, **inputs, **arguments), arguments)
     assert alike(found, gradients(program(noise=noise, **inputs).loss, arguments))
+
+
+def test_only_the_plate_whose_elements_are_compared_takes_two(tmp_path: Path) -> None:
+    g = scg.Graph()
+    x = g.input("x", plates=("batch", "k"), example=torch.linspace(-1, 1, 15).view(5, 3))
+    b = g.sample("b", Bernoulli, logits=x * g.param("w", torch.tensor(0.4)))
+    g.cost("f", (b - 0.3) ** 2)
+    program = scg.compile(g, scg.Score(baseline=scg.LeaveOneOut("batch")))
+    arguments = program.export(tmp_path / "module.py")
+    module = loaded(tmp_path / "module.py")
+    one = torch.linspace(-1, 1, 4).view(4, 1)
+    noise = program.draw_noise(3, x=one)
+    found = gradients(module.loss(noise, x=one, **arguments), arguments)
+    assert alike(found, gradients(program(noise=noise, x=one).loss, arguments))
+    with pytest.raises(ValueError, match="at least 2 elements are wanted along batch"):
+        module.loss(program.draw_noise(3, x=one.T), x=one.T, **arguments)
+
+
+def test_small_gradients_are_compared_as_large_ones_are() -> None:
+    one = torch.tensor([1e-4, 2e-4], dtype=torch.float32)
+    assert _is_close(one, one * (1 + 1e-4), 1e-3)
+    assert not _is_close(one, one * 1.1, 1e-3)
+    assert not _is_close(one.double(), one.double() * (1 + 1e-6), 1.0)
+    assert not _is_close(one, one.double(), 1e-3)
 
 
 def test_sizes_that_disagree_are_refused(tmp_path: Path) -> None:

@@ -593,3 +593,14 @@ def test_a_cost_may_be_a_black_box() -> None:
         scg.compile(g, policy="enumerate")().loss.backward()
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, scg.exact_gradient(g)["t"])
+
+
+def test_nan_is_named_on_a_default_device_too() -> None:
+    g = scg.Graph()
+    x = g.input("x", example=torch.ones(()))
+    b = g.sample("b", Bernoulli, logits=g.param("theta", torch.zeros(())))
+    g.cost("c", lambda b, x: b * 0 + torch.sqrt(x), b, x)
+    program = scg.compile(g, "score")
+    program(x=torch.ones(()))
+    with torch.device("cpu"), pytest.raises(scg.NonFiniteError, match="'c'"):
+        program(x=-torch.ones(()))

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from scg.analysis.densities import taken_apart
 from scg.errors import GraphError
-from scg.laws import Law, bound_of, is_recorded, is_transformed, unbounded
+from scg.laws import Law, bound_of, is_exporting, is_transformed, unbounded
 from scg.laws.alike import Held
 from scg.laws.elementary import Formulas
 from scg.nodes.records import Record
@@ -67,7 +67,7 @@ def _check_count(where: str, total: Tensor, name: str, most: int) -> None:
         "program was compiled. Give the number of trials as a node: "
         "g.sample(name, Binomial, total_count=node, ...)"
     )
-    if is_transformed() or is_recorded():
+    if is_transformed() or is_exporting():
         torch._assert_async((total <= most).all(), message)
     elif bool((total > most).any()):
         raise GraphError(message)
