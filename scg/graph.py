@@ -41,6 +41,13 @@ Plates = str | Plate | tuple[str | Plate, ...] | list[str | Plate]
 class Graph:
     """A stochastic computation graph in the making (Schulman et al., 2015, arXiv:1506.05254).
 
+    Nodes are declared under names, which are Python identifiers; ``name`` of the graph itself is shown by
+    drawings. Parents are nodes, tensors or numbers, also in lists, tuples and dicts. ``plates``, one name or
+    several, are the independent replicates that a node has, its leftmost dimensions; left out, they are
+    those of its parents. With more of them a sample draws independently and a function's value is expanded,
+    with fewer the node is an aggregate. Functions see a parent with size-1 dimensions for the plates that it
+    lacks.
+
     >>> import torch, scg
     >>> g = scg.Graph()
     >>> b = g.sample("b", torch.distributions.Bernoulli, logits=g.param("theta", 0.0))
@@ -88,7 +95,12 @@ class Graph:
         ordered: bool = False,
         discount: float = 1.0,
     ) -> Plate:
-        """Say what a plate is; a plate that is only named has ``reduce="mean"`` and no order."""
+        """Say what the plate ``name`` is; a plate that is only named has ``reduce="mean"`` and no order.
+
+        ``size`` is its dimension, taken from inputs where it is None. The objective takes the mean over its
+        elements, or their sum with ``reduce="sum"``. Of an ``ordered`` plate, whose elements come one after
+        another, the cost at step t counts ``discount**t``, and a value is charged with no earlier step.
+        """
         if not name.isidentifier():
             raise PlateError(f"plate names are Python identifiers, {name!r} is not")
         plate = Plate(name, size, reduce, ordered, discount)
@@ -101,7 +113,10 @@ class Graph:
         return plate
 
     def param(self, name: str, init: Any, *, plates: Plates = ()) -> Node:
-        """Declare a parameter: ``init`` is an ``nn.Parameter``, used as it is, or a value to copy."""
+        """Declare a parameter: ``init`` is an ``nn.Parameter``, used as it is, or a value to copy.
+
+        With ``plates`` every element has its own. ``g[name].value`` is the ``nn.Parameter``.
+        """
         if not isinstance(init, nn.Parameter):
             value = torch.as_tensor(init)
             dtype = value.dtype if value.is_floating_point() else torch.get_default_dtype()
@@ -112,7 +127,11 @@ class Graph:
         return node
 
     def input(self, name: str, example: Any = None, *, plates: Plates = ()) -> Node:
-        """Declare what the caller supplies at each run, best with an example: a tensor, or a dict of them."""
+        """Declare what the caller supplies at each run under ``name``, best with an ``example``.
+
+        That is a tensor, or a dict of them, with the dimensions of ``plates`` first. With examples for all
+        inputs, faults are told when the graph is compiled.
+        """
         if isinstance(example, (str, Plate, Node)):
             raise GraphError(
                 f"input '{name}' was given {example!r} as its example: give a tensor, or a dict of tensors, "
@@ -136,7 +155,13 @@ class Graph:
         mixes: Plates = (),
         **parents: Any,
     ) -> Any:
-        """Declare ``fn(*args, **parents)``; a tuple of names splits a tuple of results."""
+        """Declare ``fn(*args, **parents)``; a tuple of names splits a tuple of results.
+
+        ``differentiable`` is found by probes where it is None; True declares ``fn`` smooth, and False a black
+        box, which is given detached tensors and may use anything, as NumPy. ``relaxed`` is called in place of
+        ``fn`` where a parent has a relaxed value. ``mixes`` names plates whose elements ``fn`` lets
+        influence each other, as batch normalisation does: credit no longer keeps them apart.
+        """
         base = name if isinstance(name, str) else "_".join(name)
         node = self._add(
             Det(
@@ -163,7 +188,10 @@ class Graph:
         plates: Plates | None = None,
         **parents: Any,
     ) -> Node:
-        """Declare a draw from ``dist(*args, **parents)``, a Distribution class or what returns one."""
+        """Declare a draw from ``dist(*args, **parents)``, a Distribution class or what returns one.
+
+        Every element of its ``plates`` is drawn on its own; all other dimensions are one event.
+        """
         return self._add(
             Sample(
                 name=name,
@@ -175,7 +203,10 @@ class Graph:
         )
 
     def log_prob(self, dist: Any, value: Any = None, /, *args: Any, **parents: Any) -> Node:
-        """Declare the log-density of a sample node, or of ``value`` under ``dist(*args, **parents)``."""
+        """Declare the log-density of a sample node, or of ``value`` under ``dist(*args, **parents)``.
+
+        It is one number for each element of the plates, and defined at relaxed values too.
+        """
         if isinstance(dist, Node):
             self._own(dist, "log_prob")
             if not isinstance(self._records[dist.name], Sample):
@@ -209,7 +240,11 @@ class Graph:
         mixes: Plates = (),
         **parents: Any,
     ) -> Node:
-        """Declare a term of the objective: a node, or ``fn(*args, **parents)``."""
+        """Declare a term of the objective: a node, or ``fn(*args, **parents)``.
+
+        It is one number for each element of its ``plates``; ``differentiable`` and ``mixes`` are those of
+        ``det``. The objective adds all costs, each averaged or summed over its plates.
+        """
         call, args = (identity, (fn,)) if isinstance(fn, Node) else (fn, args)
         return self._add(
             Cost(
@@ -224,14 +259,14 @@ class Graph:
         )
 
     def derive(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
-        """Declare an operation on nodes under an automatic name."""
+        """Declare ``fn(*args, **kwargs)``, an operation on nodes, under an automatic name."""
         base = args[1] if fn is attribute else getattr(fn, "__name__", "fn").strip("_")
         name = self._fresh(base)
         arguments = self._arguments(name, args, kwargs)
         return self._add(Det(name=name, where=caller(), arguments=arguments, fn=Function(fn, label=name)))
 
     def value_of(self, name: str) -> Tensor:
-        """Return the tensor of a parameter node."""
+        """Return the tensor of the parameter node ``name``."""
         if name not in self._tensors:
             raise GraphError(f"only parameters have a value; '{name}' gets one when a program runs")
         return self._tensors[name]

@@ -22,8 +22,9 @@ class LAX(Remainder, Cut):
     """(f(x) - c(x)) dlog p(x) + dc(x) with a learned c(x, context); in the last term x depends on its noise.
 
     ``net`` is called ``net(x, *context)`` and gives one number for each plate element; without one, a
-    network is made for the node, which reads the node's parents as well. Grathwohl et al. (2018,
-    arXiv:1711.00123).
+    network is made for the node, which reads the node's parents as well. ``context`` names the nodes that a
+    network reads besides, and ``baseline``, which learns nothing of its own, is taken from the credit.
+    Grathwohl et al. (2018, arXiv:1711.00123).
     """
 
     name: ClassVar[str] = "lax"

@@ -34,7 +34,8 @@ class REBAR(Remainder, Cut):
     """(f(b) - c(z~)) dlog p(b) + dc(z) - dc(z~) with c(z) = eta f(relax(z)), b = H(z), z~ from p(z | b).
 
     The temperature of the relaxation and eta start as given, or one for each plate element as tensors, and
-    descend the variance unless ``tune=False``. Tucker et al. (2017, "REBAR: Low-variance, unbiased gradient
+    descend the variance unless ``tune=False``. ``baseline``, which learns nothing of its own, is taken from
+    the credit besides. Tucker et al. (2017, "REBAR: Low-variance, unbiased gradient
     estimates for discrete latent variable models", arXiv:1703.07370).
     """
 

@@ -33,6 +33,8 @@ class RELAX(Remainder, Cut):
     ``net`` is called ``net(z, *context)``, z before the hard step, and gives one number for each plate
     element; without one, a network is made for the node, which reads the node's parents as well. The
     second term is left out where no cost is smooth at relaxed values, or with ``relaxed_cost=False``.
+    ``context`` names the nodes that a network reads besides, and ``baseline``, which learns nothing of its
+    own, is taken from the credit.
     Grathwohl et al. (2018, "Backpropagation through the Void: Optimizing control variates for black-box
     gradient estimation", arXiv:1711.00123).
     """

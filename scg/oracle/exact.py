@@ -16,13 +16,13 @@ from scg.oracle.cases import cases_of, terms
 
 
 def exact_objective(graph: Graph, /, *, points: int = 32, limit: int = 2**20, **inputs: Tensor) -> Tensor:
-    """Return ``J = sum_c sum_e lambda_c[e] E c[e]``, a scalar whose derivatives are exact, of any order.
+    """Return ``J = sum_c sum_e lambda_c[e] E c[e]`` of a ``graph``, a scalar with exact derivatives.
 
     Every stochastic ancestor of a cost takes every value of its finite support, jointly, but together
     along plates that keep their elements apart; more than ``limit`` assignments for one cost are refused.
     A Normal takes ``points`` Gauss-Hermite nodes for each element, exact for polynomials of degree below
     2 ``points`` and as good as exact for smooth costs, but only approximate where what is downstream
-    has a kink or a step. Missing inputs are taken from the examples. A function that is declared
+    has a kink or a step. ``inputs`` that are missing are taken from the examples. A function that is declared
     differentiable=False counts as constant in the parameters that enter it.
 
     >>> import torch, scg
@@ -40,9 +40,10 @@ def exact_objective(graph: Graph, /, *, points: int = 32, limit: int = 2**20, **
 def exact_gradient(
     graph: Graph, /, *, points: int = 32, limit: int = 2**20, **inputs: Tensor
 ) -> dict[str, Tensor]:
-    """Return ``dJ/dtheta`` for every parameter by its name, and leave ``.grad`` as it is.
+    """Return ``dJ/dtheta`` for every parameter of a ``graph`` by its name, and leave ``.grad`` as it is.
 
-    The objective is that of ``exact_objective``; parameters without influence have zeros.
+    The objective, ``points``, ``limit`` and ``inputs`` are those of ``exact_objective``; parameters without
+    influence have zeros.
 
     >>> import torch, scg
     >>> g = scg.Graph()

@@ -65,7 +65,11 @@ class Accepted:
 
 
 class Program(nn.Module):
-    """A compiled graph; made by ``scg.compile``, called with the graph's inputs."""
+    """A compiled graph; made by ``scg.compile``, called with the graph's inputs.
+
+    With ``check_values = True`` every run is checked line by line, so that a value that is not finite is an
+    error which names its node; else only the first run of each kind is.
+    """
 
     check_values: bool = False
 
@@ -77,7 +81,10 @@ class Program(nn.Module):
         controls: nn.ModuleDict | None = None,
         inputs: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Hold what a graph holds, under its names, and prepare on ``inputs`` or on all of its examples."""
+        """Hold what the graph ``ir`` holds, under its names, and prepare on ``inputs`` or on all examples.
+
+        ``options`` are those of ``scg.compile``, and ``controls`` what estimators learned before.
+        """
         super().__init__()
         self._ir = ir
         self._options = options
@@ -113,7 +120,12 @@ class Program(nn.Module):
         seed: SupportsIndex | None = None,
         **inputs: Any,
     ) -> Estimate:
-        """Run the graph once and return the estimate; ``noise`` is a seed or what ``draw_noise`` gave."""
+        """Run the graph once on inputs by name and return the estimate.
+
+        ``noise`` is an int, for which ``seed`` is another word, or what ``draw_noise`` gave: the same noise
+        gives the same values, whatever the policy. Left out, torch's own generator decides. ``unnamed``
+        inputs are refused.
+        """
         if unnamed:
             raise GraphError(f"inputs are given by name: {', '.join(f'{n}=...' for n in self._ir.inputs)}")
         if noise is not None and seed is not None:
@@ -224,7 +236,10 @@ class Program(nn.Module):
         return {name: inputs[name] for name in self._ir.inputs}
 
     def draw_noise(self, seed: int, **inputs: Any) -> dict[str, Tensor]:
-        """Return the noise of a run by stochastic node: base noise, or the value where there is none."""
+        """Return the noise that a run has with ``seed``, by node: base noise, or the value.
+
+        Nodes without base noise have their value there. It may be changed, and given to a run as ``noise``.
+        """
         inputs = self._declared(inputs)
         prepared = self._prepared_for(inputs)
         noise = self._noise(prepared, seed, inputs)
@@ -365,7 +380,7 @@ class Program(nn.Module):
         return assumptions(self._latest())
 
     def export(self, path: str | Path) -> dict[str, Any]:
-        """Write a Python module that needs torch alone, and return what its function ``loss`` takes.
+        """Write a Python module to ``path`` that needs torch alone, and return what its ``loss`` takes.
 
         ``loss(noise, **inputs, **returned)`` has the value and the gradients of the program under the noise
         that ``draw_noise`` gives. Raises ``ExportError`` for what cannot be written.
@@ -412,11 +427,14 @@ class Program(nn.Module):
         return f"<scg.Program of {len(self._ir)} nodes ({state})>"
 
     def control_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that estimators train for themselves."""
+        """Yield the parameters that estimators train for themselves, on the variance of their estimates.
+
+        ``loss.backward()`` gives them gradients as well: give them to an optimizer of their own.
+        """
         return self.controls.parameters()
 
     def model_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of the graph."""
+        """Yield the parameters of the graph, to which ``loss.backward()`` gives unbiased gradients."""
         controls = set(self.controls.parameters())
         return (parameter for parameter in self.parameters() if parameter not in controls)
 
@@ -514,6 +532,13 @@ def compile(  # noqa: A001 - scg.compile is the public name
     """Compile a graph into a torch program whose ``loss.backward()`` leaves unbiased gradients.
 
     Schulman, Heess, Weber and Abbeel (2015), "Gradient Estimation Using Stochastic Computation Graphs".
+
+    ``policy`` is the estimator of all stochastic nodes, by name or as an instance, or a dict by the names of
+    nodes, also with wildcards as in "layer_*"; what it leaves out, and "auto", is chosen by the compiler:
+    exact where that is affordable, else of low variance. ``samples=K`` draws K replicates of every stochastic
+    node in each run and averages over them; ``samples`` and ``costs`` of an estimate then have a first
+    dimension K. ``keep`` names nodes whose values estimates bring along, in ``kept``. Biased estimators are
+    refused without ``allow_biased=True``. ``order`` is how often the loss can be differentiated, which is 1.
 
     >>> import torch, scg
     >>> g = scg.Graph()

@@ -18,7 +18,10 @@ from scg.estimators.protocol.site import Site, left_out
 
 
 class Baseline(ABC):
-    """A baseline of the credit at a node; baselines add."""
+    """A baseline of the credit at a node; baselines add.
+
+    It is told the ``facts`` of the node when compiling, and is called with the ``site`` in a run.
+    """
 
     net: nn.Module | None = None
     """The network that it learns."""
@@ -29,7 +32,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def value(self, site: Site, credit: Tensor) -> Tensor:
-        """Return the baseline of a credit [*lead]."""
+        """Return the baseline of a ``credit`` [*lead]: that of the site, or what other baselines leave."""
 
     def __call__(self, site: Site) -> Tensor:
         """Return the baseline of what the node is charged with."""
@@ -114,7 +117,7 @@ class SelfCritical(Baseline):
 
 @dataclass(frozen=True, eq=False)
 class Net(Baseline):
-    """A network of ``context``, trained on the variance (Mnih and Gregor, 2014, arXiv:1402.0030).
+    """A network ``net`` of ``context``, trained on the variance (Mnih and Gregor, 2014, arXiv:1402.0030).
 
     It reads the node's parents unless told otherwise, and gives one number for each plate element.
     """

@@ -16,7 +16,7 @@ REPLICATES = "replicates"
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an estimator would be wrong at a node, and what to write instead, if it knows.
+    """The ``reason`` why an estimator would be wrong at a node, and what to write ``instead``, if it knows.
 
     >>> str(Refusal("it compares replicates", "compile with samples=2 or more"))
     'it compares replicates: compile with samples=2 or more'
@@ -64,12 +64,13 @@ class NodeFacts:
     ``event`` is the shape of a value without plates, ``elements`` the number of atomic events that are
     set one by one (those of the event, times those of plates that some cost does not keep),
     ``outcomes`` the size of one atomic support or None. ``axes`` are replicates, if there are any, and the
-    node's plates. ``moving`` names a parameter on which the support depends. ``obstacle()`` describes the
-    first path to a cost that is not known to be smooth, or is None; it is asked only when it matters, like
-    ``slice()``, what is smooth at relaxed values, which is asked for relaxable laws only, and
-    ``is_short(limit)``, whether at most that many nodes lie below. ``has_mode`` tells whether the law knows
-    its most likely value. ``dtype`` is that of the parameters, and ``shape(name)`` the shape of another
-    node's value without plates; ``parents`` are those of the node.
+    node's plates. ``reaches_cost`` tells whether it influences some cost, and ``moving`` names a parameter
+    on which the support depends. ``obstacle()`` describes the first path to a cost that is not known to be
+    smooth, or is None; it is asked only when it matters, like ``slice()``, what is smooth at relaxed values,
+    which is asked for relaxable laws only, and ``is_short(limit)``, whether at most that many nodes lie
+    below. ``has_mode`` tells whether the law knows its most likely value. ``dtype`` is that of the
+    parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those
+    of the node.
     """
 
     name: str

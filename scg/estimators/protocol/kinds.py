@@ -16,6 +16,7 @@ from scg.estimators.protocol.site import Site
 class Estimator(ABC):
     """A gradient estimator for one stochastic node: a frozen dataclass whose fields are its options.
 
+    When compiling it is told the ``facts`` of a node, and in a run it is given the node's ``site``.
     It is of one of four kinds: ``Scored``, ``Cut``, ``Through`` or ``Branched``.
     """
 

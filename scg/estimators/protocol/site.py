@@ -54,14 +54,16 @@ class Provided:
 class Site:
     """What an estimator sees of a node at run time; it never sees the graph.
 
+    ``law`` is the node's, and ``provided`` what was asked for, which is read by its own name.
     ``axes`` are the leading dimensions of every tensor here: replicates, branches of enumerated nodes
     above, plates. ``credit`` [*lead] is the detached downstream cost that the node is charged with, over its
     own weight. ``weight`` is the probability of the branches it lives in, times the weight of its plates, or
     None where that is 1; ``unit`` is the latter alone. ``parameters`` are detached, in the full shape of the
     node, and ``noise`` is what the value was drawn from. ``share`` is what a step of an ordered plate counts,
-    or None where all count the same. ``trained`` are the parameters of the controls that require a gradient.
-    Where a value, or branches, are about to be made, the parameters are attached, and value and credit are
-    empty; ``apart`` is there for branches alone.
+    or None where all count the same. ``controls`` is what ``learns`` returned,
+    ``training`` its mode, and ``trained`` are those of its parameters that require a gradient. Where a value,
+    or branches, are about to be made, the parameters are attached, and value and credit are empty; ``apart``
+    is there for branches alone.
     """
 
     law: Law
@@ -138,23 +140,26 @@ class Site:
         return self.shared(gradients), besides
 
     def shared(self, gradients: Parameters) -> Parameters:
-        """Divide derivatives of a total by the share of the node's elements."""
+        """Divide ``gradients`` of a total by the share of the node's elements."""
         if self.share is None:
             return gradients
         share = divisor(self.share)
         return {name: part / self.spread(share, part) for name, part in gradients.items()}
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum over elements of what belongs to each, [n, *lead] -> [n], each by its share."""
+        """Return the sum of ``values`` over elements, [n, *lead] -> [n], each by its share."""
         return sum_event(values if self.share is None else values * self.share, 1)
 
     def fresh_noise(self, index: int = 0) -> Tensor:
-        """Return noise, of the kind that was asked for, that nothing else was drawn from."""
+        """Return noise that nothing else was drawn from, of the kind at ``index`` in ``Asks.fresh``."""
         several = self.provided.fresh
         return _asked(several[index] if index < len(several) else None, f"fresh=({index + 1} kinds)")
 
     def relaxed(self, points: Tensor, temperature: float | Tensor = 0.5) -> Tensor:
-        """Return the smooth costs charged to the node at relaxed points, [n, *lead, *event] -> [n, *lead]."""
+        """Return the smooth costs charged to the node at relaxed points, [n, *lead, *event] -> [n, *lead].
+
+        Discrete nodes below are relaxed at the ``temperature``.
+        """
         return self.relaxation(points, temperature).credit
 
     def relaxation(self, points: Tensor, temperature: float | Tensor = 0.5) -> Relaxed:
@@ -166,7 +171,7 @@ class Site:
         return evaluate(points, torch.as_tensor(temperature, dtype=self.credit.dtype))
 
     def spread(self, value: Tensor, like: Tensor) -> Tensor:
-        """Give a tensor [*lead] size-1 dimensions for the event of another."""
+        """Give a tensor [*lead] size-1 dimensions for the event of another, which it is ``like``."""
         return value[(..., *(None,) * (like.dim() - self.lead))] if value.dim() else value
 
 
