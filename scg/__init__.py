@@ -1,5 +1,6 @@
 """scg compiles stochastic computation graphs into torch programs with unbiased gradients."""
 
+from scg.choosing.parts import Parts
 from scg.errors import (
     BiasedEstimatorError,
     CompileError,
@@ -61,6 +62,7 @@ __all__ = [
     "Node",
     "NodeFacts",
     "NonFiniteError",
+    "Parts",
     "PlateError",
     "PolicyError",
     "Program",

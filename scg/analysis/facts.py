@@ -61,6 +61,18 @@ class Facts:
             return self._contrast(index) if index else self.trace
         return self._world(index)
 
+    def only(self, costs: tuple[str, ...]) -> Facts:
+        """Return the facts of the graph with no other costs than these, at the same values."""
+        if costs not in self._narrowed:
+            found = Facts(self.ir.only(costs), self.inputs, self.assumed)
+            vars(found).update(trace=self.trace, worlds=self.worlds)
+            self._narrowed[costs] = found
+        return self._narrowed[costs]
+
+    @cached_property
+    def _narrowed(self) -> dict[tuple[str, ...], Facts]:
+        return {}
+
     @cached_property
     def influence(self) -> Influence:
         """Which costs each stochastic node reaches, and the plates kept on the way."""

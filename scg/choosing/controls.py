@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from scg.analysis.probing import undisturbed
 from scg.analysis.soft import perturbed_value
 from scg.choosing.describe import node_facts
 from scg.choosing.networks import Caller, caller
-from scg.choosing.policy import Choice
+from scg.choosing.policy import Choice, View, views
 from scg.errors import EstimatorError, PolicyError
+from scg.estimators.protocol.kinds import Estimator
 from scg.laws import Relaxable
 from scg.nodes.ir import IR
 from scg.nodes.plates import positions
@@ -47,38 +48,60 @@ def controlled(
     found: dict[str, Controlled] = {}
     networks: dict[int, tuple[str, Any]] = {}
     for name, choice in choices.items():
-        context = _context(facts, name, choice)
-        if name not in controls:
-            made = choice.estimator.learns(node_facts(facts, name, samples))
-            if made is None:
-                continue
-            if hasattr(controls, name):
-                raise PolicyError(
-                    f"'{name}' is a name that torch's dictionaries of modules use for themselves, so that "
-                    f"{choice.estimator.name} can learn nothing there: rename the node, as to '{name}_node'"
-                )
-            _share(networks, name, choice, made)
-            controls[name] = made
-        net = getattr(controls[name], "net", None)
-        how = None if net is None else _probed(facts, name, choice, net, context)
-        found[name] = Controlled(context, how, any(True for _ in controls[name].parameters()))
+        for view in views(facts, name, choice):
+            held = controls
+            if choice.parts:
+                held = cast(nn.ModuleDict, controls[name]) if name in controls else nn.ModuleDict()
+            if _learned(name, view, samples, held, networks):
+                found[view.key] = _controlled(name, view, held)
+                if held is not controls:
+                    controls[name] = held
     _check_groups(facts.ir, controls)
     return found
 
 
-def _share(networks: dict[int, tuple[str, Any]], name: str, choice: Choice, made: nn.Module) -> None:
+def _learned(
+    name: str, view: View, samples: int | None, held: nn.ModuleDict, networks: dict[int, tuple[str, Any]]
+) -> bool:
+    """Make the controls of an estimator where there are none; say whether it has any."""
+    estimator, last = view.choice.estimator, view.last
+    assert isinstance(estimator, Estimator)
+    if last in held:
+        return True
+    made = estimator.learns(node_facts(view.facts, name, samples))
+    if made is None:
+        return False
+    if hasattr(held, last):
+        raise PolicyError(
+            f"'{last}' is a name that torch's dictionaries of modules use for themselves, so that "
+            f"{estimator.name} can learn nothing there: rename it, as to '{last}_node'"
+        )
+    _share(networks, name, estimator, made)
+    held[last] = made
+    return True
+
+
+def _controlled(name: str, view: View, held: nn.ModuleDict) -> Controlled:
+    """Find what is known of the controls of an estimator."""
+    context, module = _context(view.facts, name, view.choice), held[view.last]
+    net = getattr(module, "net", None)
+    how = None if net is None else _probed(view.facts, name, view.choice, net, context)
+    return Controlled(context, how, any(True for _ in module.parameters()))
+
+
+def _share(networks: dict[int, tuple[str, Any]], name: str, estimator: Estimator, made: nn.Module) -> None:
     """Give the nodes of one instance the same network."""
     net = getattr(made, "net", None)
     if net is None:
         return
-    owner, shared = networks.setdefault(id(choice.estimator), (name, net))
+    owner, shared = networks.setdefault(id(estimator), (name, net))
     if shared is not net:
         own = [(key, value.shape) for key, value in net.state_dict().items()]
         if own != [(key, value.shape) for key, value in shared.state_dict().items()]:
             raise EstimatorError(
-                f"one instance of {choice.estimator.name} was given to '{owner}' and '{name}', which would "
+                f"one instance of {estimator.name} was given to '{owner}' and '{name}', which would "
                 f"share its network, but differ in shape: give each an instance, or the name "
-                f'"{choice.estimator.name}"'
+                f'"{estimator.name}"'
             )
         made.net = shared
 

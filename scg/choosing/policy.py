@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from scg.analysis.facts import Facts
 from scg.choosing.describe import node_facts
+from scg.choosing.parts import Part, Parts
 from scg.errors import BiasedEstimatorError, EstimatorError, PolicyError
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.border import asked, check_kind, refusal
 from scg.estimators.protocol.facts import NodeFacts, Refusal
-from scg.estimators.protocol.kinds import Branched, Estimator
+from scg.estimators.protocol.kinds import Branched, Estimator, Through
 from scg.estimators.registry import by_name, in_turn
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost
@@ -25,17 +26,62 @@ AFFORDABLE = 64
 NAMED = 2
 """How many alternatives a refusal names."""
 
-PolicyEntry = str | Estimator
+PolicyEntry = str | Estimator | Parts
 Policy = PolicyEntry | Mapping[str, PolicyEntry]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The estimator of one node, the reason it was chosen, and what it asks for."""
+    """The estimator of one node, the reason it was chosen, and what it asks for.
 
-    estimator: Estimator
+    ``parts`` has the choice for each part, where the node has several.
+    """
+
+    estimator: Estimator | Parts
     reason: str
     asks: Asks
+    parts: Mapping[Part, Choice] = field(default_factory=dict)
+
+    @property
+    def through(self) -> Through | None:
+        """The estimator that passes the value on with its gradient, if one does."""
+        several = (self.estimator, *(choice.estimator for choice in self.parts.values()))
+        return next((found for found in several if isinstance(found, Through)), None)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A node as one of its estimators sees it: in the graph with only the costs that are its own.
+
+    ``key`` is the name of the node, with that of the part where there are several: controls are held under
+    it. ``fresh`` counts the tensors of fresh noise that the parts before it have.
+    """
+
+    key: str
+    facts: Facts
+    choice: Choice
+    fresh: int = 0
+
+    @property
+    def last(self) -> str:
+        """The last word of the key."""
+        return self.key.rpartition(".")[2]
+
+    @property
+    def label(self) -> str:
+        """What lines are called after."""
+        return self.key.replace(".", "_")
+
+
+def views(facts: Facts, name: str, choice: Choice) -> tuple[View, ...]:
+    """Return a node as each of its estimators sees it."""
+    if not choice.parts:
+        return (View(name, facts, choice),)
+    found, fresh = list[View](), 0
+    for part, own in choice.parts.items():
+        found.append(View(f"{name}.{part.key}", facts.only(part.costs), own, fresh))
+        fresh += len(own.asks.fresh)
+    return tuple(found)
 
 
 def match(ir: IR, policy: Policy) -> dict[str, PolicyEntry]:
@@ -63,6 +109,8 @@ def match(ir: IR, policy: Policy) -> dict[str, PolicyEntry]:
 
 def _known(entry: PolicyEntry) -> PolicyEntry:
     """Return the instance that an entry asks for; a name asks for a new one at every node."""
+    if isinstance(entry, Parts):
+        return entry
     if isinstance(entry, Estimator):
         check_kind(type(entry))
         return entry
@@ -71,27 +119,23 @@ def _known(entry: PolicyEntry) -> PolicyEntry:
     return entry if entry == AUTO else by_name(entry)
 
 
-def choose(
-    ir: IR, policy: Policy, facts: Callable[[str], NodeFacts], *, allow_biased: bool
-) -> dict[str, Choice]:
+def choose(facts: Facts, policy: Policy, samples: int | None, *, allow_biased: bool) -> dict[str, Choice]:
     """Return the choice for every stochastic node; all refusals are reported together."""
-    wanted = match(ir, policy)
+    wanted = match(facts.ir, policy)
     choices: dict[str, Choice] = {}
     faults: list[EstimatorError] = []
-    told = {name: facts(name) for name in wanted}
-    automatic = [told[name] for name, entry in wanted.items() if not isinstance(entry, Estimator)]
+    told = {name: node_facts(facts, name, samples) for name in wanted}
+    automatic = [told[name] for name, entry in wanted.items() if isinstance(entry, str)]
     joint = 1
     for known in automatic:
         joint *= (known.branches or 1) if known.reaches_cost and joint <= AFFORDABLE else 1
     for name, entry in wanted.items():
-        known = told[name]
-        if isinstance(entry, Estimator):
-            fault = _refusal(entry, known, allow_biased)
-            if fault is not None:
-                faults.append(fault)
-            choices[name] = Choice(entry, "asked for", Asks() if fault else asked(entry, known))
+        if isinstance(entry, str):
+            choices[name] = _automatic(told[name], joint)
+        elif isinstance(entry, Parts):
+            choices[name] = _in_parts(facts, name, entry, samples, allow_biased, faults)
         else:
-            choices[name] = _automatic(known, joint)
+            choices[name] = _asked_for(entry, told[name], allow_biased, faults)
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -102,6 +146,40 @@ def choose(
         )
         raise kind("\n".join(str(fault) for fault in faults))
     return choices
+
+
+def _asked_for(
+    estimator: Estimator, facts: NodeFacts, allow_biased: bool, faults: list[EstimatorError]
+) -> Choice:
+    fault = _refusal(estimator, facts, allow_biased)
+    if fault is not None:
+        faults.append(fault)
+    return Choice(estimator, "asked for", Asks() if fault else asked(estimator, facts))
+
+
+def _in_parts(
+    facts: Facts,
+    name: str,
+    entry: Parts,
+    samples: int | None,
+    allow_biased: bool,
+    faults: list[EstimatorError],
+) -> Choice:
+    """Return the choice for a node with several estimators, each asked of the graph with its costs alone."""
+    found: dict[Part, Choice] = {}
+    reached = list(facts.influence.costs_of(facts.influence.reached[name]))
+    for part in entry.shared_out(name, reached, facts.ir.costs):
+        known = node_facts(facts.only(part.costs), name, samples)
+        found[part] = _asked_for(part.estimator, known, allow_biased, faults)
+    several = [choice.asks for choice in found.values()]
+    together = Asks(
+        site=any(asks.site for asks in several),
+        fresh=tuple(kind for asks in several for kind in asks.fresh),
+        standard=any(asks.standard for asks in several),
+        downstream=sum(asks.downstream for asks in several),
+        relaxed=sum(asks.relaxed for asks in several),
+    )
+    return Choice(entry, "asked for", together, found)
 
 
 def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> EstimatorError | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import networkx as nx
 from torch import Tensor, nn
 
 from scg.nodes.plates import Plate
-from scg.nodes.records import Cost, Input, Param, Record, Sample
+from scg.nodes.records import Cost, Det, Input, Param, Record, Sample
 
 CAPTURED = "captured"
 
@@ -87,6 +87,16 @@ class IR:
     def children(self, name: str) -> Iterator[str]:
         """Yield the names of the nodes that read ``name``."""
         return iter(self.dag.successors(name))
+
+    def only(self, costs: Collection[str]) -> IR:
+        """Return the graph with no other costs than these; others are values like any."""
+        dag = self.dag.copy()
+        for name in self.costs:
+            if name not in costs:
+                cost = self[name]
+                given = {field.name: getattr(cost, field.name) for field in fields(cost)}
+                dag.nodes[name]["record"] = Det(**given)
+        return replace(self, dag=dag)
 
     def _of(self, kind: type[Record]) -> tuple[str, ...]:
         return tuple(record.name for record in self.records() if isinstance(record, kind))

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from scg.analysis.captured import captures
+from scg.analysis.facts import Facts
 from scg.analysis.relaxation import Relaxation
+from scg.choosing.controls import Controlled
 from scg.choosing.describe import node_facts
-from scg.choosing.policy import Choice
+from scg.choosing.policy import Choice, View, views
 from scg.estimators.protocol.kinds import Branched, Cut, Scored
 from scg.nodes.ir import CAPTURED, IR
 from scg.nodes.records import Sample
@@ -63,35 +65,44 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
     density = facts.trace.densities[name]
     plates = f" in plates {', '.join(ir.layout[name])}" if ir.layout[name] else ""
     yield f"{name}: {choice.estimator.name} ({choice.reason}); {density.law.family}{plates}"
-    reached = facts.influence.reached[name]
-    charged = list(facts.influence.costs_of(reached))
-    if not charged:
+    if not facts.influence.reached[name]:
         yield "    reaches no cost, so it needs no gradient"
         return
-    shown = [f"{cost}{_kept(ir, prepared, name, cost)}" for cost in charged[:6]]
+    for view in views(facts, name, choice):
+        if choice.parts:
+            yield f"  {view.last}: {view.choice.estimator.name}"
+        yield from _view(ir, prepared, name, view)
+
+
+def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
+    """Say what one estimator of a node is charged with, and what that takes."""
+    choice, facts, estimator = view.choice, view.facts, view.choice.estimator
+    charged = list(facts.influence.costs_of(facts.influence.reached[name]))
+    shown = [f"{cost}{_kept(ir, facts, name, cost)}" for cost in charged[:6]]
     more = f" and {len(charged) - 6} more" if len(charged) > 6 else ""
-    known = node_facts(facts, name, prepared.samples)
-    if isinstance(choice.estimator, (Scored, Cut)):
+    if isinstance(estimator, (Scored, Cut)):
         paid = _count(choice.asks.evaluations, "evaluation")
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
         if choice.asks.relaxed:
-            yield from _relaxed(prepared, name)
+            yield from _relaxed(facts, name)
         elif choice.asks.standard and (found := facts.known_relaxation(name)) is not None:
             yield from _obstacles(found, "is left to the network")
-        if name in prepared.controls and prepared.controls[name].caller is not None:
-            yield f"    its network reads {_read(prepared, name)}"
+        known = prepared.controls.get(view.key)
+        if known is not None and known.caller is not None:
+            yield f"    its network reads {_read(name, choice, known)}"
             yield from _untrained(choice)
-    elif isinstance(choice.estimator, Branched):
+    elif isinstance(estimator, Branched):
+        branches = node_facts(facts, name, prepared.samples).branches or 1
         times = ", times those of other enumerated nodes that it meets" if _others(prepared, name) else ""
-        paid = f"{_count(known.branches or 1, 'branch', 'branches')}{times}"
+        paid = f"{_count(branches, 'branch', 'branches')}{times}"
         yield f"    reaches {', '.join(shown)}{more}; {paid}, besides the sample"
     else:
         yield f"    reaches {', '.join(shown)}{more}; the value passes on with its gradient"
 
 
-def _relaxed(prepared: Prepared, name: str) -> Iterator[str]:
+def _relaxed(facts: Facts, name: str) -> Iterator[str]:
     """Say what is evaluated at relaxed values, what cannot be, and when that is much."""
-    found = prepared.facts.relaxation(name)
+    found = facts.relaxation(name)
     draws = [record.name for record in found.records if isinstance(record, Sample)]
     below = f", through {_listed(draws)}" if draws else ""
     each = _count(len(found.records), "node")
@@ -122,9 +133,8 @@ def _untrained(choice: Choice) -> Iterator[str]:
         yield f"    warning: its network captures {names}, which is not trained: give an nn.Module"
 
 
-def _read(prepared: Prepared, name: str) -> str:
-    known = prepared.controls[name]
-    own = [f"'{name}'"] if prepared.choices[name].asks.points else []
+def _read(name: str, choice: Choice, known: Controlled) -> str:
+    own = [f"'{name}'"] if choice.asks.points else []
     assert known.caller is not None
     added = f"; added dimensions by {known.caller.mode}"
     return ", ".join([*own, *known.context]) + added
@@ -140,8 +150,8 @@ def _others(prepared: Prepared, name: str) -> bool:
     )
 
 
-def _kept(ir: IR, prepared: Prepared, name: str, cost: str) -> str:
-    kept = prepared.facts.influence.kept(ir, name, cost)
+def _kept(ir: IR, facts: Facts, name: str, cost: str) -> str:
+    kept = facts.influence.kept(ir, name, cost)
     lost = [plate for plate in ir.layout[name] if plate not in kept]
     return f" (all of {', '.join(lost)})" if lost else ""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scg.analysis.probing import undisturbed
+from scg.choosing.policy import views
 from scg.errors import ExportError, ScgError
 from scg.export.module import Drawn, Header, Leaf, module_text
 from scg.export.simplify import simplified
@@ -60,15 +61,19 @@ def controls(program: nn.Module) -> dict[str, Tensor]:
 
 def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:
     found: dict[str, Title] = {}
-    for name, choice in prepared.choices.items():
-        how = choice.estimator.name
-        found[f"{name}_{how}"] = Title(
-            f"{how.replace('-', '_')}_of_{name}",
-            f"Return what {how} adds to the surrogate for {name}: its backward is the estimate.",
+    several = [
+        view for name, choice in prepared.choices.items() for view in views(prepared.facts, name, choice)
+    ]
+    for view in several:
+        how, label = view.choice.estimator.name, view.label
+        found[f"{label}_{how}"] = Title(
+            f"{how.replace('-', '_')}_of_{label}",
+            f"Return what {how} adds to the surrogate for {label}: its backward is the estimate.",
         )
-        found[f"{name}_factor"] = Title(
-            f"factor_of_{name}", f"Return what multiplies the score of {name}: cost, less a baseline."
+        found[f"{label}_factor"] = Title(
+            f"factor_of_{label}", f"Return what multiplies the score of {label}: cost, less a baseline."
         )
+    for name in prepared.choices:
         found[f"{name}_relaxed"] = Title(
             f"relaxed_costs_of_{name}",
             f"Return the costs below {name} at relaxed values of it, by element and in total.",

@@ -13,8 +13,7 @@ from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.choosing.controls import Controlled, controlled
-from scg.choosing.describe import node_facts
-from scg.choosing.policy import Choice, Policy, check_branches, choose
+from scg.choosing.policy import Choice, Policy, check_branches, choose, views
 from scg.errors import EstimatorError, GraphError
 from scg.nodes.ir import IR
 from scg.nodes.trees import needs_gradient, tensors
@@ -160,7 +159,7 @@ def prepare(
     Warnings that were ``told`` are not repeated.
     """
     facts = checked(gather(ir, inputs), told)
-    choices = choose(ir, policy, lambda name: node_facts(facts, name, samples), allow_biased=allow_biased)
+    choices = choose(facts, policy, samples, allow_biased=allow_biased)
     check_branches(facts, choices)
     known = controlled(facts, choices, samples, controls)
     opaque = _opaque(facts, known, choices)
@@ -216,7 +215,8 @@ def _opaque(
     functions = {
         other: f"its function, which the control variate of '{name}' evaluates,"
         for name, choice in choices.items()
-        if choice.asks.relaxed
-        for other in facts.relaxation(name).opaque
+        for view in views(facts, name, choice)
+        if view.choice.asks.relaxed
+        for other in view.facts.relaxation(name).opaque
     }
     return {**networks, **functions}

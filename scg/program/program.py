@@ -19,6 +19,8 @@ from scg import draw
 from scg.analysis.captured import declared_part, with_captured
 from scg.analysis.check import accept, unused
 from scg.analysis.sizes import plate_sizes
+from scg.choosing.apart import apart
+from scg.choosing.parts import Parts
 from scg.choosing.policy import Policy, match
 from scg.errors import ExportError, GraphError, ScgError
 from scg.estimators.parts.memory import averages
@@ -363,7 +365,7 @@ class Program(nn.Module):
         return "\n".join(line for line in lines if line) + "\n"
 
     @property
-    def policy(self) -> dict[str, Estimator]:
+    def policy(self) -> dict[str, Estimator | Parts]:
         """The estimator of every stochastic node."""
         return {name: choice.estimator for name, choice in self._latest().choices.items()}
 
@@ -564,4 +566,4 @@ def compile(  # noqa: A001 - scg.compile is the public name
         raise GraphError(f"keep names nodes that are not there: {unknown}; the nodes are {', '.join(ir)}")
     for fault in ir.store.lost:
         warnings.warn(fault, stacklevel=2)
-    return Program(ir, Options(policy, samples, names, allow_biased))
+    return Program(apart(ir, match(ir, policy)), Options(policy, samples, names, allow_biased))

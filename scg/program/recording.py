@@ -204,7 +204,7 @@ def _shadow(module: nn.Module, node: str, recorder: Recorder, names: Names, plac
         key: None if child is None else _shadow(child, node, recorder, names, f"{place}{key}.")
         for key, child in module._modules.items()
     }
-    net = getattr(module, "net", None) if not place else None
+    net = getattr(module, "net", None) if type(module).__module__.startswith("scg.") else None
     if net is not None and not type(net).__module__.startswith("scg."):
         made._modules = dict(module._modules)
         name = names.network(node, net)

@@ -53,7 +53,11 @@ def kind(ir: IR, found: Signature) -> Signature:
 def _switched(program: nn.Module, ir: IR) -> list[nn.Module]:
     """Return the modules of the graph and the networks of control variates, which training changes."""
     controls = program.get_submodule("controls")
-    networks = [getattr(part, "net", None) for part in controls.children()]
+    nodes = list(controls.children())
+    parts = [
+        part for node in nodes for part in (node.children() if isinstance(node, nn.ModuleDict) else [node])
+    ]
+    networks = [getattr(part, "net", None) for part in parts]
     modules = [held(program, name) for name in ir.store.modules]
     return [part for part in (*modules, *networks) if isinstance(part, nn.Module)]
 

@@ -78,3 +78,5 @@ def _analysed(ir: IR, prepared: Prepared) -> Iterator[str]:
 def _chosen(prepared: Prepared) -> Iterator[str]:
     for name, choice in prepared.choices.items():
         yield f"{name}: {choice.estimator.name} ({choice.reason}); {choice.asks}"
+        for part, own in choice.parts.items():
+            yield f"    {', '.join(part.costs)}: {own.estimator.name}; {own.asks}"

@@ -32,4 +32,4 @@ def test_every_module_has_one_line() -> None:
     package = Path(scg.__file__).parent
     modules = (path for path in package.rglob("*.py") if path.name != "__init__.py")
     named = sorted(path.relative_to(package.parent).as_posix() for path in modules)
-    assert rows("docs/architecture.md", r"^- `(scg/[\w/]+\.py)`: ") == named
+    assert rows("docs/modules.md", r"^- `(scg/[\w/]+\.py)`: ") == named

@@ -36,14 +36,13 @@ def sample(world: World, record: Sample) -> None:
     if world.temperature is not None:
         _relaxed(world, record, axes, given)
         return
-    estimator = plan.choices[name].estimator
-    through = estimator if isinstance(estimator, Through) and world.is_program else None
+    through = plan.choices[name].through if world.is_program else None
     is_standard = isinstance(law, Relaxable) and plan.choices[name].asks.standard
     noise = [standard_noise(world, name, axes) if is_standard else noise_of(world, record, axes)]
     if through is not None and type(through).value is not Through.value:
         lead = tuple(plan.axis(label) for label in axes + plan.ir.layout[name])
         made = partial(drawn_by, through, law, lead)
-        draw = world.emitter.shown(f"{estimator.name}_value", (name,), made)
+        draw = world.emitter.shown(f"{through.name}_value", (name,), made)
         noise = [noise_of(world, record, axes), *(noise if is_standard else ())]
     elif is_standard:
         assert isinstance(law, Relaxable)

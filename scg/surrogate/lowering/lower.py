@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from scg.analysis.facts import Facts
 from scg.choosing.controls import Controlled
 from scg.choosing.policy import Choice
-from scg.estimators.protocol.kinds import Branched, Through
+from scg.estimators.protocol.kinds import Branched
 from scg.laws import Law
 from scg.nodes.records import Input, Param, Sample
 from scg.surrogate.lowering.branching import Branching, branches
@@ -35,7 +35,7 @@ class Lowered:
     ``nodes`` maps lines to the nodes they evaluate, ``places`` also those of a node's branches and estimator,
     ``draws`` each line that draws to the node and its law, ``modes`` each node to its run mode. ``leads`` has
     the node and the leading dimensions of each line, "" for one that is 1 long,
-    ``relaxed`` the run modes of the relaxed part below each node that has one.
+    ``relaxed`` the run modes of every relaxed part.
     """
 
     graph: fx.Graph
@@ -45,12 +45,12 @@ class Lowered:
     draws: Mapping[str, tuple[str, Law]]
     modes: Mapping[str, str]
     leads: Mapping[str, Lead]
-    relaxed: Mapping[str, Mapping[str, str]]
+    relaxed: Sequence[Mapping[str, str]]
 
     @property
     def used_modes(self) -> frozenset[tuple[str, str]]:
         """Every node with a run mode in which its function is called."""
-        return frozenset(pair for modes in (self.modes, *self.relaxed.values()) for pair in modes.items())
+        return frozenset(pair for modes in (self.modes, *self.relaxed) for pair in modes.items())
 
 
 def lower(
@@ -86,7 +86,8 @@ def lower(
     _output(world, loss, keep)
     nodes = _lines(world)
     places = {**emitter.places, **nodes}
-    return Lowered(emitter.graph, plan.constants, nodes, places, world.draws, plan.modes, leads, plan.relaxed)
+    relaxed = plan.relaxed_parts
+    return Lowered(emitter.graph, plan.constants, nodes, places, world.draws, plan.modes, leads, relaxed)
 
 
 def _leads(world: World) -> dict[str, Lead]:
@@ -187,7 +188,7 @@ def _output(world: World, loss: fx.Node | None, keep: Sequence[str]) -> None:
         if plan.samples is not None and REPLICATES not in world.axes_of(name):
             return emitter.call(shown, value, name=f"{name}_value")
         if isinstance(record, Sample):
-            cut = not isinstance(plan.choices[name].estimator, Through)
+            cut = plan.choices[name].through is None
             return value if cut else emitter.method("detach", value, name=f"{name}_value")
         if isinstance(plan.facts.trace.values[name], Tensor):
             return emitter.method("detach", value, name=f"{name}_value")

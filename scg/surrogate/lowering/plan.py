@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from scg.analysis.calls import user_function
 from scg.analysis.facts import Facts
 from scg.choosing.controls import Controlled
-from scg.choosing.policy import Choice
+from scg.choosing.policy import Choice, View, views
 from scg.estimators.protocol.facts import Axis
-from scg.estimators.protocol.kinds import Branched, Through
+from scg.estimators.protocol.kinds import Branched
 from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Sample
 from scg.surrogate.lowering.emitter import is_library
@@ -53,6 +53,28 @@ class Plan:
     looped: frozenset[str] = frozenset()
     relaxed: dict[str, Mapping[str, str]] = field(default_factory=dict)
     watch: Watch = UNWATCHED
+
+    def views(self, name: str) -> tuple[View, ...]:
+        """Return a node as each of its estimators sees it."""
+        return views(self.facts, name, self.choices[name])
+
+    def of(self, view: View) -> Plan:
+        """Return the plan of the graph that a view is of."""
+        if view.facts is self.facts:
+            return self
+        if view.facts not in self._narrowed:
+            ir, useful = view.facts.ir, view.facts.useful
+            self._narrowed[view.facts] = replace(self, ir=ir, facts=view.facts, useful=useful, relaxed={})
+        return self._narrowed[view.facts]
+
+    @cached_property
+    def _narrowed(self) -> dict[Facts, Plan]:
+        return {}
+
+    @property
+    def relaxed_parts(self) -> list[Mapping[str, str]]:
+        """The run modes of every relaxed part, those of narrower graphs included."""
+        return [modes for plan in (self, *self._narrowed.values()) for modes in plan.relaxed.values()]
 
     def relaxed_modes(self, name: str) -> Mapping[str, str]:
         """Return how functions take added dimensions in the relaxed part below a node, found once."""
@@ -136,7 +158,7 @@ def learnable(ir: IR, choices: Mapping[str, Choice]) -> frozenset[str]:
         if isinstance(record, Sample):
             if above:
                 found.add(record.name)
-            if above and isinstance(choices[record.name].estimator, Through):
+            if above and choices[record.name].through is not None:
                 attached.add(record.name)
         elif above or isinstance(record, (Param, Input)):
             attached.add(record.name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import fx
 
-from scg.estimators.protocol.asks import Asks
+from scg.choosing.policy import View
 from scg.estimators.protocol.kinds import Cut, Scored
 from scg.nodes.plates import insertion, positions, trimmed
 from scg.nodes.records import Sample
@@ -21,7 +21,7 @@ from scg.surrogate.lowering.draws import (
     parameters,
     standard_noise,
 )
-from scg.surrogate.lowering.plan import Labels
+from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.slices import Slice, downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import World
@@ -42,7 +42,7 @@ class Terms:
         self.plan = inside.plan
         self.inside = inside
         self.branching = branching
-        self.credit = Credit(inside.plan, branching)
+        self._credits: dict[tuple[str, ...], Credit] = {}
         self._slices: dict[str, Slice] = {}
         self._scores: dict[tuple[fx.Node, Labels], list[fx.Node]] = {}
         self._scalars: list[fx.Node] = []
@@ -50,28 +50,40 @@ class Terms:
 
     def visit(self, name: str) -> None:
         """Take in one stochastic node; nodes are visited from the costs upwards."""
-        outer = self.inside.outer
+        if name in self.plan.learnable and self.plan.facts.influence.reached[name]:
+            for view in self.plan.views(name):
+                self._view(name, view)
+
+    def _view(self, name: str, view: View) -> None:
+        """Take in a stochastic node as one of its estimators sees it."""
+        outer, estimator = self.inside.outer, view.choice.estimator
         assert outer is not None
+        if not isinstance(estimator, (Scored, Cut)):
+            return
         world = self.inside if name in self.inside.values else outer
-        choice = self.plan.choices[name]
-        estimator = choice.estimator
-        if not isinstance(estimator, (Scored, Cut)) or not self.plan.facts.influence.reached[name]:
-            return
-        if name not in self.plan.learnable:
-            return
         lead = self.branching.lead(world, name)
-        credit = self.credit.of(self.inside, name)
-        if not choice.asks.site:
+        credit = self._credit(self.plan.of(view)).of(self.inside, name)
+        is_attached = self.plan.choices[name].through is not None  # and so is log p of the value
+        if not view.choice.asks.site and not is_attached:
             self._score(world, name, credit, lead)
             return
-        inquiry = Inquiry(name, estimator, self._frame(world, name, lead))
-        site = self._site(world, name, credit, lead, inquiry.frame, choice.asks)
-        learns = name in self.plan.controls and self.plan.controls[name].is_learned
-        if learns or isinstance(estimator, Cut):
+        inquiry = Inquiry(name, estimator, self._frame(world, name, lead, view))
+        site = self._site(world, name, credit, lead, inquiry.frame, view)
+        known = self.plan.controls.get(view.key)
+        if is_attached or (known is not None and known.is_learned) or isinstance(estimator, Cut):
             given = parameters(world, self._record(name), world.axes_of(name))
-            self._scalars.append(self._line(world, name, estimator.name, inquiry.surrogate, site, given))
+            label = f"{view.label}_{estimator.name}"
+            self._scalars.append(self._line(world, name, label, inquiry.surrogate, site, given))
             return
-        self._score(world, name, self._line(world, name, "factor", inquiry.factor, site), lead)
+        factor = self._line(world, name, f"{view.label}_factor", inquiry.factor, site)
+        self._score(world, name, factor, lead)
+
+    def _credit(self, plan: Plan) -> Credit:
+        """Return what writes credit from the costs of a view, shared by those that have the same."""
+        costs = plan.ir.costs
+        if costs not in self._credits:
+            self._credits[costs] = Credit(plan, self.branching)
+        return self._credits[costs]
 
     def total(self) -> fx.Node | None:
         """Append the sum of all terms, or nothing if there are none."""
@@ -101,61 +113,61 @@ class Terms:
         self._scores.setdefault((factor, lead), []).append(log_prob)
         self._names.setdefault((factor, lead), name)
 
-    def _line(self, world: World, name: str, label: str, fn: Callable[..., Any], *arguments: Any) -> fx.Node:
+    def _line(self, world: World, name: str, shown: str, fn: Callable[..., Any], *arguments: Any) -> fx.Node:
         """Append what the estimator of a node computes."""
         emitter = world.emitter
-        shown = f"{name}_{label}"
         line = emitter.call(named(shown, self.plan.watch.part(shown, fn)), *arguments, name=shown)
         return emitter.placed(name, line)
 
-    def _frame(self, world: World, name: str, lead: Labels) -> Frame:
-        plan = self.plan
+    def _frame(self, world: World, name: str, lead: Labels, view: View) -> Frame:
+        plan = self.plan.of(view)
         together = frozenset(plan.facts.together(name))
         return Frame(
             law=plan.facts.trace.densities[name].law,
             index=insertion(world.lead(name), lead),
             axes=tuple(plan.axis(label, together) for label in lead),
-            caller=plan.controls[name].caller if name in plan.controls else None,
+            caller=plan.controls[view.key].caller if view.key in plan.controls else None,
         )
 
     def _site(
-        self, world: World, name: str, credit: fx.Node, lead: Labels, frame: Frame, asks: Asks
+        self, world: World, name: str, credit: fx.Node, lead: Labels, frame: Frame, view: View
     ) -> fx.Node:
         emitter = world.emitter
         record, axes = self._record(name), world.axes_of(name)
         given, noise = parameters(world, record, axes), noise_of(world, record, axes)
         weights = self.branching.product(world, lead, attached=False)
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
-        extra = self._provided(world, name, lead, asks)
-        shown = named(f"{name}_site", frame.site)
+        extra = self._provided(world, name, lead, view)
+        shown = named(f"{view.label}_site", frame.site)
         arguments = (given, noise, world.value(name), credit, weight)
-        return emitter.placed(name, emitter.call(shown, *arguments, name=f"{name}_site", **extra))
+        return emitter.placed(name, emitter.call(shown, *arguments, name=f"{view.label}_site", **extra))
 
-    def _provided(self, world: World, name: str, lead: Labels, asks: Asks) -> dict[str, Any]:
+    def _provided(self, world: World, name: str, lead: Labels, view: View) -> dict[str, Any]:
         """Return what an estimator asks for besides what every site has."""
-        plan, found = self.plan, dict[str, Any]()
-        if name in plan.controls:
-            found["controls"] = world.held(f"controls.{name}")
-            if plan.controls[name].context:
-                found["context"] = self._context(world, name, lead)
+        plan, asks, found = self.plan.of(view), view.choice.asks, dict[str, Any]()
+        if view.key in plan.controls:
+            found["controls"] = world.held(f"controls.{view.key}")
+            if plan.controls[view.key].context:
+                found["context"] = self._context(world, plan.controls[view.key].context, lead)
         if asks.downstream:
             found["downstream"] = downstream(self.inside, plan, self.branching, name, lead)
         if asks.relaxed:
-            found["relaxed"] = relaxed(self.inside, plan, self.branching, name, lead, self._slices)
+            written = self._slices if plan is self.plan else {}
+            found["relaxed"] = relaxed(self.inside, plan, self.branching, name, lead, written)
         axes = world.axes_of(name)
         if asks.standard:
             found["standard"] = standard_noise(world, name, axes)
         if asks.fresh:
             found["fresh"] = tuple(
                 base_noise(world, name, fresh_key(name, index), f"{name}_fresh_{index + 1}", axes)
-                for index in range(len(asks.fresh))
+                for index in range(view.fresh, view.fresh + len(asks.fresh))
             )
         return found
 
-    def _context(self, world: World, name: str, lead: Labels) -> tuple[fx.Node, ...]:
+    def _context(self, world: World, names: Iterable[str], lead: Labels) -> tuple[fx.Node, ...]:
         """Return what the estimator's network reads, with size-1 dimensions where it lacks one."""
         found = []
-        for other in self.plan.controls[name].context:
+        for other in names:
             # A sibling that is enumerated, and is not above this node, is read at its sample.
             seen = world if world.outer is None or {*world.axes_of(other)} <= {*lead} else world.outer
             have, value = seen.lead(other), seen.value(other)
