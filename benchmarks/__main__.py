@@ -23,7 +23,7 @@ from benchmarks.problems import PROBLEMS
 from benchmarks.report import report
 from benchmarks.run import run
 from benchmarks.timing import Budget
-from scg.experiments.progress import Progress
+from scg.progress import Progress
 
 FULL, QUICK = Budget(), Budget(rounds=10, seconds=0.3, limit=3.0)
 

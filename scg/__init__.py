@@ -31,6 +31,8 @@ from scg.nodes.handle import Node
 from scg.oracle import exact_gradient, exact_objective
 from scg.program.estimate import Estimate
 from scg.program.program import Program, compile
+from scg.verification.verdict import Verification
+from scg.verification.verify import verify
 
 __version__ = "0.1.0"
 
@@ -76,7 +78,9 @@ __all__ = [
     "Site",
     "Slice",
     "Through",
+    "Verification",
     "compile",
     "exact_gradient",
     "exact_objective",
+    "verify",
 ]

@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from scg.commands import Command, add_out, offer
+from scg.commands import Command, Ended, add_out, offer
 from scg.demo import demo
 from scg.errors import ScgError
 from scg.experiments.toy.command import TOY
+from scg.verification.command import VERIFY
 
 
 def _declare_demo(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Command] = {
         "run an experiment of the papers behind the estimators",
         lambda parser: offer(parser, EXPERIMENTS, "EXPERIMENT"),
     ),
+    "verify": VERIFY,
 }
 
 
@@ -39,14 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     offer(parser, COMMANDS, "COMMAND")
     options = parser.parse_args(arguments)
     try:
-        print(options.run(options))
+        ended = options.run(options)
     except (ScgError, OSError) as error:
         print(f"{options.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{options.prog}: interrupted", file=sys.stderr)
         return 130
-    return 0
+    print(ended.text if isinstance(ended, Ended) else ended)
+    return ended.status if isinstance(ended, Ended) else 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,14 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Ended:
+    """What a command prints, and its exit status."""
+
+    text: str
+    status: int = 0
+
+
+@dataclass(frozen=True)
 class Command:
     """A command: what it does, its options, and ``run``, which returns what is to be printed.
 
@@ -17,7 +25,7 @@ class Command:
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], object]
-    run: Callable[[argparse.Namespace], str] | None = None
+    run: Callable[[argparse.Namespace], str | Ended] | None = None
 
 
 def offer(parser: argparse.ArgumentParser, commands: Mapping[str, Command], metavar: str) -> None:

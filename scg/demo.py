@@ -15,13 +15,13 @@ from torch import Tensor
 
 from scg.errors import EstimatorError
 from scg.examples import SCHULMAN
-from scg.experiments.progress import Progress
 from scg.experiments.toy.command import toy
 from scg.graph import Graph
 from scg.markdown import table
 from scg.oracle import exact_gradient
 from scg.program.program import Program
 from scg.program.program import compile as compiled
+from scg.progress import Progress
 
 POLICIES = ("score", "auto", "reparam", "enumerate")
 RUNS, REPLICATES = 64, 1024

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scg.analysis.check import accept, check
 from scg.errors import GraphError
 from scg.graph import Graph
-from scg.nodes.ir import IR
+from scg.nodes.ir import IR, hold
 from scg.oracle.cases import cases_of, terms
 
 
@@ -52,7 +52,14 @@ def exact_gradient(
     >>> round(exact_gradient(g)["theta"].item(), 4)
     0.025
     """
-    ir, parameters = graph.freeze(), dict(graph.named_parameters())
+    return gradient_of(graph.freeze(), inputs, points=points, limit=limit)
+
+
+def gradient_of(ir: IR, inputs: Mapping[str, Tensor], *, points: int, limit: int) -> dict[str, Tensor]:
+    """Return the gradient of a frozen graph."""
+    holder = nn.Module()
+    hold(holder, ir.store)
+    parameters = dict(holder.named_parameters())
     gradient = {name: torch.zeros_like(parameter).detach() for name, parameter in parameters.items()}
     live = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     with torch.enable_grad(), _restored(ir):

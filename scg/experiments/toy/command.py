@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from scg.commands import Command, add_out, positive
-from scg.experiments.progress import Progress
 from scg.experiments.toy.pictures import draw_curves, require_matplotlib
 from scg.experiments.toy.problem import POLICIES, least_loss
 from scg.experiments.toy.training import Curve, Point, Setting, standard_error, toy_program, train
 from scg.markdown import table
+from scg.progress import Progress
 
 TS, SEEDS, STEPS = (0.45, 0.499), 64, 10_000
 

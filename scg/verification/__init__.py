@@ -1,0 +1,1 @@
+"""Verification: is the gradient that a program leaves unbiased? Tested on many draws, against a reference."""

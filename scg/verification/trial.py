@@ -1,0 +1,179 @@
+"""Trials: runs of a program, and how far the gradient that each leaves is from a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scg.choosing.describe import node_facts
+from scg.errors import GraphError, ScgError
+from scg.estimators.protocol.border import refusal
+from scg.estimators.protocol.kinds import Estimator
+from scg.estimators.score import Score
+from scg.noise import NoiseSpec
+from scg.oracle.exact import gradient_of
+from scg.program.prepare import Prepared
+from scg.program.program import Options, Program
+from scg.verification.draws import Drawer, drawer
+from scg.verification.noises import Tilted, rarest, tilted
+
+LIMIT = 2**16
+"""The most joint outcomes of one cost that are enumerated for a reference."""
+POINTS = (24, 40)
+"""Two orders of quadrature, which have to agree for either to count as exact."""
+HOPELESS = 1e-8
+"""Outcomes that are rarer than this are not waited for."""
+ROUNDING = 64
+"""How many units in the last place of the largest gradient count for nothing."""
+PILOT = 1024
+"""Runs that tell the direction of a reference that is not exact, and how large gradients are."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the gradient is held against: ``exact`` [entries], or that of ``other`` under the same noise."""
+
+    name: str
+    exact: Tensor | None = None
+    other: Drawer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A program beside its reference.
+
+    ``along`` [entries] is the gradient over its squared length, by which a gap becomes one of scale, and
+    ``size`` the largest entry that a run gives; ``rarest`` is the probability of the rarest outcome, as
+    noise is drawn here.
+    """
+
+    own: Drawer
+    reference: Reference
+    gradient: Tensor
+    size: Tensor
+    draw: Callable[[int], Tilted]
+    rarest: float
+
+    @property
+    def length(self) -> float:
+        """The length of the reference."""
+        return float(self.gradient.norm())
+
+    def gaps(self, count: int) -> Tensor:
+        """Return how far runs are from the reference, by entry, and last along it: [count, entries + 1]."""
+        gap, _ = _gaps(self.own, self.reference, self.draw(count))
+        along = gap @ self.gradient / self.length**2 if self.length else torch.zeros(len(gap))
+        return torch.cat([gap, along[:, None]], 1)
+
+
+def trial(program: Program, inputs: Mapping[str, Any], names: Sequence[str], seed: int) -> Trial:
+    """Return a program beside the best reference there is, on inputs that it was prepared for."""
+    prepared = program._prepared_for(inputs)
+    draw = _draws(program, prepared, inputs, torch.Generator().manual_seed(seed))
+    own = drawer(program, inputs, names, draw(4).noise)
+    reference = _exact(program, inputs, names) or _scores(program, prepared, inputs, names, draw)
+    several = [_gaps(own, reference, draw(min(own.chunk, PILOT))) for _ in range(-(-PILOT // own.chunk))]
+    values = torch.cat([value for _, value in several])
+    gradient = values.mean(0) if reference.exact is None else reference.exact
+    size = values.abs().amax(0).maximum(gradient.abs())
+    eps = torch.finfo(program.get_parameter(names[0]).dtype).eps
+    gradient = torch.where(gradient.abs() > ROUNDING * eps * size, gradient, 0.0)
+    return Trial(own, reference, gradient, size, draw, _rarest(program, prepared, inputs))
+
+
+def _gaps(own: Drawer, reference: Reference, drawn: Tilted) -> tuple[Tensor, Tensor]:
+    """Return how far runs are from the reference, and what they give, weighed by what noise they have."""
+    weights = drawn.weights[:, None].to(own.device)
+    found = own(drawn.noise).double()
+    against = reference.exact if reference.other is None else reference.other(drawn.noise).double()
+    assert against is not None
+    return (weights * (found - against)).cpu(), (weights * found).cpu()
+
+
+def _exact(program: Program, inputs: Mapping[str, Any], names: Sequence[str]) -> Reference | None:
+    """Return the exact gradient, or None where there is none."""
+    try:
+        coarse, fine = (gradient_of(program._ir, inputs, points=points, limit=LIMIT) for points in POINTS)
+    except ScgError:
+        return None
+    one, other = (torch.cat([found[name].reshape(-1) for name in names]) for found in (coarse, fine))
+    eps = torch.finfo(other.dtype).eps
+    tolerance = eps**0.5 * float(other.abs().max()) + 64 * eps
+    if not torch.allclose(one, other, rtol=0.0, atol=tolerance):
+        return None
+    return Reference("the exact gradient", other.double())
+
+
+def _scores(
+    program: Program,
+    prepared: Prepared,
+    inputs: Mapping[str, Any],
+    names: Sequence[str],
+    draw: Callable[[int], Tilted],
+) -> Reference:
+    """Return the score function on the same graph, but for nodes that cannot have it."""
+    policy: dict[str, Estimator] = {}
+    left = []
+    for name, choice in prepared.choices.items():
+        if refusal(Score(), node_facts(prepared.facts, name, prepared.samples)) is None:
+            policy[name] = Score()
+        elif isinstance(choice.estimator, Estimator):
+            policy[name] = choice.estimator
+            left.append(name)
+    reached = prepared.facts.influence.reached
+    if all(
+        isinstance(choice.estimator, Score) or not reached[n] or n in left
+        for n, choice in prepared.choices.items()
+    ):
+        raise GraphError(
+            "there is nothing to hold this program against: its objective cannot be summed or integrated "
+            "exactly, and the score function, which is the reference then, is what it uses itself"
+        )
+    plain = Program(program._ir, Options(policy, prepared.samples)).prepare(**inputs)
+    told = "the score function on the same graph, which has no exact gradient within reach"
+    told += f"; {', '.join(left)} as they are, since their support moves" if left else ""
+    return Reference(told, other=drawer(plain, inputs, names, draw(4).noise))
+
+
+def _draws(
+    program: Program, prepared: Prepared, inputs: Mapping[str, Any], generator: torch.Generator
+) -> Callable[[int], Tilted]:
+    """Return what draws the noise of so many runs; noise that is a value is drawn for one run at a time."""
+    specs = _specs(prepared, inputs)
+    valued = [name for name in program._ir.samples if name not in specs]
+    device = prepared.randomness.device
+
+    def draw(count: int) -> Tilted:
+        drawn = tilted(specs, count, generator)
+        noise = {name: value.to(device) for name, value in drawn.noise.items()}
+        if valued:
+            seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+            several = [program.draw_noise(seed, **inputs) for seed in seeds]
+            noise.update({name: torch.stack([one[name] for one in several]) for name in valued})
+        return Tilted(noise, drawn.weights)
+
+    return draw
+
+
+def _specs(prepared: Prepared, inputs: Mapping[str, Any]) -> dict[str, NoiseSpec]:
+    groups = prepared.randomness.layouts(inputs, gradients=True).groups
+    return {name: spec for spec, names in groups for name in names}
+
+
+def _rarest(program: Program, prepared: Prepared, inputs: Mapping[str, Any]) -> float:
+    """Return the probability of the rarest outcome that there is hope to meet, as noise is drawn here."""
+    specs, found = _specs(prepared, inputs), [1.0]
+    total = max(sum(torch.Size(spec.shape).numel() for spec in specs.values()), 1)
+    for name in program._ir.samples:
+        for world in prepared.facts.worlds:
+            density = world.densities[name]
+            if density.law.finite:
+                masses = density.law.mass(dict(density.parameters)).detach().double().flatten()
+                masses = masses[(masses > HOPELESS) & (masses < 1)]
+                least = float(masses.min()) if len(masses) else 1.0
+                found.append(rarest(least, total) if name in specs else least)
+    return min(found)

@@ -1,0 +1,191 @@
+"""Verify: draw gradients of a program until it is known whether their mean is that of the objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scg.errors import GraphError, NonFiniteError
+from scg.program.program import Program
+from scg.progress import Progress
+from scg.verification.draws import controls_still
+from scg.verification.sequential import Look, Moments, look, p_value, quantile
+from scg.verification.trial import ROUNDING, Trial, trial
+from scg.verification.verdict import Bias, Interval, Verification, Word
+
+FIRST = 1024
+"""Runs before the first look; each look has twice as many."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a verdict has to satisfy."""
+
+    resolution: float
+    alpha: float
+    power: float
+    draws: int
+
+    def __post_init__(self) -> None:
+        """Refuse what no number of runs can satisfy."""
+        for name in ("resolution", "alpha", "power"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise GraphError(f"{name}={getattr(self, name)}: give a number between 0 and 1")
+        if self.draws < FIRST:
+            raise GraphError(f"draws={self.draws} tell too little: give {FIRST} or more")
+
+
+def verify(
+    program: Program,
+    *,
+    resolution: float = 0.05,
+    alpha: float = 0.01,
+    power: float = 0.95,
+    draws: int = 2**20,
+    noise: int = 0,
+    progress: bool = False,
+    **inputs: Any,
+) -> Verification:
+    """Test whether the gradient that a program leaves is unbiased, and say what bias would have been seen.
+
+    Gradients of many runs are held against the exact gradient, or where there is none against that of the
+    score function on the same graph. A right program is called biased with probability ``alpha`` at most; one
+    is called unbiased once a bias along the gradient, of ``resolution`` relative to it, would have been seen
+    with probability ``power``. ``draws`` is the most runs, ``noise`` the seed of them all, and ``inputs``
+    are those of the program, taken from the examples where they are left out. ``progress`` tells how far it
+    is. The program is left as it was.
+
+    >>> import torch, scg
+    >>> g = scg.Graph()
+    >>> b = g.sample("b", torch.distributions.Bernoulli, logits=g.param("theta", 0.3))
+    >>> cost = g.cost("loss", (b - 0.45) ** 2)
+    >>> scg.verify(scg.compile(g, "score"), resolution=0.1).verdict
+    'unbiased'
+    """
+    demand = Demand(resolution, alpha, power, draws)
+    if not isinstance(program, Program):
+        raise GraphError(f"scg.verify takes a program, as scg.compile returns it, not {program!r}")
+    if not program._ir.costs:
+        raise GraphError("a graph without costs has no gradient to verify: declare g.cost(...)")
+    held = {name: p for name, p in program.named_parameters() if not name.startswith("controls.")}
+    trained = {name: p for name, p in held.items() if p.requires_grad}
+    if not trained:
+        raise GraphError("no parameter of the graph requires a gradient, so there is none to verify")
+    given = {**program._ir.store.examples, **inputs}
+    program.prepare(**given)
+    with controls_still(program), torch.enable_grad():
+        case = trial(program, {name: given[name] for name in program._ir.inputs}, list(trained), noise)
+        return _judged(case, trained, demand, Progress() if progress else None)
+
+
+def _judged(
+    case: Trial, trained: dict[str, torch.nn.Parameter], demand: Demand, progress: Progress | None
+) -> Verification:
+    """Look at the gaps again and again, each time at twice as many, until they tell."""
+    moments, looks, target = Moments(len(case.gradient) + 1), 0, FIRST
+    rounding = _rounding(case, next(iter(trained.values())).dtype)
+    while True:
+        for count in _chunks(target - moments.count, case.own.chunk):
+            moments.add(case.gaps(count))
+            if progress is not None:
+                progress.tell(f"verify: {moments.count:,} runs of {demand.draws:,} at most")
+        if not bool(moments.mean.isfinite().all()):
+            raise NonFiniteError(f"a run left {_place(trained, moments.mean)} a gradient that is not finite")
+        seen = look(moments, rounding, alpha=demand.alpha, looks=looks, rarest=case.rarest)
+        looks += seen.is_ready
+        shown = float(moments.error[-1]) * (quantile(seen.level / 4) + quantile(1 - demand.power))
+        verdict, reason = _verdict(case, moments, seen, shown, demand)
+        if verdict != "undecided" or target == demand.draws:
+            break
+        target = min(2 * target, demand.draws)
+    return Verification(
+        verdict=verdict,
+        p_value=min(seen.every, seen.along),
+        scale=_interval(1 + moments.mean[-1], moments.error[-1], demand.alpha) if case.length else None,
+        parameters=_parameters(case, moments, rounding, trained, demand.alpha),
+        detectable=shown if case.length else math.inf,
+        draws=moments.count,
+        reference=case.reference.name,
+        reason=reason,
+    )
+
+
+def _verdict(case: Trial, moments: Moments, seen: Look, shown: float, demand: Demand) -> tuple[Word, str]:
+    if seen.rejects:
+        if seen.along <= seen.every and case.length:
+            return "biased", f"along the reference, the mean is {1 + float(moments.mean[-1]):.4f} of it"
+        return "biased", "an entry of a parameter is off, as the table says"
+    if not seen.is_ready:
+        return "undecided", (
+            f"{moments.count:,} runs are too few for gradients of skewness {moments.skew:.0f}, or for "
+            f"outcomes met with probability {case.rarest:.2g}: give more draws"
+        )
+    if not case.length:
+        if float(moments.deviation.max()) == 0.0:
+            return "unbiased", "every run leaves a gradient of 0, as the reference is"
+        return "undecided", (
+            "the reference is 0, so that no bias is small or large beside it; the table says what would have "
+            "been seen. Verify at other parameters"
+        )
+    if shown <= demand.resolution:
+        return "unbiased", f"a bias of {demand.resolution:.3g} of the gradient would have been seen"
+    return (
+        "undecided",
+        f"a bias of less than {shown:.3g} of the gradient would not have been seen: give more draws",
+    )
+
+
+def _chunks(count: int, size: int) -> Iterator[int]:
+    while count > 0:
+        yield min(count, size)
+        count -= size
+
+
+def _rounding(case: Trial, dtype: torch.dtype) -> Tensor:
+    """Return what counts as 0 in each mean: what rounding of the largest gradients may add up to."""
+    ulp = ROUNDING * torch.finfo(dtype).eps
+    along = float((case.gradient.abs() * case.size).sum()) / case.length**2 if case.length else math.inf
+    return ulp * torch.cat([case.size, torch.tensor([along], dtype=torch.float64)])
+
+
+def _interval(value: Tensor, error: Tensor, alpha: float) -> Interval:
+    half = quantile(alpha / 2) * float(error)
+    return Interval(float(value), float(value) - half, float(value) + half)
+
+
+def _parameters(
+    case: Trial, moments: Moments, rounding: Tensor, trained: dict[str, torch.nn.Parameter], alpha: float
+) -> dict[str, Bias]:
+    """Return the entry of every parameter that is furthest off, by its standard error."""
+    found, start = {}, 0
+    mean, error = moments.mean, moments.error
+    over = (mean.abs() - rounding).clamp(min=0.0)
+    scores = torch.where(over > 0, over / error, over)
+    for name, parameter in trained.items():
+        own = slice(start, start + parameter.numel())
+        entry = int(scores[own].argmax())
+        place = start + entry
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(entry), parameter.shape))
+        found[name] = Bias(
+            float(case.gradient[own].norm()),
+            index,
+            _interval(mean[place], error[place], alpha / len(case.gradient)),
+            min(1.0, parameter.numel() * p_value(float(scores[place]), moments.count)),
+        )
+        start += parameter.numel()
+    return found
+
+
+def _place(trained: dict[str, torch.nn.Parameter], mean: Tensor) -> str:
+    """Name the parameter of the first entry that is not finite."""
+    at = int((~mean.isfinite()).nonzero()[0])
+    for name, parameter in trained.items():
+        if at < parameter.numel():
+            return f"'{name}'"
+        at -= parameter.numel()
+    return "some parameter"

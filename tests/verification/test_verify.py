@@ -1,0 +1,284 @@
+"""Verify: right programs are called unbiased, wrong ones biased, and what cannot be told is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical, Normal, Poisson
+
+import scg
+from scg.__main__ import main
+from scg.noise import NoiseSpec
+from scg.verification.draws import _batched, _looped, controls_still, drawer
+from scg.verification.noises import tilted
+from tests.selection import EVERYTHING
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@dataclass(frozen=True)
+class Wrong(scg.Cut):
+    """The score, times a number."""
+
+    name: ClassVar[str] = "wrong"
+
+    scale: float = 0.98
+
+    def refuses(self, facts: scg.NodeFacts) -> scg.Refusal | None:
+        return None
+
+    def gradient(self, site: scg.Site) -> dict[str, Tensor]:
+        found = site.score(site.value, site.credit)
+        return {name: self.scale * part for name, part in found.items()}
+
+
+def toy() -> scg.Graph:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("theta", 0.3))
+    g.cost("f", (b - 0.1) ** 2)
+    return g
+
+
+def rare() -> scg.Graph:
+    g = scg.Graph()
+    k = g.sample("k", Categorical, logits=g.param("theta", torch.tensor([0.01, 0.09, 0.9]).log()))
+    g.cost("f", lambda k: (k == 0) * 10.0 + (k == 1) * 1.0 + (k == 2) * 0.1, k)
+    return g
+
+
+def coin(p: float = 0.001) -> scg.Graph:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("theta", math.log(p / (1 - p))))
+    g.cost("f", b * 100.0)
+    return g
+
+
+def heavy() -> scg.Graph:
+    g = scg.Graph()
+    z = g.sample("z", Normal, g.param("mu", 0.3), 1.0)
+    g.cost("f", torch.exp(z))
+    return g
+
+
+def chain() -> scg.Graph:
+    """Bits below bits for each of three elements, through a module."""
+    torch.manual_seed(0)
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.tensor([0.3, -0.8, 0.5]))
+    b = g.sample("b", Bernoulli, logits=g.det("h", nn.Linear(1, 2), x[..., None]))
+    y = g.sample("y", Bernoulli, logits=g.det("m", nn.Linear(2, 2), b))
+    g.cost("c", lambda b, y: (b.sum(-1) - 0.3) ** 2 + (y * b).sum(-1), b, y)
+    return g
+
+
+CASES: dict[str, tuple[Callable[[], scg.Graph], Any]] = {
+    "toy score": (toy, "score"),
+    "toy rebar": (toy, "rebar"),
+    "toy relax": (toy, "relax"),
+    "toy parts": (toy, {"b": scg.Parts({"f": "disarm"})}),
+    "rare": (rare, "score"),
+    "coin": (coin, "score"),
+    "heavy score": (heavy, "score"),
+    "heavy lax": (heavy, "lax"),
+    "heavy reparam": (heavy, "reparam"),
+    "chain rebar": (chain, "rebar"),
+    "chain score": (chain, scg.Score(baseline="moving-average")),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_right_programs_are_seldom_called_biased(case: str) -> None:
+    make, policy = CASES[case]
+    program = scg.compile(make(), policy)
+    seeds = 1000 if EVERYTHING else 10
+    found = [scg.verify(program, resolution=0.3, noise=seed, draws=2**18) for seed in range(seeds)]
+    words = [one.verdict for one in found]
+    assert words.count("biased") <= max(0.02 * seeds, 1)
+    assert words.count("unbiased") >= 0.9 * seeds
+    assert {one.reference for one in found} == {"the exact gradient"}
+
+
+def test_an_error_of_scale_is_found() -> None:
+    program = scg.compile(toy(), Wrong())
+    seeds = 200 if EVERYTHING else 3
+    found = [scg.verify(program, resolution=0.02, noise=seed) for seed in range(seeds)]
+    assert sum(one.verdict == "biased" for one in found) >= 0.9 * seeds
+    assert abs(found[0].scale.value - 0.98) < 0.01  # type: ignore[union-attr]
+    assert not found[0]
+
+
+def test_an_error_of_one_entry_is_found_and_named() -> None:
+    @dataclass(frozen=True)
+    class Off(Wrong):
+        name: ClassVar[str] = "off"
+
+        def gradient(self, site: scg.Site) -> dict[str, Tensor]:
+            found = site.score(site.value, site.credit)
+            bias = torch.zeros_like(found["logits"])
+            bias[..., 1] = 0.05
+            return {"logits": found["logits"] + bias}
+
+    found = scg.verify(scg.compile(chain(), {"b": Off(), "y": "enumerate"}))
+    assert found.verdict == "biased"
+    worst = min(found.parameters, key=lambda name: found.parameters[name].p_value)
+    assert worst.startswith("h.")
+    assert found.parameters["h.bias"].entry == (1,)
+
+
+def test_the_score_is_the_reference_where_nothing_is_exact() -> None:
+    def wide() -> scg.Graph:
+        g = scg.Graph()
+        b = g.sample("b", Bernoulli, logits=g.param("theta", torch.linspace(-1, 1, 40)))
+        z = g.sample("z", Normal, b.sum(-1) * 0.1, g.param("s", 0.5))
+        g.cost("f", lambda b, z: (b.sum(-1) - 20) ** 2 / 40 + z**2, b, z)
+        return g
+
+    right = scg.verify(scg.compile(wide(), {"b": "rebar", "z": "reparam"}), resolution=0.2)
+    assert right.verdict == "unbiased"
+    assert right.reference.startswith("the score function on the same graph")
+    wrong = scg.verify(scg.compile(wide(), {"b": Wrong(scale=0.6), "z": "reparam"}), resolution=0.2)
+    assert wrong.verdict == "biased"
+    with pytest.raises(scg.GraphError, match="nothing to hold this program against"):
+        scg.verify(scg.compile(wide(), "score"))
+
+
+def test_what_is_verified_is_left_as_it_was() -> None:
+    program = scg.compile(chain(), scg.Score(baseline="moving-average"))
+    x = torch.tensor([0.3, -0.8, 0.5])
+    program(x=x, seed=0).loss.backward()
+    state = {name: value.clone() for name, value in program.state_dict().items()}
+    grads = {name: p.grad.clone() for name, p in program.named_parameters()}
+    generator = torch.get_rng_state()
+    first = scg.verify(program, resolution=0.3, x=x)
+    assert scg.verify(program, resolution=0.3, x=x) == first
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, state[name]) for name, value in program.state_dict().items())
+    assert all(torch.equal(p.grad, grads[name]) for name, p in program.named_parameters())
+    assert all(part.training for part in program.controls.modules())
+
+
+@pytest.mark.parametrize("policy", ["score", "rebar", "relax", "disarm", "local", "enumerate"])
+def test_many_gradients_at_once_are_those_of_single_runs(policy: str) -> None:
+    program = scg.compile(chain(), policy, samples=2)
+    x = torch.tensor([0.3, -0.8, 0.5])
+    names = [name for name, _ in program.named_parameters() if not name.startswith("controls.")]
+    several = [program.draw_noise(seed, x=x) for seed in range(8)]
+    noise = {name: torch.stack([one[name] for one in several]) for name in several[0]}
+    with controls_still(program):
+        one, many = (fn(program, {"x": x}, names, noise) for fn in (_looped, _batched))
+    assert torch.allclose(many, one, rtol=1e-12, atol=1e-12)
+    assert drawer(program, {"x": x}, names, noise).is_batched
+
+
+def test_functions_that_cannot_be_batched_are_looped() -> None:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("theta", 0.3))
+    g.cost("f", lambda b: torch.as_tensor((b.numpy() - 0.1) ** 2), b, differentiable=False)
+    found = scg.verify(scg.compile(g, "score"), resolution=0.9, draws=2048)
+    assert found.verdict == "unbiased"
+
+
+def test_values_without_base_noise_are_drawn_for_every_run() -> None:
+    g = scg.Graph()
+    n = g.sample("n", Poisson, g.param("rate", 2.0))
+    k = g.sample("k", Bernoulli, logits=n * g.param("w", 0.1))
+    g.cost("f", n * 0.1 + k)
+    found = scg.verify(scg.compile(g, {"n": "score", "k": "enumerate"}), resolution=0.5, draws=1024)
+    assert found.verdict == "unbiased"
+    assert "the score function" in found.reference
+
+
+def test_weights_make_up_for_what_noise_is_sought() -> None:
+    specs = {
+        "u": NoiseSpec("u", "uniform", (2,), torch.float64),
+        "z": NoiseSpec("z", "normal", (), torch.float64),
+    }
+    found = tilted(specs, 400_000, torch.Generator().manual_seed(0))
+    assert float(found.weights.min()) > 0
+    assert float(found.weights.max()) <= 2
+    assert torch.allclose(found.weights.mean(), torch.tensor(1.0), atol=0.01)
+    for value, mean in ((found.noise["u"][:, 1], 0.5), (found.noise["z"] ** 2, 1.0)):
+        assert abs(float((found.weights * value).mean()) - mean) < 0.02
+    met = (found.weights * (found.noise["u"][:, 0] < 1e-5)).mean()
+    assert abs(float(met) - 1e-5) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: scg.verify(toy()), "takes a program"),  # type: ignore[arg-type]
+        (
+            lambda: scg.verify(scg.compile(toy()), resolution=0.0),
+            "resolution=0.0: give a number between 0 and 1",
+        ),
+        (lambda: scg.verify(scg.compile(toy()), draws=10), "draws=10 tell too little"),
+        (lambda: scg.verify(scg.compile(pending())), "input 'x' is missing"),
+        (lambda: scg.verify(frozen()), "no parameter of the graph requires a gradient"),
+        (lambda: scg.verify(scg.compile(without_costs())), "a graph without costs"),
+    ],
+)
+def test_what_cannot_be_verified_is_said(ask: Callable[[], object], message: str) -> None:
+    with pytest.raises(scg.GraphError, match=message):
+        ask()
+
+
+def pending() -> scg.Graph:
+    g = scg.Graph()
+    g.cost("c", g.sample("b", Bernoulli, logits=g.input("x") + g.param("w", 0.1)))
+    return g
+
+
+def frozen() -> scg.Program:
+    program = scg.compile(toy())
+    program.requires_grad_(False)
+    return program
+
+
+def without_costs() -> scg.Graph:
+    g = scg.Graph()
+    g.sample("b", Bernoulli, logits=g.param("w", 0.1))
+    return g
+
+
+def test_a_reference_of_0_is_undecided_unless_all_is_0() -> None:
+    g = scg.Graph()
+    z = g.sample("z", Normal, g.param("mu", 0.0), 1.0)
+    g.cost("f", z**2)
+    found = scg.verify(scg.compile(g, "reparam"), draws=4096)
+    assert found.verdict == "undecided"
+    assert "the reference is 0" in found.reason
+    assert found.scale is None
+
+
+def test_too_few_draws_leave_it_undecided() -> None:
+    found = scg.verify(scg.compile(toy(), "score"), resolution=0.01, draws=2048)
+    assert found.verdict == "undecided"
+    assert found.draws == 2048
+    assert found.detectable > 0.01
+    assert "would not have been seen: give more draws" in str(found)
+
+
+def test_the_command_exits_by_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.py").write_text(
+        "import scg\nfrom torch.distributions import Bernoulli\n\n\ndef graph():\n    g = scg.Graph()\n"
+        "    b = g.sample('b', Bernoulli, logits=g.param('theta', 0.3))\n    g.cost('f', (b - 0.1) ** 2)\n"
+        "    return g\n"
+    )
+    place = f"{tmp_path / 'model.py'}:graph"
+    assert main(["verify", place, "--policy", "score"]) == 0
+    assert capsys.readouterr().out.startswith("unbiased: ")
+    assert main(["verify", place, "--policy", "score", "--draws", "1024", "--resolution", "0.001"]) == 2
+    assert main(["verify", f"{tmp_path / 'model.py'}:grap"]) == 1
+    assert "has no 'grap'" in capsys.readouterr().err
