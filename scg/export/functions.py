@@ -37,13 +37,15 @@ class Writer:
     """Writes the functions of a program, those that others call first.
 
     ``titles`` has the name of each part, ``reserved`` what no value may be called, and ``nodes`` the names of
-    values that have a line of their own, however often they are read.
+    values that have a line of their own, however often they are read. Values of unknown type are annotated
+    if ``is_typed``.
     """
 
     tape: Tape
     titles: Mapping[str, Title]
     reserved: frozenset[str]
     nodes: frozenset[str] = frozenset()
+    is_typed: bool = True
     texts: dict[str, str] = field(default_factory=dict)
     helpers: set[str] = field(default_factory=set)
 
@@ -56,20 +58,23 @@ class Writer:
 
     def main(self, block: Block) -> Scope:
         """Return the scope of the program itself, whose last line returns the loss."""
-        scope = Scope(set(self.reserved), self.nodes, {})
-        self._fill(scope, block, [self.tape.result])
+        scope, shown = self.lines(block, [self.tape.result])
+        scope.say(f"return {', '.join(shown)}")
         return scope
 
-    def _fill(self, scope: Scope, block: Block, results: list[Ref]) -> None:
+    def lines(self, block: Block, results: list[Ref]) -> tuple[Scope, list[str]]:
+        """Return the scope of the lines of a program, and what its results are in it."""
+        scope = Scope(set(self.reserved), self.nodes, {})
+        return scope, self._fill(scope, block, results)
+
+    def _fill(self, scope: Scope, block: Block, results: list[Ref]) -> list[str]:
         counts = counts_in(block, results)
         for item in block.items:
             if isinstance(item, Block):
                 self._block(scope, block, item, counts)
             else:
                 self._call(scope, block, item, counts, results)
-        shown = [self._settled(scope, block, ref) for ref in results]
-        if shown:
-            scope.say(f"return {', '.join(shown)}")
+        return [self._settled(scope, block, ref) for ref in results]
 
     def _block(self, scope: Scope, outer: Block, block: Block, counts: Mapping[Ref, int]) -> None:
         """Write a part as a function, and call it."""
@@ -95,7 +100,9 @@ class Writer:
         leaves = {s.root for s in self.tape.sources.values() if s.text == s.root} | {"noise"}
         reserved = self.reserved - leaves if self._is_general(block) else self.reserved
         scope = Scope(set(reserved), self.nodes, around, off or flags == {False})
-        self._fill(scope, block, results)
+        shown = self._fill(scope, block, results)
+        if shown:
+            scope.say(f"return {', '.join(shown)}")
         types = dict(scope.free)
         parameters = [f"{name}: {kind}" for name, kind in types.items()]
         kinds = joined("Tensor" if ref in self.tape.shapes else "Any" for ref in results)
@@ -168,7 +175,7 @@ class Writer:
         call = self.made_by[ref]
         name = scope.named(ref, self._wanted(block, ref) or plain_name(call))
         is_any = isinstance(call.target, (Outside, Suffix)) or not is_typed(call.target)
-        start = f"{name}: Tensor" if is_any and ref in self.tape.shapes else name
+        start = f"{name}: Tensor" if self.is_typed and is_any and ref in self.tape.shapes else name
         scope.say(f"{start} = {text.text}", off)
 
     def _reads_marked(self, call: Call) -> bool:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from scg.analysis.invoke import black_box
 from scg.export.frames import look
 from scg.export.spelling import is_metadata, is_random, public_name, spelled
-from scg.export.tape import Call, Kept, Outside, Path, Ref, Source, Suffix, Tape
+from scg.export.tape import Call, Given, Kept, Outside, Path, Ref, Source, Suffix, Tape, Use
 from scg.nodes import trees
 from scg.nodes.records import Det, Record
 from scg.surrogate.lowering.emitter import is_library
@@ -28,11 +28,15 @@ SHORT = 64
 class Recorder(TorchFunctionMode, Watch):
     """Records calls on a tape; as the watch of a program it tells the parts and the user's functions."""
 
-    def __init__(self, outside: Callable[[Record | None, Fn], str]) -> None:
-        """Start an empty tape; ``outside`` names what the user gave."""
+    def __init__(self, outside: Callable[[Record | None, Fn], str], *, in_detail: bool = False) -> None:
+        """Start an empty tape; ``outside`` names what the user gave.
+
+        With ``in_detail``, what is done for estimators is a part as well.
+        """
         super().__init__()
         self.tape = Tape()
         self._outside = outside
+        self._in_detail = in_detail
         self._known: dict[int, Ref] = {}
         self._alive: list[Any] = []
         self._path: Path = ()
@@ -61,8 +65,7 @@ class Recorder(TorchFunctionMode, Watch):
 
     def fault(self, text: str) -> None:
         """Note what cannot be written, once."""
-        if text not in self.tape.faults:
-            self.tape.faults.append(text)
+        self.tape.faults.setdefault(text, set()).add(self._path)
 
     def function(self, record: Record | None, fn: Fn) -> Fn:
         """Return the user's function as one call of the tape."""
@@ -87,13 +90,39 @@ class Recorder(TorchFunctionMode, Watch):
                 return fn(*args, **kwargs)
             before, index = self._path, len(self.tape.parts)
             self.tape.parts[index] = label
+            given = self._places(args, kwargs)
             self._path = (*before, index)
             try:
-                return fn(*args, **kwargs)
+                result = fn(*args, **kwargs)
             finally:
                 self._path = before
+            self.tape.uses[index] = Use(self._seen(args), self._seen(kwargs), given, self._seen(result))
+            return result
 
         return scg_part
+
+    def detail(self, label: str, fn: Fn) -> Fn:
+        """Return a part of the program, if it is to be told apart."""
+        return self.part(label, fn) if self._in_detail else fn
+
+    def _places(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Ref, Given]:
+        """Return where a part finds the known values that it is given."""
+        found: dict[Ref, Given] = {}
+        several: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        for root, value in several:
+            for place, leaf in trees.placed_leaves("", value):
+                ref = self._known.get(id(leaf)) if isinstance(leaf, Tensor) else None
+                if ref is not None:
+                    found.setdefault(ref, Given(root, place, not leaf.requires_grad))
+        return found
+
+    def _seen(self, value: Any) -> Any:
+        """Return the numbers of known values, and all else as it is."""
+        if isinstance(value, (tuple, list)):
+            return tuple(map(self._seen, value))
+        if type(value) is dict:
+            return {key: self._seen(item) for key, item in value.items()}
+        return self._known.get(id(value), value) if isinstance(value, Tensor) else value
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

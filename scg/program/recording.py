@@ -47,15 +47,20 @@ class Recording:
     sizes: Sequence[Mapping[str, int]]
 
 
-def record(program: nn.Module, ir: IR, prepared: Prepared, draw: Draw) -> Recording:
-    """Record runs on the example inputs and on plates of other sizes, or of the same if these fail."""
+def record(
+    program: nn.Module, ir: IR, prepared: Prepared, draw: Draw, *, in_detail: bool = False
+) -> Recording:
+    """Record runs on the example inputs and on plates of other sizes, or of the same if these fail.
+
+    With ``in_detail``, what is done for estimators is told apart as well.
+    """
     free = _free(ir)
     if free:
         try:
-            return _recorded(program, ir, prepared, draw, free)
+            return _recorded(program, ir, prepared, draw, free, in_detail)
         except ScgError:
             pass
-    return _recorded(program, ir, prepared, draw, {})
+    return _recorded(program, ir, prepared, draw, {}, in_detail)
 
 
 def _free(ir: IR) -> dict[str, str]:
@@ -67,12 +72,17 @@ def _free(ir: IR) -> dict[str, str]:
 
 
 def _recorded(
-    program: nn.Module, ir: IR, prepared: Prepared, draw: Draw, free: Mapping[str, str]
+    program: nn.Module,
+    ir: IR,
+    prepared: Prepared,
+    draw: Draw,
+    free: Mapping[str, str],
+    in_detail: bool,
 ) -> Recording:
     several = [_resized(ir, prepared.inputs, free, run) for run in range(3)]
     runs = [(inputs, draw(run, inputs)) for run, inputs in enumerate(several)]
     names = Names(ir)
-    recorder = Recorder(names)
+    recorder = Recorder(names, in_detail=in_detail)
     lowered, run = _watched(program, prepared, recorder)
     tapes = [_tape(program, ir, prepared, recorder, names, lowered, run, *given) for given in runs]
     found = [plate_sizes(ir, inputs) for inputs in several]

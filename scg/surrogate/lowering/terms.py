@@ -21,6 +21,7 @@ from scg.surrogate.lowering.draws import (
     parameters,
     standard_noise,
 )
+from scg.surrogate.lowering.emitter import Part
 from scg.surrogate.lowering.plan import Labels
 from scg.surrogate.lowering.slices import Slice, downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
@@ -106,7 +107,7 @@ class Terms:
         emitter = world.emitter
         shown = f"{name}_{label}"
         line = emitter.call(named(shown, self.plan.watch.part(shown, fn)), *arguments, name=shown)
-        return emitter.placed(name, line)
+        return emitter.placed(name, emitter.part(line, Part(name, shown)))
 
     def _frame(self, world: World, name: str, lead: Labels) -> Frame:
         plan = self.plan
@@ -127,9 +128,11 @@ class Terms:
         weights = self.branching.product(world, lead, attached=False)
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
         extra = self._provided(world, name, lead, asks)
-        shown = named(f"{name}_site", frame.site)
+        label = f"{name}_site"
+        shown = named(label, self.plan.watch.detail(label, frame.site))
         arguments = (given, noise, world.value(name), credit, weight)
-        return emitter.placed(name, emitter.call(shown, *arguments, name=f"{name}_site", **extra))
+        line = emitter.placed(name, emitter.call(shown, *arguments, name=label, **extra))
+        return emitter.part(line, Part(name, label))
 
     def _provided(self, world: World, name: str, lead: Labels, asks: Asks) -> dict[str, Any]:
         """Return what an estimator asks for besides what every site has."""

@@ -1,0 +1,231 @@
+"""Arithmetic: what the estimators of a program compute, as functions of what its lines give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from scg.errors import ScgError
+from scg.export.parts import Reading, Steps, function_text, part_lines
+from scg.export.scope import STEP as INDENT
+from scg.export.scope import fitted
+from scg.export.tape import Given, Ref, Source, Tape, refs
+from scg.program.prepare import Prepared
+from scg.program.recording import Recording
+from scg.surrogate.lowering.emitter import Part
+from scg.surrogate.lowering.lower import Lowered
+
+STEP = re.compile(r"\.\w+|\[[^\]]*\]")
+SITE, ESTIMATE = ("parameters", "noise", "value", "credit", "weight"), ("site", "parameters")
+CLOSED = ("relaxed", "downstream")
+
+
+@dataclass(eq=False)
+class Arithmetic:
+    """Writes what estimators compute; ``called`` has the functions of the lines that call them."""
+
+    prepared: Prepared
+    lowered: Lowered
+    called: Mapping[str, str]
+    controls: nn.ModuleDict
+    record: Callable[[], Recording]
+    read: dict[str, set[Steps]] = field(default_factory=dict)
+    context: dict[str, list[Ref]] = field(default_factory=dict)
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield a function for each line, or a comment that says why there is none."""
+        lines = {str(line.name): line for line in self.lowered.graph.nodes}
+        several = [name for name in self.called if not self.lowered.parts[name].pieces]
+        if not several:
+            return
+        try:
+            found, why = self.record(), ""
+        except Exception as error:  # noqa: BLE001 - reading code never fails
+            found, why = None, _why(error)
+        for name in reversed(several):  # what an estimate reads is what its site has to have
+            part, line = self.lowered.parts[name], lines[name]
+            arguments = _arguments(line, _defaults(part))
+            shown = f"{self.called[name]}({', '.join(arguments)})"
+            try:
+                if found is None:
+                    raise ScgError(why)
+                yield name, self._text(found, name, part, line, arguments)
+            except Exception as error:  # noqa: BLE001 - reading code never fails
+                yield name, f"# {shown} is not written out: {_why(error)}"
+
+    def _text(self, found: Recording, name: str, part: Part, line: Any, arguments: list[str]) -> str:
+        is_site = part.label == f"{part.node}_site"
+        wanted = self._site(found.tape, part.node, line) if is_site else None
+        reading = self._reading(found, part, line, arguments)
+        lines, given, read = part_lines(found.tape, _index(found.tape, part.label), reading, wanted)
+        if not is_site:
+            self.read[part.node] = read
+        star = len(arguments) - len(line.kwargs)
+        signature = [*arguments[:star], *(["*"] if line.kwargs else []), *arguments[star:]]
+        body = [*lines, *_returned(given).split("\n")]
+        return function_text(self.called[name], signature, self._said(part), body)
+
+    def _site(self, tape: Tape, node: str, line: Any) -> dict[str, Any]:
+        """Return what the site of a node has: what its estimate reads, and what no tensor is."""
+        several = [
+            part.label for part in self.lowered.parts.values() if part.node == node and not part.pieces
+        ]
+        label = next(label for label in several if label != f"{node}_site")
+        wanted: dict[Any, Any] = {}
+        for ref, given in tape.uses[_index(tape, label)].given.items():
+            steps = _place(f"{node}_site", given)
+            if given.root == 0 and (node not in self.read or steps in self.read[node]):
+                inside = wanted
+                for step in steps[1:-1]:
+                    inside = inside.setdefault(_key(step), {})
+                inside[_key(steps[-1])] = ref
+        if self.context.get(node):
+            wanted["context"] = dict(enumerate(self.context[node]))
+        return {**wanted, **{key: key for key in (*CLOSED, "controls") if key in line.kwargs}}
+
+    def _reading(self, found: Recording, part: Part, line: Any, arguments: Sequence[str]) -> Reading:
+        node, is_site = part.node, part.label == f"{part.node}_site"
+        site = arguments[0] if arguments and arguments[0] == f"{node}_site" else ""
+        controls = (site, "['controls']")
+        where = "".join(controls)
+        nets = [name for name, held in found.outside.items() if held is self._net(node)] if site else []
+
+        def place(given: Given) -> Steps:
+            if site and given.root == 0:
+                return _place(site, given)
+            root = arguments[given.root] if isinstance(given.root, int) else given.root
+            return (root, *STEP.findall(given.place))
+
+        def beside(ref: Ref) -> Steps:
+            if not site or ref not in _made(found.tape, f"{node}_site"):
+                raise ScgError("it reads what it is not given")
+            several = self.context.setdefault(node, [])
+            if ref not in several:
+                several.append(ref)
+            return (site, "['context']", f"[{several.index(ref)}]")
+
+        def source(known: Source) -> Steps | None:
+            if site and known.root == "controls":
+                return (*controls, _attribute(known.text, node))
+            if known.root in nets:
+                return (*controls, ".net", known.text.removeprefix(known.root))
+            return None
+
+        closed = {f"{node}_{key}": f"{site}['{key}']" for key in CLOSED} if site else {}
+        return Reading(
+            arguments,
+            place,
+            beside,
+            source,
+            lambda key: f"if {where}.training:\n    {where}{_attribute(key, node)}",
+            closed,
+            dict.fromkeys(nets, f"{where}.net"),
+            {} if is_site else {**self._names(node, site), controls: "controls"},
+        )
+
+    def _names(self, node: str, site: str) -> dict[Steps, str]:
+        """Return what the program calls that which a site has."""
+        line = next((line for line in self.lowered.graph.nodes if line.name == site), None)
+        if line is None:
+            return {}
+        parameters, noise, value, credit, _ = line.args
+        several: dict[Steps, Any] = {
+            ("['noise']",): noise,
+            ("['value']",): value,
+            ("['credit']",): credit,
+            ("['standard']",): line.kwargs.get("standard"),
+            **{("['parameters']", f"['{key}']"): held for key, held in parameters.items()},
+            **{("['fresh']", f"[{i}]"): held for i, held in enumerate(line.kwargs.get("fresh", ()))},
+        }
+        found = {(site, *steps): str(held.name) for steps, held in several.items() if held is not None}
+        return {**found, **{(site, f"['{key}']"): key for key in ("weight", "unit", "share")}}
+
+    def _net(self, node: str) -> Any:
+        net = getattr(dict(self.controls.items()).get(node), "net", None)
+        return node if net is None else net
+
+    def _said(self, part: Part) -> str:
+        node, name = part.node, self.prepared.choices[part.node].estimator.name
+        if part.label == f"{node}_site":
+            return f"Return what {name} is given of {node}: values without gradients, and their weight."
+        if part.label == f"{node}_factor":
+            return f"Return what multiplies the score of {node}: cost, less a baseline."
+        if part.label == f"{node}_{name}_value":
+            return f"Return the value of {node} that {name} makes of parameters and noise."
+        if self.prepared.choices[node].asks.branches:
+            return f"Return the outcomes of {node} and the probability of each."
+        return f"Return what {name} adds to the surrogate for {node}: its backward is the estimate."
+
+
+def _made(tape: Tape, label: str) -> set[Ref]:
+    """Return the values that a part makes."""
+    index = _index(tape, label)
+    return {ref for call in tape.calls if index in call.part for ref in refs(call.result)}
+
+
+def _index(tape: Tape, label: str) -> int:
+    return next(index for index, found in tape.parts.items() if found == label)
+
+
+def _place(site: str, given: Given) -> Steps:
+    """Return the steps to what a site has, which is a dictionary in the text."""
+    steps = STEP.findall(given.place.removeprefix(".provided"))
+    return (site, f"['{steps[0][1:]}']", *steps[1:])
+
+
+def _key(step: str) -> int | str:
+    inside = step[1:-1]
+    return int(inside) if inside.isdigit() else inside.strip("'\"")
+
+
+def _attribute(text: str, node: str) -> str:
+    """Return what reads a member of the controls of a node.
+
+    >>> _attribute('controls["b.net.inputs.0.weight"]', "b")
+    '.net.inputs[0].weight'
+    """
+    path = text.removeprefix('controls["').removesuffix('"]').removeprefix(f"{node}.").split(".")
+    return "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in path)
+
+
+def _defaults(part: Part) -> tuple[str, ...]:
+    if part.label == f"{part.node}_site":
+        return SITE
+    return ("parameters", "noise", "standard") if part.label.endswith("_value") else ESTIMATE
+
+
+def _arguments(line: Any, defaults: Sequence[str]) -> list[str]:
+    """Return the names of what a line gives: those of values, and of what nests them."""
+    found: list[str] = []
+    for at, item in enumerate(line.args):
+        name = getattr(item, "name", None) or (defaults[at] if at < len(defaults) else f"sizes_{at}")
+        found.append(name if name not in found else defaults[at])
+    return [*found, *line.kwargs]
+
+
+def _returned(given: Any) -> str:
+    """Return the statement that ends a function."""
+    if not isinstance(given, dict):
+        return f"return {_shown(given)}"
+    return fitted("return {", [f"{key!r}: {_shown(item)}" for key, item in given.items()], "}", len(INDENT))
+
+
+def _shown(given: Any) -> str:
+    """Return what a function gives as text."""
+    if isinstance(given, dict) and list(given) == [*range(len(given))]:
+        given = tuple(given.values())
+    if isinstance(given, dict):
+        return "{" + ", ".join(f"{key!r}: {_shown(item)}" for key, item in given.items()) + "}"
+    if isinstance(given, (tuple, list)):
+        return f"({', '.join(map(_shown, given))}{',' if len(given) == 1 else ''})"
+    return str(given)
+
+
+def _why(error: Exception) -> str:
+    """Return what was wrong, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ScgError) else f"{type(error).__name__}: {text}"
