@@ -22,6 +22,7 @@ from scg.surrogate.lowering.lower import Lowered
 STEP = re.compile(r"\.\w+|\[[^\]]*\]")
 SITE, ESTIMATE = ("parameters", "noise", "value", "credit", "weight"), ("site", "parameters")
 CLOSED = ("relaxed", "downstream")
+FIELDS = ("parameters", "noise", "value", "credit", "weight", "unit", "share", "fresh", "standard")
 
 
 @dataclass(eq=False)
@@ -78,7 +79,7 @@ class Arithmetic:
         wanted: dict[Any, Any] = {}
         for ref, given in tape.uses[_index(tape, label)].given.items():
             steps = _place(f"{node}_site", given)
-            if given.root == 0 and (node not in self.read or steps in self.read[node]):
+            if given.root == 0 and _key(steps[1]) in FIELDS and steps in self.read.get(node, {steps}):
                 inside = wanted
                 for step in steps[1:-1]:
                     inside = inside.setdefault(_key(step), {})

@@ -41,7 +41,7 @@ def code(program: nn.Module, ir: IR, prepared: Prepared) -> str:
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
-            draw = partial(_noise, prepared)
+            draw = partial(_noise, program, prepared)
             return record(program, ir, prepared, draw, in_detail=True)
 
     emitted = prepared.surrogate(program)
@@ -56,9 +56,14 @@ def code(program: nn.Module, ir: IR, prepared: Prepared) -> str:
     return "\n\n".join([forward, *ordered, *writer.helpers(emitted.run.__globals__)]) + "\n"
 
 
-def _noise(prepared: Prepared, seed: int, inputs: Mapping[str, Any]) -> Noise:
-    """Draw what a run needs, without what would have to be run for it."""
-    return prepared.randomness.draw(inputs, seed, gradients=True)
+def _noise(program: nn.Module, prepared: Prepared, seed: int, inputs: Mapping[str, Any]) -> Noise:
+    """Draw what a run needs; the noise of a node is its value where a run draws that."""
+    noise, ir = prepared.randomness.draw(inputs, seed, gradients=True), prepared.ir
+    if all(name in noise for name in ir.samples):
+        return noise
+    with torch.no_grad():
+        drawn = prepared.values(program).run(program, *(inputs[name] for name in ir.inputs), noise)["samples"]
+    return Noise({**noise, **{name: drawn[name] for name in ir.samples if name not in noise}}, seed)
 
 
 def cleaned(text: str) -> str:
