@@ -20,6 +20,8 @@ from scg.export.titles import Title, law_title
 CONTROLS = "controls"
 LONG = 84
 """The most characters of an expression that is written where it is read, if that is once."""
+SHORT = 14
+"""The most characters of an expression that stays in a line that is too long."""
 MANY = 2
 """The most results of one call that have a name each."""
 
@@ -79,6 +81,7 @@ class Writer:
     def _block(self, scope: Scope, outer: Block, block: Block, counts: Mapping[Ref, int]) -> None:
         """Write a part as a function, and call it."""
         made = self._function(block, outputs(block, set(counts)), scope.off, {**scope.reads, **scope.names})
+        self._spread(scope, outer, made, label=block.label)
         given = [self._argument(scope, outer, *item) for item in made.arguments]
         text = f"{made.name}({', '.join(given)})"
         is_law = block.label not in self.titles and len(made.result) == 1
@@ -87,6 +90,20 @@ class Writer:
             return
         names = [scope.named(ref, self._wanted(outer, ref) or block.label) for ref in made.result]
         scope.say(fitted(f"{', '.join(names)} = {made.name}(", given, ")", len(STEP)))
+
+    def _spread(self, scope: Scope, outer: Block, made: Made, *, label: str) -> None:
+        """Write an argument before a call, where that makes the call fit in a line."""
+        several = [ref for _, _, ref in made.arguments if ref in scope.pending]
+        if not several:
+            return
+        given = [
+            name if ref is None else self._operand(scope, outer, ref).text for name, _, ref in made.arguments
+        ]
+        names = ", ".join(self._wanted(outer, ref) or label for ref in made.result)
+        width = len(STEP) + len(f"{names} = {made.name}({', '.join(given)})")
+        longest = max(several, key=lambda ref: len(scope.pending[ref].text))
+        if width > WIDTH and width - len(scope.pending[longest].text) + SHORT <= WIDTH:
+            self._assign(scope, outer, longest, scope.pending.pop(longest), off=False)
 
     def _argument(self, scope: Scope, outer: Block, name: str, kind: str, ref: Ref | None) -> str:
         if ref is not None:
@@ -151,6 +168,7 @@ class Writer:
             scope.say(f"{left} = {text.text}", off)
             return
         is_node = not block.path and self._wanted(block, call.result) in self.nodes
+        is_node = is_node and spelled(call.target) != "detach"
         is_named = results != [call.result] and (len(text.text) > LONG or is_node)
         if (
             counts.get(call.result, 0) == 1
@@ -186,16 +204,27 @@ class Writer:
 
     def _text(self, scope: Scope, block: Block, call: Call) -> Text:
         """Return a call as text, after what makes it fit in a line."""
+        names = (self._wanted(block, ref) or plain_name(call) for ref in refs(call.result))
+        room = WIDTH - len(STEP) - sum(len(name) + 3 for name in names)
         while True:
             used: list[Ref] = []
             text = self._once(scope, block, call, used)
             waiting = [ref for ref in used if ref in scope.pending]
-            if len(text.text) + 20 <= WIDTH or not waiting:
+            long = self._too_long(scope, text.text, room, waiting)
+            if long is None:
                 for ref in waiting:
                     del scope.pending[ref]
                 return text
-            longest = max(waiting, key=lambda ref: len(scope.pending[ref].text))
-            self._assign(scope, block, longest, scope.pending.pop(longest), off=False)
+            self._assign(scope, block, long, scope.pending.pop(long), off=False)
+
+    def _too_long(self, scope: Scope, text: str, room: int, waiting: list[Ref]) -> Ref | None:
+        """Return what is better written before a line than in it, if something is."""
+        if len(text) <= room or not waiting:
+            return None
+        spared = {ref: len(scope.pending[ref].text) - SHORT for ref in waiting}
+        longest = max(waiting, key=lambda ref: spared[ref])
+        fits = len(text) - sum(spare for spare in spared.values() if spare > 0) <= room
+        return longest if spared[longest] > 0 and (fits or spared[longest] > LONG - 2 * SHORT) else None
 
     def _once(self, scope: Scope, block: Block, call: Call, used: list[Ref]) -> Text:
         def operand(ref: Ref) -> Text:
@@ -235,7 +264,7 @@ class Writer:
             outer = None if self._is_general(block) else scope.around.get(ref)
             wanted = outer or self._wanted(block, ref) or "value"
             return Text(scope.argument(ref, wanted, self._kind(ref)))
-        kind = {CONTROLS: "dict[str, Tensor]", "noise": "Mapping[str, Tensor]"}.get(source.root)
+        kind = {CONTROLS: "dict[str, Tensor]", "noise": "dict[str, Tensor]"}.get(source.root)
         other = "nn.Module" if ".get_parameter(" in source.text else "Any"
         kind = kind or ("Tensor" if source.root == source.text else other)
         scope.free.setdefault(source.root, kind)

@@ -26,7 +26,11 @@ Run = Callable[..., Any]
 def written(program: nn.Module, ir: IR, prepared: Prepared, found: Recording, run: Run) -> str:
     """Return a recorded program as a module, once its loss and gradients are those of the program."""
     faults_of(found.tape)
-    tape, titles, header = simplified(found.tape), _titles(ir, prepared), _header(ir, prepared, found)
+    tape, titles, header = (
+        simplified(found.tape),
+        _titles(ir, prepared),
+        _header(program, ir, prepared, found),
+    )
     text = module_text(tape, titles, header)
     given = arguments(program, found, text)
     for inputs, noise in found.runs:
@@ -80,12 +84,15 @@ def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:
     return found
 
 
-def _header(ir: IR, prepared: Prepared, found: Recording) -> Header:
+def _learned(program: nn.Module) -> str:
+    return "; ``controls`` are what its estimators learn and remember" if controls(program) else ""
+
+
+def _header(program: nn.Module, ir: IR, prepared: Prepared, found: Recording) -> Header:
     inputs = found.runs[0][0]
     leaves = [
         Leaf(
             name,
-            f"input [{', '.join(ir.layout[name])}]" if ir.layout[name] else "input",
             not needs_gradient(inputs[name]),
             isinstance(inputs[name], Tensor),
             is_input=True,
@@ -94,13 +101,11 @@ def _header(ir: IR, prepared: Prepared, found: Recording) -> Header:
     ]
     for name, held in found.outside.items():
         is_tensor = isinstance(held, Tensor)
-        kind = "parameter" if is_tensor and held.requires_grad else "tensor" if is_tensor else "function"
-        kind = "module" if isinstance(held, nn.Module) else kind
         parameters = list(held.parameters()) if isinstance(held, nn.Module) else [held] if is_tensor else []
         is_frozen = bool(parameters) and not any(p.requires_grad for p in parameters)
-        leaves.append(Leaf(name, kind, is_frozen, is_tensor))
+        leaves.append(Leaf(name, is_frozen, is_tensor))
     return Header(
-        f"The expected {' + '.join(ir.costs)}, estimated in torch alone.",
+        f"The expected {' + '.join(ir.costs)}, estimated in torch alone{_learned(program)}.",
         leaves,
         {shown: _read(ir, plate, inputs) for plate, shown in found.free.items()},
         _noise(ir, prepared, found),

@@ -52,7 +52,7 @@ def record(
 ) -> Recording:
     """Record runs on the example inputs and on plates of other sizes, or of the same if these fail.
 
-    With ``in_detail``, what is done for estimators is told apart as well.
+    With ``in_detail``, what is done for estimators is told apart as well, and for gradients of all inputs.
     """
     free = _free(ir)
     if free:
@@ -80,6 +80,7 @@ def _recorded(
     in_detail: bool,
 ) -> Recording:
     several = [_resized(ir, prepared.inputs, free, run) for run in range(3)]
+    several = [trees.tree_map_only(Tensor, _attached, one) for one in several] if in_detail else several
     runs = [(inputs, draw(run, inputs)) for run, inputs in enumerate(several)]
     names = Names(ir)
     recorder = Recorder(names, in_detail=in_detail)
@@ -103,6 +104,11 @@ def _resized(ir: IR, inputs: Mapping[str, Any], free: Mapping[str, str], run: in
         return tensor
 
     return {name: trees.tree_map_only(Tensor, partial(wider, name), value) for name, value in inputs.items()}
+
+
+def _attached(tensor: Tensor) -> Tensor:
+    """Return an input that requires a gradient, as one of a later run may."""
+    return tensor.detach().requires_grad_() if tensor.is_floating_point() else tensor
 
 
 def single(ir: IR, found: Recording, alone: str) -> dict[str, Any]:
