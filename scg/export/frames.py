@@ -15,6 +15,8 @@ from scg.export.tape import Path, Ref, Tape
 TORCH = str(File(torch.__file__).parent)
 PART, BASE = "scg_part", "scg_run"
 KEYED = ("parameters", "p", "given", "leaves")
+NAMED = ("weighed",)
+"""Dictionaries by the name of which their values are called."""
 VAGUE = frozenset({"self", "leaf", "tensor", "found", "item", "result", "out", "detached", "attached", "_"})
 
 
@@ -34,6 +36,11 @@ def _note(frame: FrameType, tape: Tape, known: Mapping[int, Ref], path: Path) ->
     code = frame.f_code
     arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     for name, value in frame.f_locals.items():
+        if type(value) is dict and name in NAMED:
+            for key, item in value.items():
+                ref = known.get(id(item))
+                if ref is not None:
+                    tape.names.setdefault((path, ref), name if len(value) == 1 else f"{name}_{key}")
         if type(value) is dict and name in KEYED:
             for key, item in value.items():
                 ref = known.get(id(item))

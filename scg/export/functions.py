@@ -9,10 +9,11 @@ from typing import NamedTuple
 from torch import nn
 
 from scg.export.blocks import Block, counts_in, outputs
-from scg.export.expressions import Text, kept, literal, written
+from scg.export.expressions import POSTFIX, Text, kept, literal, written
 from scg.export.numbers import numbers, sizes_in
 from scg.export.scope import STEP, WIDTH, Scope, fitted, joined, plain_name
-from scg.export.simplify import detached_values, marked_values
+from scg.export.simplify import bases, detached_values, marked_values
+from scg.export.sizes import Size
 from scg.export.spelling import is_typed, spelled
 from scg.export.tape import Call, Kept, Outside, Ref, Source, Suffix, Tape, refs
 from scg.export.titles import Title, law_title
@@ -56,7 +57,15 @@ class Writer:
         self.detached = detached_values(self.tape)
         self.marked = marked_values(self.tape)
         self.numbers = dict(numbers(self.tape))
+        several = bases(self.tape, self.marked)
+        self.bases = {ref: base for ref, base in several.items() if not self._is_node(ref, base)}
         self.made_by = {ref: call for call in self.tape.calls for ref in refs(call.result)}
+
+    def _is_node(self, ref: Ref, base: Ref) -> bool:
+        """Say whether a value is a node of the graph, and the one that it is detached from is not."""
+        name, source = self.tape.names.get(((), ref)), self.tape.sources.get(base)
+        before = self.tape.names.get(((), base)) if source is None else source.root
+        return name in self.nodes and name != before
 
     def main(self, block: Block) -> Scope:
         """Return the scope of the program itself, whose last line returns the loss."""
@@ -70,7 +79,7 @@ class Writer:
         return scope, self._fill(scope, block, results)
 
     def _fill(self, scope: Scope, block: Block, results: list[Ref]) -> list[str]:
-        counts = counts_in(block, results)
+        counts = counts_in(block, results, self.bases)
         for item in block.items:
             if isinstance(item, Block):
                 self._block(scope, block, item, counts)
@@ -120,6 +129,7 @@ class Writer:
         shown = self._fill(scope, block, results)
         if shown:
             scope.say(f"return {', '.join(shown)}")
+        self._measure(scope)
         types = dict(scope.free)
         parameters = [f"{name}: {kind}" for name, kind in types.items()]
         kinds = joined("Tensor" if ref in self.tape.shapes else "Any" for ref in results)
@@ -130,6 +140,20 @@ class Writer:
         name = self._filed(title.name, text, is_law=block.label not in self.titles)
         values = {shown: ref for ref, shown in scope.reads.items()}
         return Made(name, tuple((n, kind, values.get(n)) for n, kind in types.items()), tuple(results))
+
+    def _measure(self, scope: Scope) -> None:
+        """Read sizes of plates off what a function is given, where that has them."""
+        for plate in [name for name, kind in scope.free.items() if kind == "int"]:
+            places = (
+                f"{shown}.shape[{dim}]"
+                for ref, shown in scope.reads.items()
+                for dim, size in enumerate(self.tape.shapes.get(ref, ()))
+                if isinstance(size, Size) and size.text == plate
+            )
+            place = next(places, None)
+            if place is not None:
+                scope.put(plate, place)
+                del scope.free[plate]
 
     def _filed(self, wanted: str, text: str, *, is_law: bool) -> str:
         """Return the name of a function, that of an equal one if there is one."""
@@ -149,6 +173,8 @@ class Writer:
     def _call(
         self, scope: Scope, block: Block, call: Call, counts: Mapping[Ref, int], results: list[Ref]
     ) -> None:
+        if isinstance(call.result, Ref) and call.result in self.bases:
+            return
         off = not call.grad and self._matters(call) and not scope.off
         if isinstance(call.result, Ref) and call.result in self.numbers:
             return
@@ -174,12 +200,23 @@ class Writer:
             counts.get(call.result, 0) == 1
             and not is_named
             and not off
-            and (isinstance(call.target, Suffix) or self._is_inline(call))
+            and (isinstance(call.target, Suffix) or self._is_inline(call) or self._is_handed_on(block, call))
             and not self._reads_marked(call)
         ):
             scope.pending[call.result] = text
             return
         self._assign(scope, block, call.result, text, off)
+
+    def _is_handed_on(self, block: Block, call: Call) -> bool:
+        """Say whether what is called is read by a function of the program, before anything else is called."""
+        if isinstance(call.target, Outside) and call in block.items:
+            for item in block.items[block.items.index(call) + 1 :]:
+                if isinstance(item, Block) and call.result in item.read():
+                    return True
+                several = item.calls() if isinstance(item, Block) else [item]
+                if any(isinstance(other.target, (Outside, Kept)) or not other.grad for other in several):
+                    return False
+        return False
 
     def _is_inline(self, call: Call) -> bool:
         return not isinstance(call.target, Outside) and is_typed(call.target)
@@ -251,6 +288,8 @@ class Writer:
         return text
 
     def _operand(self, scope: Scope, block: Block, ref: Ref) -> Text:
+        if ref in self.bases and (ref in block.made() or not self._is_general(block)):
+            return Text(f"{self._operand(scope, block, self.bases[ref]).within(POSTFIX)}.detach()", POSTFIX)
         if ref in scope.pending:
             return scope.pending[ref]
         if ref in scope.names:

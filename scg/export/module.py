@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -235,6 +236,7 @@ def _draw(item: Drawn) -> str:
     """Return the call that draws noise."""
     shape = ", ".join(size.text if isinstance(size, Size) else str(size) for size in item.shape)
     comma = "," if len(item.shape) == 1 else ""
-    open_end = f".clamp(min={torch.finfo(item.dtype).eps / 4!r})" if item.kind == "uniform" else ""
+    least = round(math.log2(torch.finfo(item.dtype).eps / 4))
+    open_end = f".clamp(min=2**{least})" if item.kind == "uniform" else ""
     draw = "torch.rand" if item.kind == "uniform" else "torch.randn"
     return f"{draw}(({shape}{comma}), dtype={item.dtype}){open_end}"

@@ -171,9 +171,9 @@ def _guarded(logits: Tensor, value: Tensor, lead: int, rank: int) -> Tensor:
 
 def _written(logits: Tensor, value: Tensor, lead: int) -> Tensor:
     """The same sum for all shapes and logits, as a person would write it."""
-    logits = logits.nan_to_num(nan=math.nan)
-    log = value * logsigmoid(logits) + (1 - value) * logsigmoid(-logits)
-    return threshold(sum_event(log, lead), -(torch.finfo(logits.dtype).max ** 0.5), -INFINITY)
+    finite = logits.nan_to_num(nan=math.nan)
+    log = sum_event(value * logsigmoid(finite) + (1 - value) * logsigmoid(-finite), lead)
+    return threshold(log, -(torch.finfo(logits.dtype).max ** 0.5), -INFINITY)
 
 
 def _mixed(logits: Tensor, value: Tensor, rank: int) -> Tensor:

@@ -14,8 +14,10 @@ from scg.errors import ExportError, ScgError
 from scg.export.module import Drawn, Header, Leaf, module_text
 from scg.export.simplify import simplified
 from scg.export.sizes import expression
+from scg.export.tape import Tape
 from scg.export.titles import Title
 from scg.nodes.ir import IR
+from scg.nodes.records import Cost, identity
 from scg.nodes.trees import needs_gradient, placed_leaves
 from scg.program.prepare import Prepared
 from scg.program.recording import Recording, controls_kept, faults_of, single
@@ -27,7 +29,7 @@ def written(program: nn.Module, ir: IR, prepared: Prepared, found: Recording, ru
     """Return a recorded program as a module, once its loss and gradients are those of the program."""
     faults_of(found.tape)
     tape, titles, header = (
-        simplified(found.tape),
+        simplified(_renamed(ir, found.tape)),
         _titles(ir, prepared),
         _header(program, ir, prepared, found),
     )
@@ -84,6 +86,28 @@ def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:
     return found
 
 
+def _renamed(ir: IR, tape: Tape) -> Tape:
+    """Return a tape in which what is a cost is called so, where it has no name but a number."""
+    costs: dict[str, str] = {}
+    for name in ir.costs:
+        record = ir[name]
+        if isinstance(record, Cost) and record.fn.call is identity and not _is_named(record.parents[0]):
+            costs.setdefault(record.parents[0], name)
+
+    def better(name: str) -> str:
+        for before, cost in costs.items():
+            if name == before or name.startswith(f"{before}_"):
+                return cost + name[len(before) :]
+        return name
+
+    return replace(tape, names={key: better(name) for key, name in tape.names.items()})
+
+
+def _is_named(node: str) -> bool:
+    """Say whether a node has a name, and not a number that tells it from others."""
+    return not node.rpartition("_")[2].isdigit()
+
+
 def _learned(program: nn.Module) -> str:
     return "; ``controls`` are what its estimators learn and remember" if controls(program) else ""
 
@@ -109,7 +133,7 @@ def _header(program: nn.Module, ir: IR, prepared: Prepared, found: Recording) ->
         leaves,
         {shown: _read(ir, plate, inputs) for plate, shown in found.free.items()},
         _noise(ir, prepared, found),
-        frozenset(name for name in ir if not name.rpartition("_")[2].isdigit()),
+        frozenset(filter(_is_named, ir)),
     )
 
 
