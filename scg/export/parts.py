@@ -28,7 +28,7 @@ class Reading:
     among them, and ``source`` those to one that no call gave, or
     None; ``kept`` what a value is stored under. ``closed`` has the expressions of parts inside it that are
     functions elsewhere, by label, ``outside`` those of the user's functions, and ``names`` what values are
-    called.
+    called; those of the first argument have a line each.
     """
 
     arguments: Sequence[str]
@@ -57,7 +57,8 @@ def part_lines(
     taken = _taken(tape, index, reading, tape.uses[index].result if wanted is None else wanted)
     found = simplified(taken.tape)
     reserved = frozenset({*reading.arguments, *IMPORTED, "F"})
-    writer = Writer(found, {}, reserved, frozenset(reading.names.values()), is_typed=False)
+    lines = frozenset(name for steps, name in reading.names.items() if steps[0] == reading.arguments[0])
+    writer = Writer(found, {}, reserved, lines, is_typed=False)
     results = list(refs(found.result))
     scope, shown = writer.lines(blocks(found), results)
     if writer.texts:

@@ -21,6 +21,8 @@ from scg.surrogate.lowering.watch import Watch
 from scg.vectorise import Mappable
 
 Fn = Callable[..., Any]
+DRAWN = "_replay"
+"""The end of labels of parts that draw a value anew."""
 SHORT = 64
 """The most numbers of a tensor that is written out."""
 
@@ -88,6 +90,8 @@ class Recorder(TorchFunctionMode, Watch):
         def scg_part(*args: Any, **kwargs: Any) -> Any:
             if self._paused:
                 return fn(*args, **kwargs)
+            if self._in_detail and label.endswith(DRAWN):
+                return self._drawn(label, fn, args)
             before, index = self._path, len(self.tape.parts)
             self.tape.parts[index] = label
             given = self._places(args, kwargs)
@@ -100,6 +104,17 @@ class Recorder(TorchFunctionMode, Watch):
             return result
 
         return scg_part
+
+    def _drawn(self, label: str, fn: Fn, args: tuple[Any, ...]) -> Any:
+        """Write down one call for what draws a value, which is not the same in any two runs."""
+        self._paused = True
+        try:
+            result = fn(*args)
+        finally:
+            self._paused = False
+        if id(result) not in self._known:
+            self._append(Outside(label, fn), (), {}, self._new(result))
+        return result
 
     def detail(self, label: str, fn: Fn) -> Fn:
         """Return a part of the program, if it is to be told apart."""

@@ -74,15 +74,15 @@ class Bernoulli(Relaxable):
         """``z`` and ``z~``, whose derivatives in the logits are 1 and sigmoid(s logits + log w)."""
         if self.given == "probs":
             return super().points(parameters, standard, value, fresh)
-        logits = wide(parameters["logits"]).detach().clamp(-FAR, FAR)
+        location = wide(parameters["logits"]).detach().clamp(-FAR, FAR)
         sign = 2 * wide(value) - 1
-        tilted = torch.addcmul(fresh.log(), sign, logits)
+        tilted = torch.addcmul(fresh.log(), sign, location)
         tied = sign * (log1p_exp(tilted) - torch.log1p(-fresh))
 
         def back(slopes: Tensor) -> dict[str, Tensor]:
             return {"logits": torch.addcmul(slopes[0], slopes[1], torch.sigmoid(tilted))}
 
-        return torch.stack((logits + standard, tied)), back
+        return torch.stack((location + standard, tied)), back
 
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
         """``sigmoid(z / temperature)``."""

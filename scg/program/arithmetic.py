@@ -143,7 +143,8 @@ class Arithmetic:
             **{("['fresh']", f"[{i}]"): held for i, held in enumerate(line.kwargs.get("fresh", ()))},
         }
         found = {(site, *steps): str(held.name) for steps, held in several.items() if held is not None}
-        return {**found, **{(site, f"['{key}']"): key for key in ("weight", "unit", "share")}}
+        found.update({(site, f"['{key}']"): key for key in ("weight", "unit", "share")})
+        return {**found, **{("parameters", f"['{key}']"): f"attached_{key}" for key in parameters}}
 
     def _net(self, node: str) -> Any:
         net = getattr(dict(self.controls.items()).get(node), "net", None)
