@@ -21,13 +21,13 @@ VAGUE = frozenset({"self", "leaf", "tensor", "found", "item", "result", "out", "
 
 
 def look(tape: Tape, known: Mapping[int, Ref], path: Path) -> None:
-    """Note the names that functions under way have for known values, by the part that they belong to."""
+    """Note the names that functions under way have for known values, in the part that they belong to.
+
+    Those around the part, where nothing goes on meanwhile, were looked at when it was entered.
+    """
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_name != BASE:
-        name = frame.f_code.co_name
-        if name == PART:
-            path = path[:-1]
-        elif not frame.f_code.co_filename.startswith(TORCH):
+    while frame is not None and frame.f_code.co_name not in (BASE, PART):
+        if not frame.f_code.co_filename.startswith(TORCH):
             _note(frame, tape, known, path)
         frame = frame.f_back
 

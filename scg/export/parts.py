@@ -26,9 +26,8 @@ class Reading:
 
     ``place`` tells the steps to a value among the arguments, ``beside`` to one without a gradient that is not
     among them, and ``source`` those to one that no call gave, or
-    None; ``kept`` what a value is stored under. ``closed`` has the expressions of parts inside it that are
-    functions elsewhere, by label, ``outside`` those of the user's functions, and ``names`` what values are
-    called; those of the first argument have a line each.
+    None; ``kept`` what a value is stored under. ``outside`` has the expressions of functions by their name,
+    and ``names`` what values are called; those of the first argument have a line each.
     """
 
     arguments: Sequence[str]
@@ -36,7 +35,6 @@ class Reading:
     beside: Callable[[Ref], Steps]
     source: Callable[[Source], Steps | None]
     kept: Callable[[str], str]
-    closed: Mapping[str, str]
     outside: Mapping[str, str]
     names: Mapping[Steps, str]
 
@@ -49,9 +47,7 @@ def part_lines(
     What is ``wanted`` of it is what it gives, or other values and text. Raises ``ExportError`` for what
     cannot be written.
     """
-    faults = [
-        text for text, paths in tape.faults.items() if any(_is_in(tape, index, reading, p) for p in paths)
-    ]
+    faults = [text for text, paths in tape.faults.items() if any(index in path for path in paths)]
     if faults:
         raise ExportError("; ".join(faults))
     taken = _taken(tape, index, reading, tape.uses[index].result if wanted is None else wanted)
@@ -77,13 +73,6 @@ class _Taken:
     steps: Mapping[Ref, Steps]
 
 
-def _is_in(tape: Tape, index: int, reading: Reading, path: Path) -> bool:
-    """Say whether something belongs to a part itself, not to one inside it that is written elsewhere."""
-    if index not in path:
-        return False
-    return not any(tape.parts[inner] in reading.closed for inner in path[path.index(index) + 1 :])
-
-
 def _joined(lines: Sequence[str]) -> list[str]:
     """Return lines in which no condition is written twice in turn."""
     found, condition = list[str](), ""
@@ -106,7 +95,7 @@ def _taken(tape: Tape, index: int, reading: Reading, result: Any) -> _Taken:
         reader.read(ref)
     names: dict[tuple[Path, Ref], str] = {((), ref): name for ref, name in reader.names.items()}
     for (path, ref), name in (*tape.names.items(), *tape.given.items()):
-        if _is_in(tape, index, reading, path):
+        if index in path:
             names.setdefault(((), ref), name)
     found = replace(
         tape,
@@ -120,31 +109,20 @@ def _taken(tape: Tape, index: int, reading: Reading, result: Any) -> _Taken:
 
 
 def _calls(tape: Tape, index: int, reading: Reading) -> list[Call]:
-    """Return the calls of a part, those of parts that are written elsewhere as one each."""
-    found, seen = list[Call](), set[int]()
+    """Return the calls of a part, and what keeps values that it makes."""
+    found = list[Call]()
     for call in tape.calls:
+        target = call.target
         if index not in call.part:
             continue
-        inside = call.part[call.part.index(index) + 1 :]
-        shut = next((inner for inner in inside if tape.parts[inner] in reading.closed), None)
-        if shut is None:
-            target = call.target
-            if isinstance(target, Outside) and target.name in reading.outside:
-                target = Outside(reading.outside[target.name], target.call, target.how)
-            found.append(call.replaced(part=(), target=target))
-        elif shut not in seen:
-            seen.add(shut)
-            use, outside = tape.uses[shut], Outside(reading.closed[tape.parts[shut]], _nothing)
-            found.append(Call(outside, use.args, use.kwargs, use.result, (), True))
+        if isinstance(target, Outside) and target.name in reading.outside:
+            target = Outside(reading.outside[target.name], target.call, target.how)
+        found.append(call.replaced(part=(), target=target))
     made = {ref for call in found for ref in refs(call.result)}
     for call in tape.calls:
         if isinstance(call.target, Kept) and call.args[0] in made:
             found.append(call.replaced(target=Kept(call.target.key, reading.kept(call.target.key)), part=()))
     return found
-
-
-def _nothing() -> None:
-    """Stand for a function that is written elsewhere."""
 
 
 class _Reader:

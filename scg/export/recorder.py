@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,8 +21,6 @@ from scg.surrogate.lowering.watch import Watch
 from scg.vectorise import Mappable
 
 Fn = Callable[..., Any]
-DRAWN = "_replay"
-"""The end of labels of parts that draw a value anew."""
 SHORT = 64
 """The most numbers of a tensor that is written out."""
 
@@ -30,15 +28,18 @@ SHORT = 64
 class Recorder(TorchFunctionMode, Watch):
     """Records calls on a tape; as the watch of a program it tells the parts and the user's functions."""
 
-    def __init__(self, outside: Callable[[Record | None, Fn], str], *, in_detail: bool = False) -> None:
+    def __init__(
+        self, outside: Callable[[Record | None, Fn], str], *, only: Container[str] | None = None
+    ) -> None:
         """Start an empty tape; ``outside`` names what the user gave.
 
-        With ``in_detail``, what is done for estimators is a part as well.
+        With ``only``, these parts are told apart, those that are done for estimators among them, and all
+        others are one call each.
         """
         super().__init__()
         self.tape = Tape()
         self._outside = outside
-        self._in_detail = in_detail
+        self._only = only
         self._known: dict[int, Ref] = {}
         self._alive: list[Any] = []
         self._path: Path = ()
@@ -90,8 +91,9 @@ class Recorder(TorchFunctionMode, Watch):
         def scg_part(*args: Any, **kwargs: Any) -> Any:
             if self._paused:
                 return fn(*args, **kwargs)
-            if self._in_detail and label.endswith(DRAWN):
-                return self._drawn(label, fn, args)
+            if self._only is not None and label not in self._only:
+                return self._closed(label, fn, args)
+            look(self.tape, self._known, self._path)
             before, index = self._path, len(self.tape.parts)
             self.tape.parts[index] = label
             given = self._places(args, kwargs)
@@ -105,20 +107,25 @@ class Recorder(TorchFunctionMode, Watch):
 
         return scg_part
 
-    def _drawn(self, label: str, fn: Fn, args: tuple[Any, ...]) -> Any:
-        """Write down one call for what draws a value, which is not the same in any two runs."""
+    def _closed(self, label: str, fn: Fn, args: tuple[Any, ...]) -> Any:
+        """Write down one call for a part of which nothing is asked."""
+        look(self.tape, self._known, self._path)
         self._paused = True
         try:
             result = fn(*args)
         finally:
             self._paused = False
-        if id(result) not in self._known:
-            self._append(Outside(label, fn), (), {}, self._new(result))
+        several = result if isinstance(result, tuple) else (result,)
+        if any(id(item) not in self._known for item in several):
+            made = tuple(self._new(item) for item in several)
+            self._append(
+                Outside(label, fn), self._seen(args), {}, made if isinstance(result, tuple) else made[0]
+            )
         return result
 
     def detail(self, label: str, fn: Fn) -> Fn:
         """Return a part of the program, if it is to be told apart."""
-        return self.part(label, fn) if self._in_detail else fn
+        return fn if self._only is None else self.part(label, fn)
 
     def _places(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Ref, Given]:
         """Return where a part finds the known values that it is given."""

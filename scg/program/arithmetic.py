@@ -123,8 +123,7 @@ class Arithmetic:
             beside,
             source,
             lambda key: f"if {where}.training:\n    {where}{_attribute(key, node)}",
-            closed,
-            dict.fromkeys(nets, f"{where}.net"),
+            {**closed, **dict.fromkeys(nets, f"{where}.net")},
             {} if is_site else {**self._names(node, site), controls: "controls"},
         )
 

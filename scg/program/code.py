@@ -33,6 +33,8 @@ def code(program: nn.Module, ir: IR, prepared: Prepared) -> str:
 
     Where estimators compute something, a run on the examples is written down, which leaves no trace.
     """
+    emitted = prepared.surrogate(program)
+    only = {part.label for part in emitted.lowered.parts.values() if not part.pieces}
 
     def recorded() -> Recording:
         with (
@@ -42,9 +44,8 @@ def code(program: nn.Module, ir: IR, prepared: Prepared) -> str:
             torch.enable_grad(),
         ):
             draw = partial(_noise, program, prepared)
-            return record(program, ir, prepared, draw, in_detail=True)
+            return record(program, ir, prepared, draw, only=only)
 
-    emitted = prepared.surrogate(program)
     forward = cleaned(emitted.module.code)
     if not emitted.lowered.parts:
         return f"{forward}\n"

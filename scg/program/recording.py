@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -48,19 +48,19 @@ class Recording:
 
 
 def record(
-    program: nn.Module, ir: IR, prepared: Prepared, draw: Draw, *, in_detail: bool = False
+    program: nn.Module, ir: IR, prepared: Prepared, draw: Draw, *, only: Container[str] | None = None
 ) -> Recording:
     """Record runs on the example inputs and on plates of other sizes, or of the same if these fail.
 
-    With ``in_detail``, what is done for estimators is told apart as well, and for gradients of all inputs.
+    With ``only``, these parts alone are written down, for gradients of all inputs.
     """
     free = _free(ir)
     if free:
         try:
-            return _recorded(program, ir, prepared, draw, free, in_detail)
+            return _recorded(program, ir, prepared, draw, free, only)
         except ScgError:
             pass
-    return _recorded(program, ir, prepared, draw, {}, in_detail)
+    return _recorded(program, ir, prepared, draw, {}, only)
 
 
 def _free(ir: IR) -> dict[str, str]:
@@ -77,13 +77,13 @@ def _recorded(
     prepared: Prepared,
     draw: Draw,
     free: Mapping[str, str],
-    in_detail: bool,
+    only: Container[str] | None,
 ) -> Recording:
     several = [_resized(ir, prepared.inputs, free, run) for run in range(3)]
-    several = [trees.tree_map_only(Tensor, _attached, one) for one in several] if in_detail else several
+    several = [trees.tree_map_only(Tensor, _attached, one) for one in several] if only else several
     runs = [(inputs, draw(run, inputs)) for run, inputs in enumerate(several)]
     names = Names(ir)
-    recorder = Recorder(names, in_detail=in_detail)
+    recorder = Recorder(names, only=only)
     lowered, run = _watched(program, prepared, recorder)
     tapes = [_tape(program, ir, prepared, recorder, names, lowered, run, *given) for given in runs]
     found = [plate_sizes(ir, inputs) for inputs in several]
