@@ -25,7 +25,7 @@ def look(tape: Tape, known: Mapping[int, Ref], path: Path) -> None:
 
     Those around the part, where nothing goes on meanwhile, were looked at when it was entered.
     """
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(3)
     while frame is not None and frame.f_code.co_name not in (BASE, PART):
         if not frame.f_code.co_filename.startswith(TORCH):
             _note(frame, tape, known, path)

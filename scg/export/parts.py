@@ -39,18 +39,37 @@ class Reading:
     names: Mapping[Steps, str]
 
 
+class Parts:
+    """A tape with the calls and names of each of its parts."""
+
+    def __init__(self, tape: Tape) -> None:
+        """Sort them once."""
+        self.tape = tape
+        self.index = {label: index for index, label in reversed(tape.parts.items())}
+        self.calls: dict[int, list[Call]] = {index: [] for index in tape.parts}
+        self.names: dict[int, dict[Ref, str]] = {index: {} for index in tape.parts}
+        self.kept = [call for call in tape.calls if isinstance(call.target, Kept)]
+        for call in tape.calls:
+            for index in call.part:
+                self.calls[index].append(call)
+        for (path, ref), name in (*tape.names.items(), *tape.given.items()):
+            for index in path:
+                self.names[index].setdefault(ref, name)
+
+
 def part_lines(
-    tape: Tape, index: int, reading: Reading, wanted: Any = None
+    parts: Parts, index: int, reading: Reading, wanted: Any = None
 ) -> tuple[list[str], Any, set[Steps]]:
     """Return the statements of a part, what it gives as text, and what it reads of its arguments.
 
     What is ``wanted`` of it is what it gives, or other values and text. Raises ``ExportError`` for what
     cannot be written.
     """
+    tape = parts.tape
     faults = [text for text, paths in tape.faults.items() if any(index in path for path in paths)]
     if faults:
         raise ExportError("; ".join(faults))
-    taken = _taken(tape, index, reading, tape.uses[index].result if wanted is None else wanted)
+    taken = _taken(parts, index, reading, tape.uses[index].result if wanted is None else wanted)
     found = simplified(taken.tape)
     reserved = frozenset({*reading.arguments, *IMPORTED, "F"})
     lines = frozenset(name for steps, name in reading.names.items() if steps[0] == reading.arguments[0])
@@ -84,9 +103,9 @@ def _joined(lines: Sequence[str]) -> list[str]:
     return found
 
 
-def _taken(tape: Tape, index: int, reading: Reading, result: Any) -> _Taken:
+def _taken(parts: Parts, index: int, reading: Reading, result: Any) -> _Taken:
     """Return a part as a tape of its own, which begins with what reads its arguments."""
-    calls = _calls(tape, index, reading)
+    tape, calls = parts.tape, _calls(parts, index, reading)
     made = {ref for call in calls for ref in refs(call.result)}
     several = [*(ref for call in calls for ref in refs((call.args, dict(call.kwargs)))), *refs(result)]
     wanted = [ref for ref in dict.fromkeys(several) if ref not in made and ref not in tape.literals]
@@ -94,9 +113,7 @@ def _taken(tape: Tape, index: int, reading: Reading, result: Any) -> _Taken:
     for ref in wanted:
         reader.read(ref)
     names: dict[tuple[Path, Ref], str] = {((), ref): name for ref, name in reader.names.items()}
-    for (path, ref), name in (*tape.names.items(), *tape.given.items()):
-        if index in path:
-            names.setdefault(((), ref), name)
+    names.update({((), ref): name for ref, name in parts.names[index].items() if ((), ref) not in names})
     found = replace(
         tape,
         calls=[*reader.calls, *calls],
@@ -108,18 +125,16 @@ def _taken(tape: Tape, index: int, reading: Reading, result: Any) -> _Taken:
     return _Taken(found, reader.steps)
 
 
-def _calls(tape: Tape, index: int, reading: Reading) -> list[Call]:
+def _calls(parts: Parts, index: int, reading: Reading) -> list[Call]:
     """Return the calls of a part, and what keeps values that it makes."""
     found = list[Call]()
-    for call in tape.calls:
+    for call in parts.calls[index]:
         target = call.target
-        if index not in call.part:
-            continue
         if isinstance(target, Outside) and target.name in reading.outside:
             target = Outside(reading.outside[target.name], target.call, target.how)
         found.append(call.replaced(part=(), target=target))
     made = {ref for call in found for ref in refs(call.result)}
-    for call in tape.calls:
+    for call in parts.kept:
         if isinstance(call.target, Kept) and call.args[0] in made:
             found.append(call.replaced(target=Kept(call.target.key, reading.kept(call.target.key)), part=()))
     return found

@@ -93,7 +93,7 @@ class Recorder(TorchFunctionMode, Watch):
                 return fn(*args, **kwargs)
             if self._only is not None and label not in self._only:
                 return self._closed(label, fn, args)
-            look(self.tape, self._known, self._path)
+            self._look()
             before, index = self._path, len(self.tape.parts)
             self.tape.parts[index] = label
             given = self._places(args, kwargs)
@@ -109,7 +109,7 @@ class Recorder(TorchFunctionMode, Watch):
 
     def _closed(self, label: str, fn: Fn, args: tuple[Any, ...]) -> Any:
         """Write down one call for a part of which nothing is asked."""
-        look(self.tape, self._known, self._path)
+        self._look()
         self._paused = True
         try:
             result = fn(*args)
@@ -153,7 +153,7 @@ class Recorder(TorchFunctionMode, Watch):
         kwargs = dict(kwargs or {})
         result = func(*args, **kwargs)
         if not self._paused:
-            look(self.tape, self._known, self._path)
+            self._look()
             self._take(func, args, kwargs, result)
         return result
 
@@ -161,7 +161,7 @@ class Recorder(TorchFunctionMode, Watch):
         """Call a function of the user, and write down one call."""
         if self._paused:
             return leaf.call(*args, **kwargs)
-        look(self.tape, self._known, self._path)
+        self._look()
         if leaf.outside.how == "library":
             return leaf.call(*args, **kwargs)
         given = trees.tensors((args, kwargs))
@@ -179,7 +179,7 @@ class Recorder(TorchFunctionMode, Watch):
         """Call a function mapped over dimensions of some values, and write down one call."""
         if self._paused:
             return run()
-        look(self.tape, self._known, self._path)
+        self._look()
         self._paused = True
         try:
             result = run()
@@ -191,6 +191,11 @@ class Recorder(TorchFunctionMode, Watch):
         how = Outside(outside.name, outside.call, f"mapped {outside.how}")
         self._append(how, told, {}, self._new(result))
         return result
+
+    def _look(self) -> None:
+        """Note what values are called, where names are asked for."""
+        if self._only is None or self._path:
+            look(self.tape, self._known, self._path)
 
     def ref(self, value: Any) -> Any:
         """Return the number of a value, with numbers for the values in a container."""

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from scg.errors import ScgError
-from scg.export.parts import Reading, Steps, function_text, part_lines
+from scg.export.parts import Parts, Reading, Steps, function_text, part_lines
 from scg.export.scope import STEP as INDENT
 from scg.export.scope import fitted
-from scg.export.tape import Given, Ref, Source, Tape, refs
+from scg.export.tape import Given, Ref, Source, refs
 from scg.program.prepare import Prepared
 from scg.program.recording import Recording
 from scg.surrogate.lowering.emitter import Part
@@ -45,6 +45,7 @@ class Arithmetic:
             return
         try:
             found, why = self.record(), ""
+            parts = Parts(found.tape)
         except Exception as error:  # noqa: BLE001 - reading code never fails
             found, why = None, _why(error)
         for name in reversed(several):  # what an estimate reads is what its site has to have
@@ -54,46 +55,51 @@ class Arithmetic:
             try:
                 if found is None:
                     raise ScgError(why)
-                yield name, self._text(found, name, part, line, arguments)
+                yield name, self._text(parts, found.outside, name, line, arguments)
             except Exception as error:  # noqa: BLE001 - reading code never fails
                 yield name, f"# {shown} is not written out: {_why(error)}"
 
-    def _text(self, found: Recording, name: str, part: Part, line: Any, arguments: list[str]) -> str:
+    def _text(
+        self, parts: Parts, outside: Mapping[str, Any], name: str, line: Any, arguments: list[str]
+    ) -> str:
+        part = self.lowered.parts[name]
         is_site = part.label == f"{part.node}_site"
-        wanted = self._site(found.tape, part.node, line) if is_site else None
-        reading = self._reading(found, part, line, arguments)
-        lines, given, read = part_lines(found.tape, _index(found.tape, part.label), reading, wanted)
+        wanted = self._site(parts, part.node, line) if is_site else None
+        reading = self._reading(parts, outside, part, arguments)
+        lines, given, read = part_lines(parts, parts.index[part.label], reading, wanted)
         if not is_site:
-            self.read[part.node] = read
+            self.read[part.node] = {steps[1:] for steps in read}
         star = len(arguments) - len(line.kwargs)
         signature = [*arguments[:star], *(["*"] if line.kwargs else []), *arguments[star:]]
         body = [*lines, *_returned(given).split("\n")]
         return function_text(self.called[name], signature, self._said(part), body)
 
-    def _site(self, tape: Tape, node: str, line: Any) -> dict[str, Any]:
+    def _site(self, parts: Parts, node: str, line: Any) -> dict[str, Any]:
         """Return what the site of a node has: what its estimate reads, and what no tensor is."""
-        several = [
-            part.label for part in self.lowered.parts.values() if part.node == node and not part.pieces
-        ]
-        label = next(label for label in several if label != f"{node}_site")
+        own = (part for part in self.lowered.parts.values() if part.node == node and not part.pieces)
+        label = next(part.label for part in own if part.label != f"{node}_site")
         wanted: dict[Any, Any] = {}
-        for ref, given in tape.uses[_index(tape, label)].given.items():
-            steps = _place(f"{node}_site", given)
-            if given.root == 0 and _key(steps[1]) in FIELDS and steps in self.read.get(node, {steps}):
+        for ref, given in parts.tape.uses[parts.index[label]].given.items():
+            _, *steps = _place("", given)
+            is_read = node not in self.read or tuple(steps) in self.read[node]
+            if given.root == 0 and _key(steps[0]) in FIELDS and is_read:
                 inside = wanted
-                for step in steps[1:-1]:
+                for step in steps[:-1]:
                     inside = inside.setdefault(_key(step), {})
                 inside[_key(steps[-1])] = ref
         if self.context.get(node):
             wanted["context"] = dict(enumerate(self.context[node]))
         return {**wanted, **{key: key for key in (*CLOSED, "controls") if key in line.kwargs}}
 
-    def _reading(self, found: Recording, part: Part, line: Any, arguments: Sequence[str]) -> Reading:
+    def _reading(
+        self, parts: Parts, outside: Mapping[str, Any], part: Part, arguments: Sequence[str]
+    ) -> Reading:
         node, is_site = part.node, part.label == f"{part.node}_site"
-        site = arguments[0] if arguments and arguments[0] == f"{node}_site" else ""
+        first = self.lowered.parts.get(arguments[0])
+        site = arguments[0] if first is not None and first.label == f"{node}_site" else ""
         controls = (site, "['controls']")
         where = "".join(controls)
-        nets = [name for name, held in found.outside.items() if held is self._net(node)] if site else []
+        nets = [name for name, held in outside.items() if held is self._net(node)] if site else []
 
         def place(given: Given) -> Steps:
             if site and given.root == 0:
@@ -102,7 +108,8 @@ class Arithmetic:
             return (root, *STEP.findall(given.place))
 
         def beside(ref: Ref) -> Steps:
-            if not site or ref not in _made(found.tape, f"{node}_site"):
+            made = {r for call in parts.calls[parts.index[f"{node}_site"]] for r in refs(call.result)}
+            if not site or ref not in made:
                 raise ScgError("it reads what it is not given")
             several = self.context.setdefault(node, [])
             if ref not in several:
@@ -160,16 +167,6 @@ class Arithmetic:
         if self.prepared.choices[node].asks.branches:
             return f"Return the outcomes of {node} and the probability of each."
         return f"Return what {name} adds to the surrogate for {node}: its backward is the estimate."
-
-
-def _made(tape: Tape, label: str) -> set[Ref]:
-    """Return the values that a part makes."""
-    index = _index(tape, label)
-    return {ref for call in tape.calls if index in call.part for ref in refs(call.result)}
-
-
-def _index(tape: Tape, label: str) -> int:
-    return next(index for index, found in tape.parts.items() if found == label)
 
 
 def _place(site: str, given: Given) -> Steps:
