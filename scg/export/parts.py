@@ -71,7 +71,7 @@ def part_lines(
         raise ExportError("; ".join(faults))
     taken = _taken(parts, index, reading, tape.uses[index].result if wanted is None else wanted)
     found = simplified(taken.tape)
-    reserved = frozenset({*reading.arguments, *IMPORTED, "F"})
+    reserved = frozenset({*reading.arguments, *reading.outside.values(), *IMPORTED, "F"})
     lines = frozenset(name for steps, name in reading.names.items() if steps[0] == reading.arguments[0])
     writer = Writer(found, {}, reserved, lines, is_typed=False)
     results = list(refs(found.result))

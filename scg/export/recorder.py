@@ -12,13 +12,14 @@ from torch.overrides import TorchFunctionMode
 
 from scg.analysis.invoke import black_box
 from scg.export.frames import look
+from scg.export.leaves import Leaf
 from scg.export.spelling import is_metadata, is_random, public_name, spelled
-from scg.export.tape import Call, Given, Kept, Outside, Path, Ref, Source, Suffix, Tape, Use
+from scg.export.tape import Call, Kept, Outside, Path, Ref, Source, Suffix, Tape, Use
+from scg.export.uses import places, seen
 from scg.nodes import trees
 from scg.nodes.records import Det, Record
 from scg.surrogate.lowering.emitter import is_library
 from scg.surrogate.lowering.watch import Watch
-from scg.vectorise import Mappable
 
 Fn = Callable[..., Any]
 SHORT = 64
@@ -72,18 +73,18 @@ class Recorder(TorchFunctionMode, Watch):
 
     def function(self, record: Record | None, fn: Fn) -> Fn:
         """Return the user's function as one call of the tape."""
-        if isinstance(fn, _Leaf):
+        if isinstance(fn, Leaf):
             return fn
         if is_library(fn):
             shown = public_name(fn) or spelled(fn)
-            return _Leaf(self, Outside(shown, fn, "library"))
+            return Leaf(self, Outside(shown, fn, "library"))
         is_boxed = isinstance(record, Det) and record.differentiable is False
-        return _Leaf(self, Outside(self._outside(record, fn), fn, "boxed" if is_boxed else "plain"))
+        return Leaf(self, Outside(self._outside(record, fn), fn, "boxed" if is_boxed else "plain"))
 
     def copied(self, module: nn.Module) -> Fn:
         """Return the call of a module on copies of its buffers as one call of the tape."""
-        real: Any = module.outside.call if isinstance(module, _Leaf) else module
-        return _Leaf(self, Outside(self._outside(None, real), real, "copied"), super().copied(real))
+        real: Any = module.outside.call if isinstance(module, Leaf) else module
+        return Leaf(self, Outside(self._outside(None, real), real, "copied"), super().copied(real))
 
     def part(self, label: str, fn: Fn) -> Fn:
         """Return a part of the program whose calls are told apart from those around it."""
@@ -92,59 +93,39 @@ class Recorder(TorchFunctionMode, Watch):
             if self._paused:
                 return fn(*args, **kwargs)
             if self._only is not None and label not in self._only:
-                return self._closed(label, fn, args)
+                return self._closed(label, fn, args, kwargs)
             self._look()
             before, index = self._path, len(self.tape.parts)
             self.tape.parts[index] = label
-            given = self._places(args, kwargs)
+            given = places(self._known, args, kwargs)
             self._path = (*before, index)
             try:
                 result = fn(*args, **kwargs)
             finally:
                 self._path = before
-            self.tape.uses[index] = Use(self._seen(args), self._seen(kwargs), given, self._seen(result))
+            self.tape.uses[index] = Use(given, seen(self._known, result))
             return result
 
         return scg_part
 
-    def _closed(self, label: str, fn: Fn, args: tuple[Any, ...]) -> Any:
+    def _closed(self, label: str, fn: Fn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Write down one call for a part of which nothing is asked."""
         self._look()
         self._paused = True
         try:
-            result = fn(*args)
+            result = fn(*args, **kwargs)
         finally:
             self._paused = False
         several = result if isinstance(result, tuple) else (result,)
         if any(id(item) not in self._known for item in several):
             made = tuple(self._new(item) for item in several)
-            self._append(
-                Outside(label, fn), self._seen(args), {}, made if isinstance(result, tuple) else made[0]
-            )
+            given = seen(self._known, args), seen(self._known, kwargs)
+            self._append(Outside(label, fn), *given, made if isinstance(result, tuple) else made[0])
         return result
 
     def detail(self, label: str, fn: Fn) -> Fn:
         """Return a part of the program, if it is to be told apart."""
         return fn if self._only is None else self.part(label, fn)
-
-    def _places(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Ref, Given]:
-        """Return where a part finds the known values that it is given."""
-        found: dict[Ref, Given] = {}
-        several: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-        for root, value in several:
-            for place, leaf in trees.placed_leaves("", value):
-                ref = self._known.get(id(leaf)) if isinstance(leaf, Tensor) else None
-                if ref is not None:
-                    found.setdefault(ref, Given(root, place, not leaf.requires_grad))
-        return found
-
-    def _seen(self, value: Any) -> Any:
-        """Return the numbers of known values, and all else as it is."""
-        if isinstance(value, (tuple, list)):
-            return tuple(map(self._seen, value))
-        if type(value) is dict:
-            return {key: self._seen(item) for key, item in value.items()}
-        return self._known.get(id(value), value) if isinstance(value, Tensor) else value
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -157,7 +138,7 @@ class Recorder(TorchFunctionMode, Watch):
             self._take(func, args, kwargs, result)
         return result
 
-    def call(self, leaf: _Leaf, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, leaf: Leaf, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of the user, and write down one call."""
         if self._paused:
             return leaf.call(*args, **kwargs)
@@ -289,28 +270,6 @@ class Recorder(TorchFunctionMode, Watch):
             return tensor
         with torch._C.DisableTorchFunction():
             return tensor.view_as(tensor)
-
-
-class _Leaf(Mappable):
-    """A function of the user that is one call of a tape."""
-
-    def __init__(self, recorder: Recorder, outside: Outside, call: Fn | None = None) -> None:
-        self.recorder = recorder
-        self.outside = outside
-        self.call = outside.call if call is None else call
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.recorder.call(self, args, kwargs)
-
-    def mapped(
-        self,
-        run: Fn,
-        values: tuple[Any, ...],
-        dims: tuple[int | None, ...],
-        given: tuple[tuple[Any, ...], Mapping[str, Any]],
-    ) -> Any:
-        """Write down one call of the mapped function."""
-        return self.recorder.mapped(self.outside, run, values, dims, given)
 
 
 def _is_several(result: Any) -> bool:

@@ -92,10 +92,8 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """What a part of the program was called with, ``given`` the values in that, and what it gave."""
+    """Where a part of the program found the values that it was called with, and what it gave."""
 
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
     given: Mapping[Ref, Given]
     result: Any
 

@@ -67,11 +67,14 @@ class Arithmetic:
         wanted = self._site(parts, part.node, line) if is_site else None
         reading = self._reading(parts, outside, part, arguments)
         lines, given, read = part_lines(parts, parts.index[part.label], reading, wanted)
+        functions = [
+            f"{key} = {arguments[0]}['{key}']" for key in CLOSED if _calls(lines, key) and not is_site
+        ]
         if not is_site:
             self.read[part.node] = {steps[1:] for steps in read}
         star = len(arguments) - len(line.kwargs)
         signature = [*arguments[:star], *(["*"] if line.kwargs else []), *arguments[star:]]
-        body = [*lines, *_returned(given).split("\n")]
+        body = [*functions, *lines, *_returned(given).split("\n")]
         return function_text(self.called[name], signature, self._said(part), body)
 
     def _site(self, parts: Parts, node: str, line: Any) -> dict[str, Any]:
@@ -123,7 +126,7 @@ class Arithmetic:
                 return (*controls, ".net", known.text.removeprefix(known.root))
             return None
 
-        closed = {f"{node}_{key}": f"{site}['{key}']" for key in CLOSED} if site else {}
+        closed = {f"{node}_{key}": key for key in CLOSED} if site else {}
         return Reading(
             arguments,
             place,
@@ -167,6 +170,10 @@ class Arithmetic:
         if self.prepared.choices[node].asks.branches:
             return f"Return the outcomes of {node} and the probability of each."
         return f"Return what {name} adds to the surrogate for {node}: its backward is the estimate."
+
+
+def _calls(lines: Sequence[str], function: str) -> bool:
+    return any(re.search(rf"\b{function}\(", line) for line in lines)
 
 
 def _place(site: str, given: Given) -> Steps:
