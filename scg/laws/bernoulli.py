@@ -173,7 +173,7 @@ def _written(logits: Tensor, value: Tensor, lead: int) -> Tensor:
     """The same sum for all shapes and logits, as a person would write it."""
     finite = logits.nan_to_num(nan=math.nan)
     log = sum_event(value * logsigmoid(finite) + (1 - value) * logsigmoid(-finite), lead)
-    return threshold(log, -(torch.finfo(logits.dtype).max ** 0.5), -INFINITY)
+    return threshold(log, -1e-6 * torch.finfo(logits.dtype).max, -INFINITY)
 
 
 def _mixed(logits: Tensor, value: Tensor, rank: int) -> Tensor:
