@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from scg.export.tape import Call, Path, Ref, Tape, refs
@@ -71,13 +72,12 @@ def outputs(block: Block, outside: set[Ref]) -> list[Ref]:
     return [ref for ref in several if ref in outside]
 
 
-def counts_in(block: Block, results: list[Ref]) -> dict[Ref, int]:
-    """Return how often each value is read among the lines of a block."""
-    found: dict[Ref, int] = {}
+def counts_in(block: Block, results: list[Ref], same: Mapping[Ref, Ref]) -> dict[Ref, int]:
+    """Return how often each value is read among the lines of a block; some are written as others."""
+    several = list(results)
     for item in block.items:
-        several = item.read() if isinstance(item, Block) else refs((item.args, dict(item.kwargs)))
-        for ref in several:
-            found[ref] = found.get(ref, 0) + 1
-    for ref in results:
-        found[ref] = found.get(ref, 0) + 1
-    return found
+        if isinstance(item, Block):
+            several += item.read()
+        elif item.result not in same:
+            several += refs((item.args, dict(item.kwargs)))
+    return dict(Counter(same.get(ref, ref) for ref in several))

@@ -191,4 +191,5 @@ def _quoted(text: str) -> str:
 def kept(call: Call, operand: Operand) -> str:
     """Return the statement that keeps a value for the next run."""
     assert isinstance(call.target, Kept)
-    return f"controls[{_quoted(call.target.key)}] = {operand(call.args[0]).text}"
+    place = call.target.place or f"controls[{_quoted(call.target.key)}]"
+    return f"{place} = {operand(call.args[0]).text}"

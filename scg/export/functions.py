@@ -6,22 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from torch import nn
-
-from scg.export.blocks import Block, counts_in, outputs
-from scg.export.expressions import Text, kept, literal, written
-from scg.export.numbers import numbers, sizes_in
-from scg.export.scope import STEP, WIDTH, Scope, fitted, joined, plain_name
-from scg.export.simplify import detached_values, marked_values
-from scg.export.spelling import is_typed, spelled
-from scg.export.tape import Call, Kept, Outside, Ref, Source, Suffix, Tape, refs
-from scg.export.titles import Title, law_title
-
-CONTROLS = "controls"
-LONG = 84
-"""The most characters of an expression that is written where it is read, if that is once."""
-MANY = 2
-"""The most results of one call that have a name each."""
+from scg.export.blocks import Block, outputs
+from scg.export.expressions import Text
+from scg.export.lines import LONG, SHORT, Lines
+from scg.export.scope import STEP, WIDTH, Scope, fitted, joined
+from scg.export.sizes import Size
+from scg.export.tape import Ref
+from scg.export.titles import law_title
 
 
 class Made(NamedTuple):
@@ -33,47 +24,26 @@ class Made(NamedTuple):
 
 
 @dataclass(eq=False)
-class Writer:
-    """Writes the functions of a program, those that others call first.
+class Writer(Lines):
+    """Writes the functions of a program, those that others call first."""
 
-    ``titles`` has the name of each part, ``reserved`` what no value may be called, and ``nodes`` the names of
-    values that have a line of their own, however often they are read.
-    """
-
-    tape: Tape
-    titles: Mapping[str, Title]
-    reserved: frozenset[str]
-    nodes: frozenset[str] = frozenset()
     texts: dict[str, str] = field(default_factory=dict)
-    helpers: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        """Find what is known of all values."""
-        self.detached = detached_values(self.tape)
-        self.marked = marked_values(self.tape)
-        self.numbers = dict(numbers(self.tape))
-        self.made_by = {ref: call for call in self.tape.calls for ref in refs(call.result)}
 
     def main(self, block: Block) -> Scope:
         """Return the scope of the program itself, whose last line returns the loss."""
-        scope = Scope(set(self.reserved), self.nodes, {})
-        self._fill(scope, block, [self.tape.result])
+        scope, shown = self.lines(block, [self.tape.result])
+        scope.say(f"return {', '.join(shown)}")
         return scope
 
-    def _fill(self, scope: Scope, block: Block, results: list[Ref]) -> None:
-        counts = counts_in(block, results)
-        for item in block.items:
-            if isinstance(item, Block):
-                self._block(scope, block, item, counts)
-            else:
-                self._call(scope, block, item, counts, results)
-        shown = [self._settled(scope, block, ref) for ref in results]
-        if shown:
-            scope.say(f"return {', '.join(shown)}")
+    def lines(self, block: Block, results: list[Ref]) -> tuple[Scope, list[str]]:
+        """Return the scope of the lines of a program, and what its results are in it."""
+        scope = Scope(set(self.reserved), self.nodes, {})
+        return scope, self._fill(scope, block, results)
 
     def _block(self, scope: Scope, outer: Block, block: Block, counts: Mapping[Ref, int]) -> None:
         """Write a part as a function, and call it."""
         made = self._function(block, outputs(block, set(counts)), scope.off, {**scope.reads, **scope.names})
+        self._spread(scope, outer, made, label=block.label)
         given = [self._argument(scope, outer, *item) for item in made.arguments]
         text = f"{made.name}({', '.join(given)})"
         is_law = block.label not in self.titles and len(made.result) == 1
@@ -82,6 +52,20 @@ class Writer:
             return
         names = [scope.named(ref, self._wanted(outer, ref) or block.label) for ref in made.result]
         scope.say(fitted(f"{', '.join(names)} = {made.name}(", given, ")", len(STEP)))
+
+    def _spread(self, scope: Scope, outer: Block, made: Made, *, label: str) -> None:
+        """Write an argument before a call, where that makes the call fit in a line."""
+        several = [ref for _, _, ref in made.arguments if ref in scope.pending]
+        if not several:
+            return
+        given = [
+            name if ref is None else self._operand(scope, outer, ref).text for name, _, ref in made.arguments
+        ]
+        names = ", ".join(self._wanted(outer, ref) or label for ref in made.result)
+        width = len(STEP) + len(f"{names} = {made.name}({', '.join(given)})")
+        longest = max(several, key=lambda ref: len(scope.pending[ref].text))
+        if width > WIDTH and width - len(scope.pending[longest].text) + SHORT <= WIDTH:
+            self._assign(scope, outer, longest, scope.pending.pop(longest), off=False)
 
     def _argument(self, scope: Scope, outer: Block, name: str, kind: str, ref: Ref | None) -> str:
         if ref is not None:
@@ -95,7 +79,10 @@ class Writer:
         leaves = {s.root for s in self.tape.sources.values() if s.text == s.root} | {"noise"}
         reserved = self.reserved - leaves if self._is_general(block) else self.reserved
         scope = Scope(set(reserved), self.nodes, around, off or flags == {False})
-        self._fill(scope, block, results)
+        shown = self._fill(scope, block, results)
+        if shown:
+            scope.say(f"return {', '.join(shown)}")
+        self._measure(scope)
         types = dict(scope.free)
         parameters = [f"{name}: {kind}" for name, kind in types.items()]
         kinds = joined("Tensor" if ref in self.tape.shapes else "Any" for ref in results)
@@ -107,6 +94,20 @@ class Writer:
         values = {shown: ref for ref, shown in scope.reads.items()}
         return Made(name, tuple((n, kind, values.get(n)) for n, kind in types.items()), tuple(results))
 
+    def _measure(self, scope: Scope) -> None:
+        """Read sizes of plates off what a function is given, where that has them."""
+        for plate in [name for name, kind in scope.free.items() if kind == "int"]:
+            places = (
+                f"{shown}.shape[{dim}]"
+                for ref, shown in scope.reads.items()
+                for dim, size in enumerate(self.tape.shapes.get(ref, ()))
+                if isinstance(size, Size) and size.text == plate
+            )
+            place = next(places, None)
+            if place is not None:
+                scope.put(plate, place)
+                del scope.free[plate]
+
     def _filed(self, wanted: str, text: str, *, is_law: bool) -> str:
         """Return the name of a function, that of an equal one if there is one."""
         name, count = wanted, 2
@@ -116,155 +117,3 @@ class Writer:
             name, count = f"{wanted}_{count}", count + 1
         self.texts[name] = text.replace("{name}", name)
         return name
-
-    def _matters(self, call: Call) -> bool:
-        """Say whether it makes a difference to a call that autograd is on."""
-        several = refs((call.args, dict(call.kwargs)))
-        return isinstance(call.target, Outside) or any(ref not in self.detached for ref in several)
-
-    def _call(
-        self, scope: Scope, block: Block, call: Call, counts: Mapping[Ref, int], results: list[Ref]
-    ) -> None:
-        off = not call.grad and self._matters(call) and not scope.off
-        if isinstance(call.result, Ref) and call.result in self.numbers:
-            return
-        text = self._text(scope, block, call)
-        if call.result is None:
-            scope.say(text.text, off)
-            return
-        if isinstance(call.result, tuple):
-            if len(call.result) > MANY:
-                several = scope.unused(f"{plain_name(call)}s")
-                scope.names.update({ref: f"{several}[{i}]" for i, ref in enumerate(call.result)})
-                scope.say(f"{several} = {text.text}", off)
-                return
-            shown = [self._target(scope, block, call, ref, counts) for ref in call.result]
-            comma = "," if len(shown) == 1 else ""
-            left = f"({shown[0]},)" if comma else ", ".join(shown)
-            scope.say(f"{left} = {text.text}", off)
-            return
-        is_node = not block.path and self._wanted(block, call.result) in self.nodes
-        is_named = results != [call.result] and (len(text.text) > LONG or is_node)
-        if (
-            counts.get(call.result, 0) == 1
-            and not is_named
-            and not off
-            and (isinstance(call.target, Suffix) or self._is_inline(call))
-            and not self._reads_marked(call)
-        ):
-            scope.pending[call.result] = text
-            return
-        self._assign(scope, block, call.result, text, off)
-
-    def _is_inline(self, call: Call) -> bool:
-        return not isinstance(call.target, Outside) and is_typed(call.target)
-
-    def _target(self, scope: Scope, block: Block, call: Call, ref: Ref, counts: Mapping[Ref, int]) -> str:
-        if ref not in counts:
-            return "_"
-        return scope.named(ref, self._wanted(block, ref) or plain_name(call))
-
-    def _assign(self, scope: Scope, block: Block, ref: Ref, text: Text, off: bool) -> None:
-        call = self.made_by[ref]
-        name = scope.named(ref, self._wanted(block, ref) or plain_name(call))
-        is_any = isinstance(call.target, (Outside, Suffix)) or not is_typed(call.target)
-        start = f"{name}: Tensor" if is_any and ref in self.tape.shapes else name
-        scope.say(f"{start} = {text.text}", off)
-
-    def _reads_marked(self, call: Call) -> bool:
-        """Say whether a call reads a value before that is made to require a gradient."""
-        if spelled(call.target) == "requires_grad_":
-            return False
-        return any(ref in self.marked for ref in refs((call.args, dict(call.kwargs))))
-
-    def _text(self, scope: Scope, block: Block, call: Call) -> Text:
-        """Return a call as text, after what makes it fit in a line."""
-        while True:
-            used: list[Ref] = []
-            text = self._once(scope, block, call, used)
-            waiting = [ref for ref in used if ref in scope.pending]
-            if len(text.text) + 20 <= WIDTH or not waiting:
-                for ref in waiting:
-                    del scope.pending[ref]
-                return text
-            longest = max(waiting, key=lambda ref: len(scope.pending[ref].text))
-            self._assign(scope, block, longest, scope.pending.pop(longest), off=False)
-
-    def _once(self, scope: Scope, block: Block, call: Call, used: list[Ref]) -> Text:
-        def operand(ref: Ref) -> Text:
-            used.append(ref)
-            return self._operand(scope, block, ref)
-
-        for size in sizes_in(call, self.numbers):
-            scope.free.update(dict.fromkeys(size.plates, "int"))
-        if isinstance(call.target, Kept):
-            scope.free.setdefault(CONTROLS, "dict[str, Tensor]")
-            return Text(kept(call, operand))
-        if isinstance(call.target, Outside):
-            if not call.target.how.endswith("library"):
-                is_module = isinstance(call.target.call, nn.Module)
-                scope.free.setdefault(call.target.name, "nn.Module" if is_module else "Callable[..., Any]")
-            self.helpers.add(call.target.how)
-        elif spelled(call.target) == "register_hook":
-            self.helpers.add("hook")
-        return written(call, operand, self.numbers)
-
-    def _settled(self, scope: Scope, block: Block, ref: Ref) -> str:
-        text = self._operand(scope, block, ref).text
-        scope.pending.pop(ref, None)
-        return text
-
-    def _operand(self, scope: Scope, block: Block, ref: Ref) -> Text:
-        if ref in scope.pending:
-            return scope.pending[ref]
-        if ref in scope.names:
-            return Text(scope.names[ref])
-        if ref in self.tape.literals:
-            return literal(self.tape.literals[ref])
-        if ref in self.numbers and ref in self.made_by:
-            return self._once(scope, block, self.made_by[ref], [])
-        source = self.tape.sources.get(ref)
-        if source is None or (block.path and self._is_argument(block, source)):
-            outer = None if self._is_general(block) else scope.around.get(ref)
-            wanted = outer or self._wanted(block, ref) or "value"
-            return Text(scope.argument(ref, wanted, self._kind(ref)))
-        kind = {CONTROLS: "dict[str, Tensor]", "noise": "Mapping[str, Tensor]"}.get(source.root)
-        other = "nn.Module" if ".get_parameter(" in source.text else "Any"
-        kind = kind or ("Tensor" if source.root == source.text else other)
-        scope.free.setdefault(source.root, kind)
-        return Text(source.text, 20 if source.text.isidentifier() else 18)
-
-    def _is_argument(self, block: Block, source: Source) -> bool:
-        """Say whether a part is given a value that the program is given, and does not read it itself."""
-        return source.root != CONTROLS and (self._is_general(block) or source.text != source.root)
-
-    def _kind(self, ref: Ref) -> str:
-        return "Tensor" if ref in self.tape.shapes else "Any"
-
-    def _wanted(self, block: Block, ref: Ref) -> str | None:
-        """Return the name of a value: here, around here, or in the part that made it."""
-        names, path = self.tape.names, block.path
-        is_given = ref not in block.made()
-        if is_given and self._is_general(block):
-            own = self.tape.given.get((path, ref)) or names.get((path, ref))
-            if own is not None:
-                return own
-        for depth in range(len(path), -1, -1):
-            if (path[:depth], ref) in names:
-                return names[path[:depth], ref]
-        call = self.made_by.get(ref)
-        if call is not None and spelled(call.target) == "detach" and isinstance(call.args[0], Ref):
-            source = self.tape.sources.get(call.args[0])
-            return self._wanted(block, call.args[0]) if source is None else source.root
-        several = (
-            name
-            for table, start in ((names, path), (names, ()), (self.tape.given, path))
-            for (other, known), name in table.items()
-            if known == ref and other[: len(start)] == start and name not in self.nodes
-        )
-        return next(several, None)
-
-    def _is_general(self, block: Block) -> bool:
-        """Say whether a part calls what it takes by names of its own."""
-        title = self.titles.get(block.label)
-        return bool(block.path) and (title is None or title.is_general)

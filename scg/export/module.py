@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,10 +38,9 @@ HELPERS = {
 
 @dataclass(frozen=True)
 class Leaf:
-    """What a module takes by name: what it is, and whether nothing of it has a gradient."""
+    """What a module takes by name, and whether nothing of it has a gradient."""
 
     name: str
-    said: str
     is_frozen: bool
     is_tensor: bool
     is_input: bool = False
@@ -105,8 +104,7 @@ def _allowed(names: Iterable[str]) -> str:
 
 def _imports(body: str) -> str:
     """Return the imports that a text needs."""
-    typing = [name for name in ("Callable", "Mapping") if re.search(rf"\b{name}\[", body)]
-    lines = [f"from collections.abc import {', '.join(typing)}"] if typing else []
+    lines = ["from collections.abc import Callable"] if re.search(r"\bCallable\[", body) else []
     lines += ["from typing import Any"] if re.search(r"\bAny\b", body) else []
     lines += [""] if lines else []
     lines += ["import torch"] if re.search(r"\btorch\.", body) else []
@@ -129,17 +127,10 @@ def _main(scope: Scope, tape: Tape, header: Header) -> str:
     order = ["noise", *(leaf.name for leaf in header.leaves)]
     names = [name for name in order if name in free] + [name for name in free if name not in order]
     arguments = [f"{name}: {free[name]}" for name in names if name != "noise"]
-    first = ["noise: Mapping[str, Tensor]"] if "noise" in free else []
+    first = ["noise: dict[str, Tensor]"] if "noise" in free else []
     head = fitted("def loss(", [*first, *(["*"] if arguments else []), *arguments], ") -> Tensor:", 0)
-    told = textwrap.wrap(_told(header, free), WIDTH - len(STEP))
-    doc = [
-        '"""Return a loss whose backward leaves estimates of its gradient.',
-        *([""] if told else []),
-        *told,
-    ]
     lines = [
-        *doc,
-        '"""',
+        f'"""Return a loss whose backward leaves estimates of its gradient{_told(header, free)}."""',
         *_checks(tape, header, free),
         *(f"{p} = {header.sizes[p]}" for p in header.sizes if p in used),
         *_refusal(small, f"at least 2 elements are wanted along {' and '.join(sorted(header.several))}"),
@@ -149,14 +140,10 @@ def _main(scope: Scope, tape: Tape, header: Header) -> str:
 
 
 def _told(header: Header, free: Mapping[str, str]) -> str:
-    """Return what the arguments are, in words."""
-    told = [f"{leaf.said} ``{leaf.name}``" for leaf in header.leaves if leaf.name in free]
-    noise = (
-        "base noise by node" if header.noise else "noise by node, which is the value where a node has none"
-    )
-    told += [f"``noise``: {noise}"] if "noise" in free else []
-    told += ["``controls``: what estimators learn and remember, by name"] if "controls" in free else []
-    return f"Takes {'; '.join(told)}." if told else ""
+    """Return what the noise is, in words."""
+    if "noise" not in free:
+        return ""
+    return ", under base noise by node" if header.noise else ", under noise by node, or its value"
 
 
 def _plates(item: Drawn) -> Iterable[str]:
@@ -227,11 +214,29 @@ def _draw_noise(noise: Sequence[Drawn]) -> str:
     """Return the function that draws the noise of a run."""
     plates = list(dict.fromkeys(plate for item in noise for plate in _plates(item)))
     head = fitted("def draw_noise(", [f"{plate}: int" for plate in plates], ") -> dict[str, Tensor]:", 0)
-    lines = ['"""Draw the noise of a run from the generator of torch."""', "return {"]
+    doc = '"""Draw the noise of a run from the generator of torch."""'
+    draws: dict[str, list[str]] = {}
     for item in noise:
-        shape = ", ".join(size.text if isinstance(size, Size) else str(size) for size in item.shape)
-        comma = "," if len(item.shape) == 1 else ""
-        open_end = f".clamp(min={torch.finfo(item.dtype).eps / 4!r})" if item.kind == "uniform" else ""
-        draw = "torch.rand" if item.kind == "uniform" else "torch.randn"
-        lines.append(f'{STEP}"{item.key}": {draw}(({shape}{comma}), dtype={item.dtype}){open_end},')
-    return "\n".join([head, *(STEP + line for line in [*lines, "}"])])
+        draws.setdefault(_draw(item), []).append(f'"{item.key}"')
+    if len(draws) == 1 and len(noise) > 1:
+        ((draw, keys),) = draws.items()
+        items = [f"node: {draw}", f"for node in ({', '.join(keys)})"]
+        one, lines = f"return {{{' '.join(items)}}}", items
+    else:
+        each = [f'"{item.key}": {_draw(item)}' for item in noise]
+        one, lines = f"return {{{', '.join(each)}}}", [f"{line}," for line in each]
+    if len(one) + len(STEP) <= WIDTH and len(lines) < 3:
+        return "\n".join([head, STEP + doc, STEP + one])
+    return "\n".join(
+        [head, *(STEP + line for line in [doc, "return {", *(STEP + line for line in lines), "}"])]
+    )
+
+
+def _draw(item: Drawn) -> str:
+    """Return the call that draws noise."""
+    shape = ", ".join(size.text if isinstance(size, Size) else str(size) for size in item.shape)
+    comma = "," if len(item.shape) == 1 else ""
+    least = round(math.log2(torch.finfo(item.dtype).eps / 4))
+    open_end = f".clamp(min=2**{least})" if item.kind == "uniform" else ""
+    draw = "torch.rand" if item.kind == "uniform" else "torch.randn"
+    return f"{draw}(({shape}{comma}), dtype={item.dtype}){open_end}"

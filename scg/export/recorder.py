@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from torch.overrides import TorchFunctionMode
 
 from scg.analysis.invoke import black_box
 from scg.export.frames import look
+from scg.export.leaves import Leaf
 from scg.export.spelling import is_metadata, is_random, public_name, spelled
-from scg.export.tape import Call, Kept, Outside, Path, Ref, Source, Suffix, Tape
+from scg.export.tape import Call, Kept, Outside, Path, Ref, Source, Suffix, Tape, Use
+from scg.export.uses import places, seen
 from scg.nodes import trees
 from scg.nodes.records import Det, Record
 from scg.surrogate.lowering.emitter import is_library
 from scg.surrogate.lowering.watch import Watch
-from scg.vectorise import Mappable
 
 Fn = Callable[..., Any]
 SHORT = 64
@@ -28,11 +29,18 @@ SHORT = 64
 class Recorder(TorchFunctionMode, Watch):
     """Records calls on a tape; as the watch of a program it tells the parts and the user's functions."""
 
-    def __init__(self, outside: Callable[[Record | None, Fn], str]) -> None:
-        """Start an empty tape; ``outside`` names what the user gave."""
+    def __init__(
+        self, outside: Callable[[Record | None, Fn], str], *, only: Container[str] | None = None
+    ) -> None:
+        """Start an empty tape; ``outside`` names what the user gave.
+
+        With ``only``, these parts are told apart, those that are done for estimators among them, and all
+        others are one call each.
+        """
         super().__init__()
         self.tape = Tape()
         self._outside = outside
+        self._only = only
         self._known: dict[int, Ref] = {}
         self._alive: list[Any] = []
         self._path: Path = ()
@@ -61,23 +69,22 @@ class Recorder(TorchFunctionMode, Watch):
 
     def fault(self, text: str) -> None:
         """Note what cannot be written, once."""
-        if text not in self.tape.faults:
-            self.tape.faults.append(text)
+        self.tape.faults.setdefault(text, set()).add(self._path)
 
     def function(self, record: Record | None, fn: Fn) -> Fn:
         """Return the user's function as one call of the tape."""
-        if isinstance(fn, _Leaf):
+        if isinstance(fn, Leaf):
             return fn
         if is_library(fn):
             shown = public_name(fn) or spelled(fn)
-            return _Leaf(self, Outside(shown, fn, "library"))
+            return Leaf(self, Outside(shown, fn, "library"))
         is_boxed = isinstance(record, Det) and record.differentiable is False
-        return _Leaf(self, Outside(self._outside(record, fn), fn, "boxed" if is_boxed else "plain"))
+        return Leaf(self, Outside(self._outside(record, fn), fn, "boxed" if is_boxed else "plain"))
 
     def copied(self, module: nn.Module) -> Fn:
         """Return the call of a module on copies of its buffers as one call of the tape."""
-        real: Any = module.outside.call if isinstance(module, _Leaf) else module
-        return _Leaf(self, Outside(self._outside(None, real), real, "copied"), super().copied(real))
+        real: Any = module.outside.call if isinstance(module, Leaf) else module
+        return Leaf(self, Outside(self._outside(None, real), real, "copied"), super().copied(real))
 
     def part(self, label: str, fn: Fn) -> Fn:
         """Return a part of the program whose calls are told apart from those around it."""
@@ -85,15 +92,40 @@ class Recorder(TorchFunctionMode, Watch):
         def scg_part(*args: Any, **kwargs: Any) -> Any:
             if self._paused:
                 return fn(*args, **kwargs)
+            if self._only is not None and label not in self._only:
+                return self._closed(label, fn, args, kwargs)
+            self._look()
             before, index = self._path, len(self.tape.parts)
             self.tape.parts[index] = label
+            given = places(self._known, args, kwargs)
             self._path = (*before, index)
             try:
-                return fn(*args, **kwargs)
+                result = fn(*args, **kwargs)
             finally:
                 self._path = before
+            self.tape.uses[index] = Use(given, seen(self._known, result))
+            return result
 
         return scg_part
+
+    def _closed(self, label: str, fn: Fn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Write down one call for a part of which nothing is asked."""
+        self._look()
+        self._paused = True
+        try:
+            result = fn(*args, **kwargs)
+        finally:
+            self._paused = False
+        several = result if isinstance(result, tuple) else (result,)
+        if any(id(item) not in self._known for item in several):
+            made = tuple(self._new(item) for item in several)
+            given = seen(self._known, args), seen(self._known, kwargs)
+            self._append(Outside(label, fn), *given, made if isinstance(result, tuple) else made[0])
+        return result
+
+    def detail(self, label: str, fn: Fn) -> Fn:
+        """Return a part of the program, if it is to be told apart."""
+        return fn if self._only is None else self.part(label, fn)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -102,15 +134,15 @@ class Recorder(TorchFunctionMode, Watch):
         kwargs = dict(kwargs or {})
         result = func(*args, **kwargs)
         if not self._paused:
-            look(self.tape, self._known, self._path)
+            self._look()
             self._take(func, args, kwargs, result)
         return result
 
-    def call(self, leaf: _Leaf, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, leaf: Leaf, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of the user, and write down one call."""
         if self._paused:
             return leaf.call(*args, **kwargs)
-        look(self.tape, self._known, self._path)
+        self._look()
         if leaf.outside.how == "library":
             return leaf.call(*args, **kwargs)
         given = trees.tensors((args, kwargs))
@@ -128,7 +160,7 @@ class Recorder(TorchFunctionMode, Watch):
         """Call a function mapped over dimensions of some values, and write down one call."""
         if self._paused:
             return run()
-        look(self.tape, self._known, self._path)
+        self._look()
         self._paused = True
         try:
             result = run()
@@ -140,6 +172,11 @@ class Recorder(TorchFunctionMode, Watch):
         how = Outside(outside.name, outside.call, f"mapped {outside.how}")
         self._append(how, told, {}, self._new(result))
         return result
+
+    def _look(self) -> None:
+        """Note what values are called, where names are asked for."""
+        if self._only is None or self._path:
+            look(self.tape, self._known, self._path)
 
     def ref(self, value: Any) -> Any:
         """Return the number of a value, with numbers for the values in a container."""
@@ -233,28 +270,6 @@ class Recorder(TorchFunctionMode, Watch):
             return tensor
         with torch._C.DisableTorchFunction():
             return tensor.view_as(tensor)
-
-
-class _Leaf(Mappable):
-    """A function of the user that is one call of a tape."""
-
-    def __init__(self, recorder: Recorder, outside: Outside, call: Fn | None = None) -> None:
-        self.recorder = recorder
-        self.outside = outside
-        self.call = outside.call if call is None else call
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.recorder.call(self, args, kwargs)
-
-    def mapped(
-        self,
-        run: Fn,
-        values: tuple[Any, ...],
-        dims: tuple[int | None, ...],
-        given: tuple[tuple[Any, ...], Mapping[str, Any]],
-    ) -> Any:
-        """Write down one call of the mapped function."""
-        return self.recorder.mapped(self.outside, run, values, dims, given)
 
 
 def _is_several(result: Any) -> bool:

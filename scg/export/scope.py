@@ -15,7 +15,7 @@ from scg.export.expressions import Text
 from scg.export.spelling import spelled
 from scg.export.tape import Call, Ref
 
-WIDTH, LONG, STEP, GLUE = 108, 60, "    ", "\0"
+WIDTH, LONG, STEP, GLUE = 110, 60, "    ", "\0"
 PLAIN = {
     "add": "total", "sub": "difference", "mul": "product", "div": "quotient", "__getitem__": "part",
     "grad": "gradient", "neg": "negative", "stack": "stacked", "detach": "detached", "pow": "power",
@@ -73,6 +73,14 @@ class Scope:
         """Append a statement."""
         self.lines.append((broken(line), off and not self.off))
 
+    def put(self, name: str, text: str) -> None:
+        """Put an expression in the place of a name that is read once, or give it that in the first line."""
+        found = re.compile(rf"\b{name}\b")
+        if sum(len(found.findall(line)) for line, _ in self.lines) > 1:
+            self.lines.insert(0, (f"{name} = {text}", False))
+        else:
+            self.lines = [(found.sub(text, line), off) for line, off in self.lines]
+
     def body(self) -> list[str]:
         """Return the statements, those for which autograd is off under ``torch.no_grad()``."""
         found, was_off = list[str](), False
@@ -113,6 +121,9 @@ def broken(line: str) -> str:
     """
     if len(line) + len(STEP) <= WIDTH or not line.endswith(")") or "\n" in line:
         return line
+    end = ")"
+    if line.endswith("])") and _opens(line[:-1]) == _opens(line) + 1:
+        line, end = line[:-1], "])"  # what is in a list is broken, where that is all there is
     depth, cuts = 0, [len(line) - 1]
     for place in range(len(line) - 1, -1, -1):
         depth += (line[place] in ")]}") - (line[place] in "([{")
@@ -123,7 +134,17 @@ def broken(line: str) -> str:
             break
     cuts = cuts[::-1]
     items = [line[a + 1 : b].strip() for a, b in pairwise(cuts)]
-    return fitted(line[: cuts[0] + 1], items, ")", len(STEP))
+    return fitted(line[: cuts[0] + 1], items, end, len(STEP))
+
+
+def _opens(line: str) -> int:
+    """Return where the bracket opens that the last character of a line closes."""
+    depth = 0
+    for place in range(len(line) - 1, -1, -1):
+        depth += (line[place] in ")]}") - (line[place] in "([{")
+        if depth == 0:
+            return place
+    return -1
 
 
 def joined(kinds: Iterable[Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from scg.export.spelling import spelled
 from scg.export.tape import Call, Kept, Outside, Ref, Suffix, Tape, mapped, refs, substituted
@@ -18,7 +19,7 @@ COMPARED = ("gt", "lt", "ge", "le", "eq", "ne", "isfinite", "isnan", "argmax", "
 
 def simplified(tape: Tape) -> Tape:
     """Return the tape with what is left of its calls."""
-    tape = _folded(_inlined(tape))
+    tape = _multiplied(_folded(_inlined(tape)))
     calls, same = _distinct(tape)
     result = mapped(lambda item: same.get(item, item) if isinstance(item, Ref) else item, tape.result)
     names = {(path, same.get(ref, ref)): name for (path, ref), name in reversed(tape.names.items())}
@@ -33,6 +34,26 @@ def _inlined(tape: Tape) -> Tape:
     kept = {index for index, label in tape.parts.items() if not label.endswith(SHORT)}
     calls = [call.replaced(part=tuple(index for index in call.part if index in kept)) for call in tape.calls]
     return Tape(**{**vars(tape), "calls": calls})
+
+
+def _multiplied(tape: Tape) -> Tape:
+    """Return the tape with the sum of a product for the dot product of two tensors laid flat."""
+    flat = {
+        call.result: call.args[0]
+        for call in tape.calls
+        if spelled(call.target) == "reshape" and call.args[1:] == (-1,) and not call.kwargs
+    }
+    shapes, dtypes, calls = dict(tape.shapes), dict(tape.dtypes), list[Call]()
+    for call in tape.calls:
+        pair = [flat[item] for item in call.args if item in flat] if call.target is torch.dot else []
+        if len(pair) == 2 and tape.shapes[pair[0]] == tape.shapes[pair[1]]:
+            ref = Ref(max(other.index for other in shapes) + 1)
+            shapes[ref], dtypes[ref] = tape.shapes[pair[0]], tape.dtypes[call.result]
+            calls.append(call.replaced(target=torch.mul, args=tuple(pair), result=ref))
+            calls.append(call.replaced(target=Tensor.sum, args=(ref,)))
+        else:
+            calls.append(call)
+    return Tape(**{**vars(tape), "calls": calls, "shapes": shapes, "dtypes": dtypes})
 
 
 def _folded(tape: Tape) -> Tape:
@@ -76,6 +97,18 @@ def is_detached(call: Call, known: set[Ref]) -> bool:
 def marked_values(tape: Tape) -> set[Ref]:
     """Return the values that are made to require a gradient after they were there."""
     return {call.args[0] for call in tape.calls if spelled(call.target) == "requires_grad_"}
+
+
+def bases(tape: Tape, marked: set[Ref]) -> dict[Ref, Ref]:
+    """Return the values that are others without their gradient, which are written where they are read."""
+    return {
+        call.result: call.args[0]
+        for call in tape.calls
+        if spelled(call.target) == "detach"
+        and isinstance(call.args[0], Ref)
+        and marked.isdisjoint((call.result, call.args[0]))
+        and call.args[0] not in tape.literals
+    }
 
 
 def _distinct(tape: Tape) -> tuple[list[Call], dict[Ref, Ref]]:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from scg.errors import ExportError
-from scg.export.tape import Call, Outside, Ref, Tape
+from scg.export.tape import Call, Outside, Path, Ref, Tape
 
 Sizes = Mapping[str, int]
 
@@ -43,7 +43,10 @@ def aligned(tapes: Sequence[Tape], sizes: Sequence[Sizes]) -> Tape:
                 f"a tensor of shape {tuple(value.shape)} is made by no call of torch that can be seen"
             )
     shapes = {ref: merge.tree([tape.shapes[ref] for tape in tapes]) for ref in first.shapes}
-    faults = list(dict.fromkeys(fault for tape in tapes for fault in tape.faults))
+    faults: dict[str, set[Path]] = {}
+    for tape in tapes:
+        for fault, paths in tape.faults.items():
+            faults.setdefault(fault, set()).update(paths)
     return Tape(**{**vars(first), "calls": calls, "shapes": shapes, "faults": faults})
 
 

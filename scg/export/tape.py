@@ -27,9 +27,10 @@ class Suffix:
 
 @dataclass(frozen=True)
 class Kept:
-    """What stores a value under a key of the controls, for the next run."""
+    """What stores a value under a key of the controls, for the next run, or in another ``place``."""
 
     key: str
+    place: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +78,34 @@ class Call:
         return Call(**{**vars(self), **changes})
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Where a part of the program finds a value: its argument ``root``, by position or name, and from there.
+
+    What is ``detached`` has no gradient.
+    """
+
+    root: int | str
+    place: str
+    detached: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """Where a part of the program found the values that it was called with, and what it gave."""
+
+    given: Mapping[Ref, Given]
+    result: Any
+
+
 @dataclass(eq=False)
 class Tape:
     """One recorded run.
 
     ``shapes`` and ``dtypes`` are those of values that are tensors, and ``literals`` has values that are
     written out. ``parts`` names the parts of the program; ``names`` has what the code that was run calls a
-    value, by part, and ``given`` what it calls what it is given. ``faults`` say what cannot be written.
+    value, by part, and ``given`` what it calls what it is given; ``uses`` has how each part was called.
+    ``faults`` say what cannot be written, with the parts in which that was found.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -94,7 +116,8 @@ class Tape:
     parts: dict[int, str] = field(default_factory=dict)
     names: dict[tuple[Path, Ref], str] = field(default_factory=dict)
     given: dict[tuple[Path, Ref], str] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+    uses: dict[int, Use] = field(default_factory=dict)
+    faults: dict[str, set[Path]] = field(default_factory=dict)
     result: Any = None
 
 

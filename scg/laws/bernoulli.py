@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from scg.laws.numbers import (
     INFINITY,
     crosses,
     inner,
+    is_exporting,
     is_seen_finite,
     is_seen_within,
     log1p_exp,
@@ -72,15 +74,15 @@ class Bernoulli(Relaxable):
         """``z`` and ``z~``, whose derivatives in the logits are 1 and sigmoid(s logits + log w)."""
         if self.given == "probs":
             return super().points(parameters, standard, value, fresh)
-        logits = wide(parameters["logits"]).detach().clamp(-FAR, FAR)
+        location = wide(parameters["logits"]).detach().clamp(-FAR, FAR)
         sign = 2 * wide(value) - 1
-        tilted = torch.addcmul(fresh.log(), sign, logits)
+        tilted = torch.addcmul(fresh.log(), sign, location)
         tied = sign * (log1p_exp(tilted) - torch.log1p(-fresh))
 
         def back(slopes: Tensor) -> dict[str, Tensor]:
             return {"logits": torch.addcmul(slopes[0], slopes[1], torch.sigmoid(tilted))}
 
-        return torch.stack((logits + standard, tied)), back
+        return torch.stack((location + standard, tied)), back
 
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
         """``sigmoid(z / temperature)``."""
@@ -106,6 +108,8 @@ class Bernoulli(Relaxable):
         """The sum of ``b l - log(1 + exp l)`` in few operations, right where it is seen to be finite."""
         logits = parameters[self.given]
         if self.given == "logits" and logits.dtype == value.dtype and logits.dtype not in HALVES:
+            if is_exporting():
+                return _written(logits, value, lead)
             rank = _shared_rank(logits, value, lead)
             if rank and crosses(logits.shape, value.shape) and not is_seen_within(logits, MODERATE):
                 return _mixed(logits, value, rank)
@@ -163,6 +167,13 @@ def _guarded(logits: Tensor, value: Tensor, lead: int, rank: int) -> Tensor:
     bounds = torch.finfo(logits.dtype)
     log = _cross_entropy(logits.clamp(bounds.min, bounds.max), value, lead, 0)
     return threshold(log, -(bounds.max**0.5), -INFINITY)
+
+
+def _written(logits: Tensor, value: Tensor, lead: int) -> Tensor:
+    """The same sum for all shapes and logits, as a person would write it."""
+    finite = logits.nan_to_num(nan=math.nan)
+    log = sum_event(value * logsigmoid(finite) + (1 - value) * logsigmoid(-finite), lead)
+    return threshold(log, -1e-6 * torch.finfo(logits.dtype).max, -INFINITY)
 
 
 def _mixed(logits: Tensor, value: Tensor, rank: int) -> Tensor:

@@ -35,8 +35,8 @@ def exporting() -> Iterator[None]:
 
 
 def is_exporting() -> bool:
-    """Whether calls are written down."""
-    return _EXPORTING.get()
+    """Whether calls are written down, which nothing that torch.compile traces is."""
+    return not torch.compiler.is_compiling() and _EXPORTING.get()
 
 
 def can_look(tensor: Tensor) -> bool:

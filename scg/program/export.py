@@ -15,8 +15,10 @@ from scg.errors import ExportError, ScgError
 from scg.export.module import Drawn, Header, Leaf, module_text
 from scg.export.simplify import simplified
 from scg.export.sizes import expression
+from scg.export.tape import Tape
 from scg.export.titles import Title
 from scg.nodes.ir import IR
+from scg.nodes.records import Cost, identity
 from scg.nodes.trees import needs_gradient, placed_leaves
 from scg.program.prepare import Prepared
 from scg.program.recording import Recording, controls_kept, faults_of, single
@@ -27,7 +29,11 @@ Run = Callable[..., Any]
 def written(program: nn.Module, ir: IR, prepared: Prepared, found: Recording, run: Run) -> str:
     """Return a recorded program as a module, once its loss and gradients are those of the program."""
     faults_of(found.tape)
-    tape, titles, header = simplified(found.tape), _titles(ir, prepared), _header(ir, prepared, found)
+    tape, titles, header = (
+        simplified(_renamed(ir, found.tape)),
+        _titles(ir, prepared),
+        _header(program, ir, prepared, found),
+    )
     text = module_text(tape, titles, header)
     given = arguments(program, found, text)
     for inputs, noise in found.runs:
@@ -73,24 +79,48 @@ def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:
         found[f"{label}_factor"] = Title(
             f"factor_of_{label}", f"Return what multiplies the score of {label}: cost, less a baseline."
         )
-    for name in prepared.choices:
-        found[f"{name}_relaxed"] = Title(
-            f"relaxed_costs_of_{name}",
-            f"Return the costs below {name} at relaxed values of it, by element and in total.",
+        found[f"{label}_relaxed"] = Title(
+            f"relaxed_costs_of_{label}",
+            f"Return the costs below {label} at relaxed values of it, by element and in total.",
             is_general=True,
         )
-        found[f"{name}_downstream"] = Title(
-            f"costs_of_{name}", f"Return the costs below {name} at other values of it.", is_general=True
+        found[f"{label}_downstream"] = Title(
+            f"costs_of_{label}", f"Return the costs below {label} at other values of it.", is_general=True
         )
     return found
 
 
-def _header(ir: IR, prepared: Prepared, found: Recording) -> Header:
+def _renamed(ir: IR, tape: Tape) -> Tape:
+    """Return a tape in which what is a cost is called so, where it has no name but a number."""
+    costs: dict[str, str] = {}
+    for name in ir.costs:
+        record = ir[name]
+        if isinstance(record, Cost) and record.fn.call is identity and not _is_named(record.parents[0]):
+            costs.setdefault(record.parents[0], name)
+
+    def better(name: str) -> str:
+        for before, cost in costs.items():
+            if name == before or name.startswith(f"{before}_"):
+                return cost + name[len(before) :]
+        return name
+
+    return replace(tape, names={key: better(name) for key, name in tape.names.items()})
+
+
+def _is_named(node: str) -> bool:
+    """Say whether a node has a name, and not a number that tells it from others."""
+    return not node.rpartition("_")[2].isdigit()
+
+
+def _learned(program: nn.Module) -> str:
+    return "; ``controls`` are what its estimators learn and remember" if controls(program) else ""
+
+
+def _header(program: nn.Module, ir: IR, prepared: Prepared, found: Recording) -> Header:
     inputs = found.runs[0][0]
     leaves = [
         Leaf(
             name,
-            f"input [{', '.join(ir.layout[name])}]" if ir.layout[name] else "input",
             not needs_gradient(inputs[name]),
             isinstance(inputs[name], Tensor),
             is_input=True,
@@ -99,17 +129,15 @@ def _header(ir: IR, prepared: Prepared, found: Recording) -> Header:
     ]
     for name, held in found.outside.items():
         is_tensor = isinstance(held, Tensor)
-        kind = "parameter" if is_tensor and held.requires_grad else "tensor" if is_tensor else "function"
-        kind = "module" if isinstance(held, nn.Module) else kind
         parameters = list(held.parameters()) if isinstance(held, nn.Module) else [held] if is_tensor else []
         is_frozen = bool(parameters) and not any(p.requires_grad for p in parameters)
-        leaves.append(Leaf(name, kind, is_frozen, is_tensor))
+        leaves.append(Leaf(name, is_frozen, is_tensor))
     return Header(
-        f"The expected {' + '.join(ir.costs)}, estimated in torch alone.",
+        f"The expected {' + '.join(ir.costs)}, estimated in torch alone{_learned(program)}.",
         leaves,
         {shown: _read(ir, plate, inputs) for plate, shown in found.free.items()},
         _noise(ir, prepared, found),
-        frozenset(name for name in ir if not name.rpartition("_")[2].isdigit()),
+        frozenset(filter(_is_named, ir)),
     )
 
 

@@ -33,6 +33,7 @@ class Emitted:
     run: Callable[..., dict[str, Any]]
     filename: str
     compiled: Callable[..., dict[str, Any]] | None = None
+    code: str | None = None
 
 
 @dataclass(eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import operator
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from scg.nodes.ir import CAPTURED, IR, Store, hold
 from scg.nodes.names import stack_level
 from scg.program.assumptions import assumptions
 from scg.program.checked import CheckedRun, Look, NaNs, anything, arose, finite, told
+from scg.program.code import code
 from scg.program.compiling import check_traceable, compiled, refusal
 from scg.program.estimate import Estimate
 from scg.program.explain import explain
@@ -43,9 +43,6 @@ from scg.program.stages import Stages, stages
 from scg.standing import Assumption
 from scg.surrogate.lowering.plan import REPLICATES
 from scg.surrogate.runtime.randomness import Noise
-
-INDEX = re.compile(r"\[\(((?:slice\(None, None, None\)|None|Ellipsis|, )+),?\)\]")
-FREED = re.compile(r";  \w+( = \w+)* = None$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,9 +357,15 @@ class Program(nn.Module):
 
     @property
     def code(self) -> str:
-        """The emitted program as Python text, in the graph's own names."""
-        lines = (INDEX.sub(_index, FREED.sub("", line.rstrip())) for line in self.fx.code.splitlines())
-        return "\n".join(line for line in lines if line) + "\n"
+        """The emitted program as Python text, in the graph's own names, with all that it computes.
+
+        Below ``forward`` are the functions of its slices and estimators. Reading it leaves nothing behind.
+        """
+        prepared = self._latest()
+        emitted = prepared.surrogate(self)
+        if emitted.code is None:
+            emitted.code = code(self, self._ir, prepared)
+        return emitted.code
 
     @property
     def policy(self) -> dict[str, Estimator | Parts]:
@@ -468,12 +471,6 @@ class Program(nn.Module):
             self.check_values,
             self._compiling,
         )
-
-
-def _index(found: re.Match[str]) -> str:
-    """Write an index of slices and new dimensions as a person would."""
-    inside = found.group(1).replace("slice(None, None, None)", ":").replace("Ellipsis", "...")
-    return f"[{inside.rstrip(', ')}]"
 
 
 def _seed(noise: SupportsIndex) -> int | Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -47,15 +47,20 @@ class Recording:
     sizes: Sequence[Mapping[str, int]]
 
 
-def record(program: nn.Module, ir: IR, prepared: Prepared, draw: Draw) -> Recording:
-    """Record runs on the example inputs and on plates of other sizes, or of the same if these fail."""
+def record(
+    program: nn.Module, ir: IR, prepared: Prepared, draw: Draw, *, only: Container[str] | None = None
+) -> Recording:
+    """Record runs on the example inputs and on plates of other sizes, or of the same if these fail.
+
+    With ``only``, these parts alone are written down, for gradients of all inputs.
+    """
     free = _free(ir)
     if free:
         try:
-            return _recorded(program, ir, prepared, draw, free)
+            return _recorded(program, ir, prepared, draw, free, only)
         except ScgError:
             pass
-    return _recorded(program, ir, prepared, draw, {})
+    return _recorded(program, ir, prepared, draw, {}, only)
 
 
 def _free(ir: IR) -> dict[str, str]:
@@ -67,12 +72,18 @@ def _free(ir: IR) -> dict[str, str]:
 
 
 def _recorded(
-    program: nn.Module, ir: IR, prepared: Prepared, draw: Draw, free: Mapping[str, str]
+    program: nn.Module,
+    ir: IR,
+    prepared: Prepared,
+    draw: Draw,
+    free: Mapping[str, str],
+    only: Container[str] | None,
 ) -> Recording:
     several = [_resized(ir, prepared.inputs, free, run) for run in range(3)]
+    several = [trees.tree_map_only(Tensor, _attached, one) for one in several] if only else several
     runs = [(inputs, draw(run, inputs)) for run, inputs in enumerate(several)]
     names = Names(ir)
-    recorder = Recorder(names)
+    recorder = Recorder(names, only=only)
     lowered, run = _watched(program, prepared, recorder)
     tapes = [_tape(program, ir, prepared, recorder, names, lowered, run, *given) for given in runs]
     found = [plate_sizes(ir, inputs) for inputs in several]
@@ -93,6 +104,11 @@ def _resized(ir: IR, inputs: Mapping[str, Any], free: Mapping[str, str], run: in
         return tensor
 
     return {name: trees.tree_map_only(Tensor, partial(wider, name), value) for name, value in inputs.items()}
+
+
+def _attached(tensor: Tensor) -> Tensor:
+    """Return an input that requires a gradient, as one of a later run may."""
+    return tensor.detach().requires_grad_() if tensor.is_floating_point() else tensor
 
 
 def single(ir: IR, found: Recording, alone: str) -> dict[str, Any]:

@@ -180,10 +180,10 @@ def test_a_module_takes_a_batch_of_any_size(name: str, tmp_path: Path) -> None:
         assert {key: value.shape for key, value in module.draw_noise(size).items()} == shapes
 
 
-def test_a_vae_under_rebar_takes_at_most_80_lines_of_code() -> None:
+def test_a_vae_under_rebar_takes_less_than_80_lines() -> None:
     text = (GOLDEN / "export_vae_rebar.py.txt").read_text(encoding="utf-8")
     code = [line for line in text.splitlines() if line.strip() and not line.strip().startswith('"""')]
-    assert len(code) <= 80
+    assert len(code) < 80 and len(text.splitlines()) < 80
 
 
 def scalar(

@@ -14,6 +14,7 @@ from scg.estimators.protocol.site import Apart, Provided, Site
 from scg.laws import Law
 from scg.nodes.records import Sample
 from scg.surrogate.lowering.draws import parameters
+from scg.surrogate.lowering.emitter import Part
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import possible
@@ -128,8 +129,10 @@ def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node,
     sizes = [1 if plate in together else world.size(plate) for plate in plates]
     event = list(world.trace.event_shape(plan.ir, name)[: density.inner])
     made = partial(branched, estimator, density.law, tuple(map(plan.axis, axes)))
-    shown = emitter.shown(f"{name}_{estimator.name}", (name,), made)
+    label = f"{name}_{estimator.name}"
+    shown = emitter.shown(label, (name,), plan.watch.detail(label, made))
     found = emitter.placed(name, emitter.call(shown, given, sizes, event, name=f"{name}_outcomes"))
+    emitter.part(found, Part(name, label))
     values = emitter.placed(name, emitter.call(operator.getitem, found, 0, name=world.called(name)))
     masses = emitter.call(operator.getitem, found, 1, name=f"{name}_mass")
     return values, masses, (*axes, axis, *plates)

@@ -16,6 +16,7 @@ from scg.laws import Law, Relaxable, bind
 from scg.nodes.arguments import Ref
 from scg.nodes.plates import positions, trimmed
 from scg.nodes.records import LogProb, Record, Sample
+from scg.surrogate.lowering.emitter import Part
 from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import log_prob, relaxed_draw, replay
@@ -42,7 +43,8 @@ def sample(world: World, record: Sample) -> None:
     if through is not None and type(through).value is not Through.value:
         lead = tuple(plan.axis(label) for label in axes + plan.ir.layout[name])
         made = partial(drawn_by, through, law, lead)
-        draw = world.emitter.shown(f"{through.name}_value", (name,), made)
+        label = f"{through.name}_value"
+        draw = world.emitter.shown(label, (name,), plan.watch.detail(f"{name}_{label}", made))
         noise = [noise_of(world, record, axes), *(noise if is_standard else ())]
     elif is_standard:
         assert isinstance(law, Relaxable)
@@ -52,6 +54,8 @@ def sample(world: World, record: Sample) -> None:
     is_value = through is not None or law.pathwise is None
     line = world.called(name if is_value else f"{name}_drawn")
     value = world.emitter.call(draw, given, *noise, name=line)
+    if through is not None and type(through).value is not Through.value:
+        world.emitter.part(value, Part(name, f"{name}_{through.name}_value"))
     world.draws[value.name] = (name, law)
     if not is_value:
         value = world.emitter.method("detach", value, name=world.called(name))

@@ -6,6 +6,7 @@ import operator
 import sys
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,28 @@ WRITABLE = (fx.Node, int, float, complex, str, type(None), type(...), torch.dtyp
 ADD_ALL = named("add_all", add_all)
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a line calls that computes for one node: a slice or an estimator, which has no name elsewhere.
+
+    ``label`` is what a watch knows it by, and ``key`` that of the view whose estimator it is, if not the
+    node. A slice has ``pieces``, functions with the values that they take last, and all of these as
+    ``captured``; ``rest`` is the label of the slice that its later pieces are.
+    """
+
+    node: str
+    label: str
+    key: str = ""
+    pieces: tuple[tuple[fx.GraphModule, tuple[fx.Node, ...]], ...] = ()
+    captured: tuple[fx.Node, ...] = ()
+    rest: str | None = None
+
+    @property
+    def owner(self) -> str:
+        """What lines of the view are called after."""
+        return (self.key or self.node).replace(".", "_")
+
+
 class Emitter:
     """A thin layer over ``fx.Graph``: every method appends one line and returns its value."""
 
@@ -27,6 +50,7 @@ class Emitter:
         """Start an empty function."""
         self.graph = fx.Graph()
         self.places: dict[str, str] = {}
+        self.parts: dict[str, Part] = {}
         self._indexed: dict[tuple[fx.Node, str], fx.Node] = {}
         self._ops: dict[Any, Callable[..., Any]] = {}
 
@@ -54,6 +78,11 @@ class Emitter:
     def placed(self, node: str, value: fx.Node) -> fx.Node:
         """Note that a line is the doing of a node, for errors."""
         self.places[value.name] = node
+        return value
+
+    def part(self, value: fx.Node, part: Part) -> fx.Node:
+        """Note that a line calls a slice, or what an estimator computes."""
+        self.parts[value.name] = part
         return value
 
     def method(self, method: str, *args: Any, name: str | None = None, **kwargs: Any) -> fx.Node:

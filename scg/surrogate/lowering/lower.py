@@ -16,7 +16,7 @@ from scg.estimators.protocol.kinds import Branched
 from scg.laws import Law
 from scg.nodes.records import Input, Param, Sample
 from scg.surrogate.lowering.branching import Branching, branches
-from scg.surrogate.lowering.emitter import Emitter
+from scg.surrogate.lowering.emitter import Emitter, Part
 from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels, make_plan
 from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
@@ -35,7 +35,8 @@ class Lowered:
     ``nodes`` maps lines to the nodes they evaluate, ``places`` also those of a node's branches and estimator,
     ``draws`` each line that draws to the node and its law, ``modes`` each node to its run mode. ``leads`` has
     the node and the leading dimensions of each line, "" for one that is 1 long,
-    ``relaxed`` the run modes of every relaxed part.
+    ``relaxed`` the run modes of every relaxed part. ``parts`` has what each line calls that is a slice, or
+    what an estimator computes.
     """
 
     graph: fx.Graph
@@ -46,6 +47,7 @@ class Lowered:
     modes: Mapping[str, str]
     leads: Mapping[str, Lead]
     relaxed: Sequence[Mapping[str, str]]
+    parts: Mapping[str, Part]
 
     @property
     def used_modes(self) -> frozenset[tuple[str, str]]:
@@ -86,8 +88,17 @@ def lower(
     _output(world, loss, keep)
     nodes = _lines(world)
     places = {**emitter.places, **nodes}
-    relaxed = plan.relaxed_parts
-    return Lowered(emitter.graph, plan.constants, nodes, places, world.draws, plan.modes, leads, relaxed)
+    return Lowered(
+        emitter.graph,
+        plan.constants,
+        nodes,
+        places,
+        world.draws,
+        plan.modes,
+        leads,
+        plan.relaxed_parts,
+        emitter.parts,
+    )
 
 
 def _leads(world: World) -> dict[str, Lead]:

@@ -16,12 +16,12 @@ from scg.nodes.records import Det, LogProb, Record, Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
 from scg.surrogate.lowering.draws import log_probability, sample
-from scg.surrogate.lowering.emitter import Emitter
+from scg.surrogate.lowering.emitter import Emitter, Part
 from scg.surrogate.lowering.plan import POINTS, Labels, Plan
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import discounted, named, output
 
-Piece = tuple[Callable[..., Any], tuple[fx.Node, ...]]
+Piece = tuple[fx.GraphModule, tuple[fx.Node, ...]]
 """A function, and the values of the program that it takes last."""
 
 
@@ -49,7 +49,9 @@ def emit_record(world: World, record: Record) -> None:
         world.leaf(record)
 
 
-def downstream(world: World, plan: Plan, branching: Branching, name: str, lead: Labels) -> fx.Node:
+def downstream(
+    world: World, plan: Plan, branching: Branching, name: str, label: str, lead: Labels
+) -> fx.Node:
     """Append a function [n, *lead, *event] -> [n, *lead]: a node's credit at values of its own.
 
     Everything below is redrawn under the noise of the program, and evaluated in one batched call.
@@ -60,28 +62,35 @@ def downstream(world: World, plan: Plan, branching: Branching, name: str, lead: 
         if other in plan.useful:
             emit_record(inside, plan.ir[other])
     inside.emitter.graph.output(Credit(plan, branching).of(inside, name))
-    return _bound(world, (_piece(inside),), f"{name}_downstream")
+    return _bound(world, name, (_piece(inside),), f"{label}_downstream")
 
 
 def relaxed(
-    world: World, plan: Plan, branching: Branching, name: str, lead: Labels, written: dict[str, Slice]
+    world: World,
+    plan: Plan,
+    branching: Branching,
+    name: str,
+    label: str,
+    lead: Labels,
+    written: dict[str, Slice],
 ) -> fx.Node:
     """Append a function of relaxed points [n, *lead, *event] and a temperature, smooth in both.
 
     It gives the credit [n, *lead] of the costs that are smooth there, and their total [n], in which every
-    element of a cost counts once. What it captures is detached. ``written`` are the slices of nodes below.
+    element of a cost counts once. What it captures is detached. ``label`` begins its name, and ``written``
+    are the slices of nodes below.
     """
     known = plan.facts.relaxation(name)
     modes = plan.relaxed_modes(name)
     inside = World(plan, Emitter(), world, "_relaxed", f"#relaxed:{name}", known.worlds[0], modes)
     _points(inside, name, lead)
     inside.temperature = inside.emitter.argument("temperature")
-    rest: tuple[Piece, ...] = ()
+    rest, via = tuple[Piece, ...](), None
     for record in known.records:
         emit_record(inside, record)
         next_one = written.get(record.name)
         if next_one is not None and _goes_on(inside, name, record.name, next_one.lead):
-            rest = next_one.pieces
+            rest, via = next_one.pieces, f"{record.name}_relaxed"
             inside.emitter.graph.output(inside.value(record.name))
             break
     else:
@@ -89,7 +98,7 @@ def relaxed(
         totals = [_total(inside, branching, name, cost) for cost in known.smooth]
         inside.emitter.graph.output((credit, inside.emitter.add(totals, f"{name}_total")))
     written[name] = Slice((_piece(inside), *rest), inside.lead(name))
-    return _bound(world, written[name].pieces, f"{name}_relaxed")
+    return _bound(world, name, written[name].pieces, f"{label}_relaxed", via)
 
 
 def _goes_on(inside: World, name: str, via: str, lead: Labels) -> bool:
@@ -131,15 +140,18 @@ def _points(inside: World, name: str, lead: Labels) -> None:
 
 def _piece(inside: World) -> Piece:
     """Return the function that a world of its own is, and what it captures."""
-    run: Callable[..., Any] = fx.GraphModule(torch.nn.Module(), inside.emitter.graph).forward
-    return run, tuple(inside.captured)
+    return fx.GraphModule(torch.nn.Module(), inside.emitter.graph), tuple(inside.captured)
 
 
-def _bound(world: World, pieces: tuple[Piece, ...], label: str) -> fx.Node:
+def _bound(
+    world: World, name: str, pieces: tuple[Piece, ...], label: str, rest: str | None = None
+) -> fx.Node:
     """Append the function of points that pieces are in turn, with what they capture."""
     captured = tuple(dict.fromkeys(value for _, several in pieces for value in several))
     place = {value: index for index, value in enumerate(captured)}
-    runs = [(run, [place[value] for value in several]) for run, several in pieces]
+    runs: list[tuple[Callable[..., Any], list[int]]] = [
+        (module.forward, [place[value] for value in several]) for module, several in pieces
+    ]
 
     def bind(*captured: Any) -> Callable[..., Any]:
         held = [output(item) for item in captured]
@@ -152,7 +164,8 @@ def _bound(world: World, pieces: tuple[Piece, ...], label: str) -> fx.Node:
 
         return world.plan.watch.part(label, at)
 
-    return world.emitter.call(named(label, bind), *captured, name=label)
+    line = world.emitter.call(named(label, bind), *captured, name=label)
+    return world.emitter.part(line, Part(name, label, "", pieces, captured, rest))
 
 
 def _total(inside: World, branching: Branching, name: str, cost: str) -> fx.Node:

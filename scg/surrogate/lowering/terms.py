@@ -21,6 +21,7 @@ from scg.surrogate.lowering.draws import (
     parameters,
     standard_noise,
 )
+from scg.surrogate.lowering.emitter import Part
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.slices import Slice, downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
@@ -72,10 +73,10 @@ class Terms:
         known = self.plan.controls.get(view.key)
         if is_attached or (known is not None and known.is_learned) or isinstance(estimator, Cut):
             given = parameters(world, self._record(name), world.axes_of(name))
-            label = f"{view.label}_{estimator.name}"
-            self._scalars.append(self._line(world, name, label, inquiry.surrogate, site, given))
+            line = self._line(world, name, view, estimator.name, inquiry.surrogate, site, given)
+            self._scalars.append(line)
             return
-        factor = self._line(world, name, f"{view.label}_factor", inquiry.factor, site)
+        factor = self._line(world, name, view, "factor", inquiry.factor, site)
         self._score(world, name, factor, lead)
 
     def _credit(self, plan: Plan) -> Credit:
@@ -113,11 +114,13 @@ class Terms:
         self._scores.setdefault((factor, lead), []).append(log_prob)
         self._names.setdefault((factor, lead), name)
 
-    def _line(self, world: World, name: str, shown: str, fn: Callable[..., Any], *arguments: Any) -> fx.Node:
+    def _line(
+        self, world: World, name: str, view: View, label: str, fn: Callable[..., Any], *arguments: Any
+    ) -> fx.Node:
         """Append what the estimator of a node computes."""
-        emitter = world.emitter
+        emitter, shown = world.emitter, f"{view.label}_{label}"
         line = emitter.call(named(shown, self.plan.watch.part(shown, fn)), *arguments, name=shown)
-        return emitter.placed(name, line)
+        return emitter.placed(name, emitter.part(line, Part(name, shown, view.key)))
 
     def _frame(self, world: World, name: str, lead: Labels, view: View) -> Frame:
         plan = self.plan.of(view)
@@ -138,9 +141,11 @@ class Terms:
         weights = self.branching.product(world, lead, attached=False)
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
         extra = self._provided(world, name, lead, view)
-        shown = named(f"{view.label}_site", frame.site)
+        label = f"{view.label}_site"
+        shown = named(label, self.plan.watch.detail(label, frame.site))
         arguments = (given, noise, world.value(name), credit, weight)
-        return emitter.placed(name, emitter.call(shown, *arguments, name=f"{view.label}_site", **extra))
+        line = emitter.placed(name, emitter.call(shown, *arguments, name=label, **extra))
+        return emitter.part(line, Part(name, label, view.key))
 
     def _provided(self, world: World, name: str, lead: Labels, view: View) -> dict[str, Any]:
         """Return what an estimator asks for besides what every site has."""
@@ -150,10 +155,10 @@ class Terms:
             if plan.controls[view.key].context:
                 found["context"] = self._context(world, plan.controls[view.key].context, lead)
         if asks.downstream:
-            found["downstream"] = downstream(self.inside, plan, self.branching, name, lead)
+            found["downstream"] = downstream(self.inside, plan, self.branching, name, view.label, lead)
         if asks.relaxed:
             written = self._slices if plan is self.plan else {}
-            found["relaxed"] = relaxed(self.inside, plan, self.branching, name, lead, written)
+            found["relaxed"] = relaxed(self.inside, plan, self.branching, name, view.label, lead, written)
         axes = world.axes_of(name)
         if asks.standard:
             found["standard"] = standard_noise(world, name, axes)

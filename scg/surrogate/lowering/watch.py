@@ -29,5 +29,9 @@ class Watch:
         """Return what a law, a slice or an estimator computes, as the program calls it."""
         return fn
 
+    def detail(self, label: str, fn: Fn) -> Fn:
+        """Return what is done for an estimator before it computes, as the program calls it."""
+        return fn
+
 
 UNWATCHED = Watch()
