@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "scg.laws": ("scg.laws", "scg.errors"),
     "scg.vectorise": ("scg.nodes",),
     "scg.draw": ("scg.draw", "scg.nodes", "scg.errors"),
-    "scg.probes": ("scg.probes", "scg.errors", "scg.standing"),
+    "scg.probes": ("scg.probes", "scg.errors", "scg.standing", "scg.noise"),
     "scg.analysis": (
         "scg.analysis",
         "scg.probes",
