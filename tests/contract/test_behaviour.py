@@ -17,6 +17,7 @@ from tests.contract.judge import gap, warmed
 from tests.contract.shapes import Kinds
 from tests.contract.test_alone import facts
 from tests.contract.test_pairs import ENDS, FEW, End, Make, policy
+from tests.selection import by_turns
 from tests.support.integrate import integrated_gradient
 
 FINITE = [end.instance for end in ENDS if end.law == "bernoulli"]
@@ -148,8 +149,10 @@ def test_ten_times_the_cost_is_ten_times_the_gradient(end: End) -> None:
         assert gap({name: 10 * part for name, part in one.items()}, ten) < 1e-9
 
 
-@pytest.mark.parametrize("make", [shapes.fork, shapes.diamond, shapes.aligned_and_aggregate, shapes.ordered])
-@pytest.mark.parametrize("samples", [None, 3])
+@pytest.mark.parametrize(
+    ("make", "samples"),
+    by_turns([shapes.fork, shapes.aligned_and_aggregate, shapes.diamond, shapes.ordered], [None, 3]),
+)
 def test_swapping_estimators_changes_no_value(make: Make, samples: int | None) -> None:
     seen = {}
     for end in ENDS:

@@ -15,12 +15,11 @@ from tests.contract.nodes import MAKERS, Maker
 from tests.contract.test_alone import CLAIMED, alone, named
 from tests.selection import EVERYTHING
 
-EACH = 2
-"""At so many distributions every estimator is compiled, and at one with each of its options.
-
-At all of them with HYPOTHESIS_PROFILE=fuzz.
-"""
-
+OF_KNOWN_PARTS = (
+    "rebar+warm rebar+leave-one-out relax+net relax+wrong relax+wrong-row lax+wrong lax+wrong-row "
+    "lax+leave-one-out score+moving-average score+normalise"
+).split()
+"""Options whose programs have the lines of others with other numbers, or are compiled in other tests."""
 
 BRANCHING_MODES = (
     "student-t",
@@ -43,9 +42,13 @@ POSSIBLE = [pair for pair in CLAIMED if torch_can(*pair)]
 
 
 def chosen() -> Iterator[tuple[Instance, Maker]]:
+    """Yield options at one distribution each, and estimators at another than inductor has them at below."""
     for name in INSTANCES:
         pairs = [pair for pair in POSSIBLE if pair[0].name == name]
-        yield from pairs[:: max(1, len(pairs) // EACH)][:EACH] if name in registry() else pairs[:1]
+        if name in registry():
+            yield pairs[len(pairs) // 2]
+        elif name not in OF_KNOWN_PARTS:
+            yield pairs[0]
 
 
 PAIRS = POSSIBLE if EVERYTHING else list(chosen())
@@ -64,10 +67,13 @@ def outcome(program: scg.Program, call: object, noise: dict[str, Tensor]) -> dic
 
 @named(PAIRS)
 def test_compiled_and_eager_agree(instance: Instance, maker: Maker) -> None:
+    """All at all distributions under HYPOTHESIS_PROFILE=fuzz."""
     program = stirred(scg.compile(alone(maker), instance.make("theta"), samples=instance.samples)).eval()
     noise = program.draw_noise(7)
     expected = outcome(program, program, noise)
-    found = outcome(program, torch.compile(program, fullgraph=True, backend="aot_eager"), noise)
+    found = outcome(
+        program, torch.compile(program, fullgraph=True, backend="aot_eager" if EVERYTHING else "eager"), noise
+    )
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=1e-9, atol=1e-12), name

@@ -20,7 +20,7 @@ from tests.contract.instances import INSTANCES, Instance
 from tests.contract.judge import Gradient, is_exact, is_simulated
 from tests.contract.shapes import POINTS, Kinds, Shape
 from tests.contract.test_alone import facts
-from tests.selection import EVERYTHING, covering
+from tests.selection import EVERYTHING, by_turns, covering
 
 Make = Callable[[Kinds], Shape]
 LAWS = {"bernoulli": "bernoulli-logits", "binomial": "binomial-logits", "normal": "normal"}
@@ -202,12 +202,7 @@ def test_what_lies_between_two_normals_is_exact(end: End) -> None:
     judge(shapes.between_normals, end, End(end.instance, "normal"))
 
 
-REPLICATED = [
-    (case, samples)
-    for index, case in enumerate(kept(cases([shapes.chain], FEW)))
-    for samples in (2, 3)
-    if EVERYTHING or index % 2 == samples % 2
-]
+REPLICATED = by_turns(kept(cases([shapes.chain], FEW)), (2, 3))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from torch.distributions import Bernoulli, Poisson
 import scg
 from scg.program import compiling
 from scg.program.compiling import is_fixed
+from tests.selection import by_turns, some
 from tests.support.running import gradients, pickled
 
 X = torch.linspace(-1.0, 1.0, 12).view(4, 3)
@@ -90,12 +92,14 @@ def scaled(b: Tensor) -> Tensor:
     return b * scale
 
 
-@pytest.mark.parametrize("policy", ["score", "rebar", "enumerate"])
-@pytest.mark.parametrize("samples", [None, 2])
-@pytest.mark.parametrize("kept_in", ["a module", "a closure", "a submodule"])
+CHANGED = list(itertools.product(["a module", "a closure", "a submodule"], ["score", "rebar", "enumerate"]))
+
+
+@pytest.mark.parametrize(("case", "samples"), by_turns(some(CHANGED, 4), [None, 2]), ids=str)
 def test_what_a_user_changes_afterwards_is_seen(
-    kept_in: str, samples: int | None, policy: str, monkeypatch: pytest.MonkeyPatch
+    case: tuple[str, str], samples: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kept_in, policy = case
     own = {"scale": 1.0}
 
     class Scaled(nn.Module):
