@@ -32,7 +32,8 @@ quick: .venv/test.stamp
 
 fuzz: .venv/test.stamp
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract tests/truth tests/truth/put_back.py \
-		tests/probes/test_operators.py tests/probes/test_operators_apart.py tests/probes/test_bounded.py
+		tests/probes/test_operators.py tests/probes/test_operators_apart.py tests/probes/test_bounded.py \
+		tests/oracle tests/program/test_compile.py tests/program/test_ranks.py tests/test_noise.py
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m benchmarks

@@ -13,7 +13,7 @@ from scg.estimators.registry import registry
 from tests.contract.instances import INSTANCES, Instance, stirred
 from tests.contract.nodes import MAKERS, Maker
 from tests.contract.test_alone import CLAIMED, alone, named
-from tests.selection import EVERYTHING
+from tests.selection import EVERYTHING, covering
 
 OF_KNOWN_PARTS = (
     "rebar+warm rebar+leave-one-out relax+net relax+wrong relax+wrong-row lax+wrong lax+wrong-row "
@@ -79,14 +79,18 @@ def test_compiled_and_eager_agree(instance: Instance, maker: Maker) -> None:
         assert torch.allclose(found[name], value, rtol=1e-9, atol=1e-12), name
 
 
-def by_estimator() -> Iterator[tuple[Instance, Maker]]:
-    for name in registry():
-        yield next(pair for pair in POSSIBLE if pair[0].name == name)
+FIRST = [next(pair for pair in POSSIBLE if pair[0].name == name) for name in reversed(registry())]
 
 
-@named(list(by_estimator()))
+def kind(pair: tuple[Instance, Maker]) -> type | None:
+    """Return the kind of an estimator: how its lines are made."""
+    several = (scg.Scored, scg.Cut, scg.Through, scg.Branched)
+    return next((each for each in several if issubclass(registry()[pair[0].name], each)), None)
+
+
+@named(covering(FIRST, kind))
 def test_inductor_and_eager_agree(instance: Instance, maker: Maker) -> None:
-    """Each estimator once, the whole program in one graph."""
+    """One estimator of each kind, and all under HYPOTHESIS_PROFILE=fuzz, the whole program in one graph."""
     program = stirred(scg.compile(alone(maker), instance.make("theta"), samples=instance.samples)).eval()
     noise = program.draw_noise(7)
     expected = outcome(program, program, noise)
