@@ -196,7 +196,7 @@ def test_seeds_are_any_integers(seed: Any) -> None:
 
 @pytest.mark.parametrize(
     ("policy", "backend", "more"),
-    [("score", "inductor", ()), ("relax", "aot_eager", (np.int64(-5), np.int32(9), 2**63))],
+    [("score", "inductor", ()), ("relax", "eager", (np.int64(-5), np.int32(9), 2**63))],
 )
 def test_seeds_mean_the_same_where_the_whole_program_is_compiled(
     policy: str, backend: str, more: tuple[Any, ...], compiling: None
