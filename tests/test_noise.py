@@ -176,6 +176,16 @@ def test_the_extreme_draws_are_rounded_inside(
     assert bool(drawn["z"].isfinite().all()) and bool((drawn["z"].abs() > 8).all())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_a_zero_of_torch_s_generator_is_moved_inside(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", torch.zeros)
+    groups = noise.merged(noise_layout([spec("u", "uniform", 3, dtype=dtype)]))
+    drawn = noise.global_noise(groups)["u"]
+    assert bool((drawn > 0).all())
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_normal_noise_is_standard_normal(dtype: torch.dtype) -> None:
     drawn = draw_noise(7, [spec("z", "normal", 2 * N, dtype=dtype)])["z"]

@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Categorical, OneHotCategorical
 import scg
 from scg.oracle import exact_gradient
 from tests.contract import shapes
-from tests.contract.instances import INSTANCES, Instance
+from tests.contract.instances import INSTANCES, Instance, Net
 from tests.contract.judge import gap, warmed
 from tests.contract.shapes import Kinds
 from tests.contract.test_alone import facts
@@ -235,6 +235,19 @@ def test_memory_changes_after_use_and_in_training_only(name: str) -> None:
     assert not any(map(torch.equal, memory(program), empty))
     if name == "score+moving-average":
         assert gap(gradient(shape.graph, program, 1), expected) > 1e-6
+
+
+def test_the_past_is_remembered_once_beside_a_network() -> None:
+    g = scg.Graph()
+    theta = g.param("theta", torch.tensor(0.3).double())
+    g.cost("cost", 2.0 + g.sample("b", Bernoulli, logits=theta))
+    several = scg.MovingAverage() + scg.Net(Net(), context="theta"), scg.Net(Net(), context="theta")
+    program, alone = (scg.compile(g, scg.Score(baseline=baseline)) for baseline in several)
+    # The first estimate is made before anything is remembered.
+    assert gap(gradient(g, program, 0), gradient(g, alone, 0)) < 1e-14
+    for seed in range(1, 4):
+        assert float(program.controls["b"].mass) == pytest.approx(1 - 0.9**seed)
+        gradient(g, program, seed)
 
 
 def test_the_average_of_the_past_is_subtracted_as_it_was() -> None:
