@@ -280,6 +280,10 @@ def test_normalising_divides_by_the_deviation_of_the_past() -> None:
         program(noise=seed)
     program.eval()
     deviation = float(program.controls["b"].deviation())
-    assert deviation > 1.5
+    past = torch.tensor([float(program(noise=seed).loss.detach()) for seed in (*range(3), *range(10))])
+    weights = 0.9 ** torch.arange(len(past)).flip(0)
+    mean = (weights * past).sum() / weights.sum()
+    variance = (weights * (past - mean) ** 2).sum() / weights.sum()
+    assert deviation > 1.5 and deviation == pytest.approx(float(variance.sqrt()), abs=1e-5)
     found = integrated_gradient(g, program)["theta"] * deviation
     assert float(found) == pytest.approx(float(exact_gradient(g)["theta"]), abs=1e-6)

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 
 from scg.probes.dependence import Label
 from scg.probes.provenance import Provenance
-from tests.probes.operators import op_db, samples
 from tests.selection import EVERYTHING, some
 
 LARGEST = 12
@@ -38,11 +37,11 @@ class Case(NamedTuple):
     tensor: Tensor
 
 
-def cases() -> Iterator[Case]:
-    for info in some(op_db, 3):
+def cases(operators: Any) -> Iterator[Case]:
+    for info in some(operators.op_db, 3):
         if torch.float64 in info.supported_dtypes("cpu") and info.name not in UNDEFINED:
             try:
-                several = (case(info, sample) for sample in samples(info))
+                several = (case(info, sample) for sample in operators.samples(info))
                 yield from itertools.islice(filter(None, several), SAMPLES)
             except Exception:  # noqa: BLE001 - what cannot be sampled here
                 continue
@@ -113,13 +112,13 @@ def joins_by_value(case: Case) -> bool:
     return False
 
 
-def test_structure_and_values_agree_on_operators() -> None:
+def test_structure_and_values_agree_on_operators(operators: Any) -> None:
     """On all of them under HYPOTHESIS_PROFILE=fuzz, else on every third."""
     seen: set[str] = set()
     missed, unseen = set(), set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for each in cases():
+        for each in cases(operators):
             try:
                 by_value = joins_by_value(each)
             except Exception:  # noqa: BLE001 - a sample on which it cannot be called

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 import scg
 from tests.selection import by_turns, some
-from tests.support.running import gradients
+from tests.support.running import gradients, label
 from tests.truth.building import double
 from tests.truth.right_programs import Called, Mapped, Output, copied_experts, experts
 
@@ -171,7 +171,7 @@ SHAPES = list(itertools.product(WIDTHS, SIZES, TYPES))
 
 
 @pytest.mark.filterwarnings("ignore::scg.GradientWarning")  # of the choice of experts
-@pytest.mark.parametrize("shape, fn", by_turns(some(SHAPES, 3), [experts, copied_experts]), ids=str)
+@pytest.mark.parametrize("shape, fn", by_turns(some(SHAPES, 3), [experts, copied_experts]), ids=label)
 def test_sparse_experts_do_not_cross_the_plate(
     shape: tuple[int, int, torch.dtype], fn: Callable[..., Tensor]
 ) -> None:
