@@ -3,6 +3,7 @@
 # make quick: lint and run what takes less than a minute
 # make fuzz: hold many more random graphs, pairs of options, compiled programs and programs with a hidden defect
 #   against what they should give, and count the last by class
+# make mutants: put small defects into a copy of the compiler, one at a time, and see that tests notice (half an hour)
 # make bench: steps against the same by hand and in other libraries, and growth, into out/bench (half an hour)
 # make bench-check: hold ratios to the stored ones
 # make versions: run the README and the tests of torch.compile on the oldest and the newest torch that are declared,
@@ -14,7 +15,7 @@ OLDEST := $(shell sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
 NEWEST := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .NOTPARALLEL:
-.PHONY: demo test quick fuzz bench bench-check versions docs clean
+.PHONY: demo test quick fuzz mutants bench bench-check versions docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m scg demo --out out
@@ -32,7 +33,11 @@ quick: .venv/test.stamp
 
 fuzz: .venv/test.stamp
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract tests/truth tests/truth/put_back.py \
-		tests/probes/test_operators.py tests/probes/test_operators_apart.py tests/probes/test_bounded.py
+		tests/probes/test_operators.py tests/probes/test_operators_apart.py tests/probes/test_bounded.py \
+		tests/oracle tests/program/test_compile.py tests/program/test_ranks.py tests/test_noise.py
+
+mutants: .venv/test.stamp
+	$(BIN)/python tests/mutants.py
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m benchmarks

@@ -143,9 +143,20 @@ def _bits(seed: int | Tensor, count: int, device: torch.device | None = None) ->
     return _mix_(counter.mul_(GOLDEN).add_(start))
 
 
+def reseed(seed: int) -> None:
+    """Start torch's generators from a seed, those of accelerators where there are any.
+
+    Where there are none, ``torch.manual_seed`` would put off their part, with the stack, for ever.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 def start_generators(seed: int) -> None:
     """Start torch's generators from all bits of a seed; of those ``torch.manual_seed`` takes 32 on a CPU."""
-    torch.manual_seed(folded(seed) & ALL)
+    reseed(folded(seed) & ALL)
     state = torch.get_rng_state()
     words = state.view(torch.int64)[WORDS]
     words.bitwise_xor_(_bits(seed, len(words)).bitwise_and_(2**32 - 1))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
 T = TypeVar("T")
+Option = TypeVar("Option")
 
 EVERYTHING: Final = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 
@@ -26,3 +27,13 @@ def covering(several: Sequence[T], *columns: Callable[[T], Hashable]) -> list[T]
 def some(several: Sequence[T], step: int) -> list[T]:
     """Return every ``step``-th of a table."""
     return list(several if EVERYTHING else several[::step])
+
+
+def by_turns(several: Sequence[T], options: Sequence[Option]) -> list[tuple[T, Option]]:
+    """Return every row of a table with one of some options, each in its turn."""
+    return [
+        (row, option)
+        for place, row in enumerate(several)
+        for turn, option in enumerate(options)
+        if EVERYTHING or place % len(options) == turn
+    ]

@@ -23,6 +23,7 @@ from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
+from scg.noise import reseed
 from scg.probes.branches import Ways
 from scg.probes.held import holding, moved_parameters
 from scg.standing import Standing
@@ -212,7 +213,7 @@ def _outputs(ir: IR, trace: Trace, record: Record, replaced: dict[str, Any]) -> 
         lambda name: seen(ir, record, name, replaced.get(name, trace.values[name]))
     )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        reseed(0)
         return tensors(call(record, runner(ir, record), args, kwargs))
 
 

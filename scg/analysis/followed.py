@@ -15,6 +15,7 @@ from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
+from scg.noise import reseed
 from scg.probes.branches import Reads, Ways, ways
 from scg.probes.dependence import Label
 from scg.probes.provenance import Provenance
@@ -86,7 +87,7 @@ def record_call(
     args, kwargs = record.arguments.substitute(lambda name: seen(ir, record, name, values[name]))
     provenance = Provenance(sources, given=tensors(list(values.values())), reads=reads)
     with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
+        reseed(0)
         with provenance:
             value = runner(ir, record)(*args, **kwargs)
     places = {

@@ -26,6 +26,7 @@ from scg.analysis.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
+from scg.noise import reseed
 from scg.probes.branches import Reads, Ways, ways
 from scg.probes.dependence import Label
 from scg.probes.provenance import Provenance
@@ -95,7 +96,7 @@ def _recorded(
     provenance = Provenance(sources, given=tensors(list(values.values())), reads=reads)
     call = _call(ir, record, varying, values, is_many=count is not None)
     with torch.random.fork_rng(), torch.no_grad(), provenance:
-        torch.manual_seed(0)
+        reseed(0)
         result = call()
     places = {label: ir.layout[record.name].index(plate) + added for plate, label in labels.items()}
     if added:

@@ -15,6 +15,7 @@ from scg.analysis.trace import Trace
 from scg.laws import Law
 from scg.nodes import trees as pytree
 from scg.nodes.records import Record
+from scg.noise import reseed
 from scg.probes.generators import steady_generators
 
 
@@ -79,7 +80,7 @@ def undisturbed(modules: Mapping[str, nn.Module], seed: int = 0) -> Iterator[Non
     buffers = [buffer for module in modules.values() for buffer in module.buffers()]
     saved = [buffer.detach().clone() for buffer in buffers]
     with steady_generators(), torch.no_grad():
-        torch.manual_seed(seed)
+        reseed(seed)
         try:
             yield
         finally:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from scg.noise import reseed
 from scg.probes.moves import INDEXING, PLACEWISE, PRODUCTS, ROWS
 from scg.probes.recording import tensors_in
 
@@ -56,7 +57,7 @@ class Operation(NamedTuple):
         if not self.is_random:
             return tensors(self.function(*args, **kwargs))
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            reseed(0)
             return tensors(self.function(*args, **kwargs))
 
 

@@ -12,11 +12,12 @@ from torch.distributions import Bernoulli, Categorical, OneHotCategorical
 import scg
 from scg.oracle import exact_gradient
 from tests.contract import shapes
-from tests.contract.instances import INSTANCES, Instance
+from tests.contract.instances import INSTANCES, Instance, Net
 from tests.contract.judge import gap, warmed
 from tests.contract.shapes import Kinds
 from tests.contract.test_alone import facts
 from tests.contract.test_pairs import ENDS, FEW, End, Make, policy
+from tests.selection import by_turns
 from tests.support.integrate import integrated_gradient
 
 FINITE = [end.instance for end in ENDS if end.law == "bernoulli"]
@@ -148,8 +149,10 @@ def test_ten_times_the_cost_is_ten_times_the_gradient(end: End) -> None:
         assert gap({name: 10 * part for name, part in one.items()}, ten) < 1e-9
 
 
-@pytest.mark.parametrize("make", [shapes.fork, shapes.diamond, shapes.aligned_and_aggregate, shapes.ordered])
-@pytest.mark.parametrize("samples", [None, 3])
+@pytest.mark.parametrize(
+    ("make", "samples"),
+    by_turns([shapes.fork, shapes.aligned_and_aggregate, shapes.diamond, shapes.ordered], [None, 3]),
+)
 def test_swapping_estimators_changes_no_value(make: Make, samples: int | None) -> None:
     seen = {}
     for end in ENDS:
@@ -234,6 +237,19 @@ def test_memory_changes_after_use_and_in_training_only(name: str) -> None:
         assert gap(gradient(shape.graph, program, 1), expected) > 1e-6
 
 
+def test_the_past_is_remembered_once_beside_a_network() -> None:
+    g = scg.Graph()
+    theta = g.param("theta", torch.tensor(0.3).double())
+    g.cost("cost", 2.0 + g.sample("b", Bernoulli, logits=theta))
+    several = scg.MovingAverage() + scg.Net(Net(), context="theta"), scg.Net(Net(), context="theta")
+    program, alone = (scg.compile(g, scg.Score(baseline=baseline)) for baseline in several)
+    # The first estimate is made before anything is remembered.
+    assert gap(gradient(g, program, 0), gradient(g, alone, 0)) < 1e-14
+    for seed in range(1, 4):
+        assert float(program.controls["b"].mass) == pytest.approx(1 - 0.9**seed)
+        gradient(g, program, seed)
+
+
 def test_the_average_of_the_past_is_subtracted_as_it_was() -> None:
     """By hand: (f - b) dlog p, where b is the weighted mean of what came before."""
     g = scg.Graph()
@@ -264,6 +280,10 @@ def test_normalising_divides_by_the_deviation_of_the_past() -> None:
         program(noise=seed)
     program.eval()
     deviation = float(program.controls["b"].deviation())
-    assert deviation > 1.5
+    past = torch.tensor([float(program(noise=seed).loss.detach()) for seed in (*range(3), *range(10))])
+    weights = 0.9 ** torch.arange(len(past)).flip(0)
+    mean = (weights * past).sum() / weights.sum()
+    variance = (weights * (past - mean) ** 2).sum() / weights.sum()
+    assert deviation > 1.5 and deviation == pytest.approx(float(variance.sqrt()), abs=1e-5)
     found = integrated_gradient(g, program)["theta"] * deviation
     assert float(found) == pytest.approx(float(exact_gradient(g)["theta"]), abs=1e-6)

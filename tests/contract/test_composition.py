@@ -70,6 +70,35 @@ def test_mixing_is_not_hidden_by_balanced_bits(policy: Any) -> None:
     torch.testing.assert_close(found["theta"], scg.exact_gradient(g)["theta"], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("order", ["xy", "yx"])
+def test_a_cost_is_charged_along_a_plate_to_one_node_and_across_it_to_another(order: str) -> None:
+    """An element of y reaches its own cost alone, and one of x all of them, through a total."""
+    g = scg.Graph()
+    g.plate("p", size=2)
+    drawn = {
+        name: g.sample(
+            name, Bernoulli, logits=g.param(f"{name}_logits", torch.tensor([0.4, -0.2]), plates="p")
+        )
+        for name in order
+    }
+    total = g.det("total", lambda x: x.sum(-1), drawn["x"], plates=())
+    g.cost("c", lambda y, total: (1 + y) * (total + 0.3) ** 2, drawn["y"], total)
+    found = integrated_gradient(g, scg.compile(g, "score"))
+    for name, exact in scg.exact_gradient(g).items():
+        torch.testing.assert_close(found[name], exact, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("policy", ["enumerate", {"b": "enumerate", "y": "score"}], ids=str)
+def test_an_infinite_cost_of_a_possible_branch_is_not_left_out(policy: Any) -> None:
+    """Nor in the credit of another node, although the sample is of the other branch."""
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, probs=g.param("p", torch.tensor(0.3)))
+    y = g.sample("y", Bernoulli, logits=g.param("t", torch.tensor(0.2)))
+    g.cost("c", lambda b, y: torch.where(b > 0, torch.inf, y), b, y)
+    with pytest.raises(scg.NonFiniteError):
+        scg.compile(g, policy)(seed=0)
+
+
 @pytest.mark.parametrize("policy", ["enumerate", "auto"])
 def test_an_impossible_branch_of_infinite_cost_counts_as_nothing(policy: str) -> None:
     g = impossible_branch()

@@ -20,7 +20,7 @@ from tests.contract.instances import INSTANCES, Instance
 from tests.contract.judge import Gradient, is_exact, is_simulated
 from tests.contract.shapes import POINTS, Kinds, Shape
 from tests.contract.test_alone import facts
-from tests.selection import EVERYTHING, covering
+from tests.selection import EVERYTHING, by_turns, covering
 
 Make = Callable[[Kinds], Shape]
 LAWS = {"bernoulli": "bernoulli-logits", "binomial": "binomial-logits", "normal": "normal"}
@@ -94,6 +94,8 @@ def affordable(make: Make, upper: End, lower: End) -> bool:
 
 
 Case = tuple[Make, End, End]
+STEP = 7
+"""What is not a factor of the number of graphs or of ends, so that others meet in other graphs."""
 
 
 def cases(makes: Sequence[Make], ends: Sequence[End]) -> list[Case]:
@@ -106,29 +108,33 @@ OF_A_KIND = [end for end in ENDS if str(end) in ("score@bernoulli", "enumerate@b
 """Scores, branches and what the value passes through; what is cut has pairs of its own."""
 
 
-def kept(several: list[Case], step: int, always: Sequence[End] = OF_A_KIND) -> list[Case]:
-    """Keep one in ``step``, and all pairs of some; every end is above another and below one in every graph.
+def kept(several: list[Case], always: Sequence[End] = OF_A_KIND) -> list[Case]:
+    """Keep all pairs of some ends in every graph; of the rest, each is above another and below one in some.
 
-    The step is odd: else every second end would be above one other alone.
+    All under HYPOTHESIS_PROFILE=fuzz.
     """
-    assert step % 2
-    if EVERYTHING:
-        return several
     makes = list(dict.fromkeys(make for make, _, _ in several))
 
-    def is_kept(make: Make, upper: End, lower: End) -> bool:
-        diagonal = makes.index(make) + ENDS.index(upper) + 2 * ENDS.index(lower)
-        return diagonal % step == 0 or {upper, lower} <= {*always}
+    def is_kept(case: Case) -> bool:
+        return {*case[1:]} <= {*always}
 
-    chosen = [case for case in several if is_kept(*case)]
-    ordered = sorted(several, key=lambda case: case not in chosen)
-    covered = covering(ordered, lambda case: (case[0], str(case[1])), lambda case: (case[0], str(case[2])))
+    def turn(case: Case) -> tuple[bool, int]:
+        make, upper, lower = case
+        return not is_kept(case), (makes.index(make) + ENDS.index(upper) + 2 * ENDS.index(lower)) % STEP
+
+    chosen = [case for case in several if is_kept(case)]
+    columns = (lambda case: case[0], lambda case: str(case[1]), lambda case: str(case[2]))
+    covered = covering(sorted(several, key=turn), *columns)
     return [*chosen, *(case for case in covered if case not in chosen)]
 
 
+def name(case: Case) -> str:
+    make, upper, lower = case
+    return f"{make.__name__}-{upper}-{lower}"
+
+
 def named(several: Sequence[Case]) -> pytest.MarkDecorator:
-    ids = [f"{make.__name__}-{upper}-{lower}" for make, upper, lower in several]
-    return pytest.mark.parametrize(("make", "upper", "lower"), several, ids=ids)
+    return pytest.mark.parametrize(("make", "upper", "lower"), several, ids=map(name, several))
 
 
 DEFAULT = [end for end in FEW if end.law != "normal" and end.instance.name in (*DISCRETE_ONCE, "local")]
@@ -181,12 +187,12 @@ def judge(
         is_simulated(shape.graph, program, expected)
 
 
-@named(kept(cases(UNPLATED, ENDS), 5) + kept(cases(TWO_ABOVE, FEW), 5))
+@named(kept(cases(UNPLATED, ENDS)) + kept(cases(TWO_ABOVE, FEW)))
 def test_a_pair_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower)
 
 
-@named(kept(cases(PLATED, FEW), 7))
+@named(kept(cases(PLATED, FEW)))
 def test_a_pair_with_plates_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower)
 
@@ -196,19 +202,32 @@ def test_what_lies_between_two_normals_is_exact(end: End) -> None:
     judge(shapes.between_normals, end, End(end.instance, "normal"))
 
 
-@named(kept(cases([shapes.chain], FEW), 5))
-@pytest.mark.parametrize("samples", [2, 3])
-def test_replicates_are_exact(make: Make, upper: End, lower: End, samples: int) -> None:
-    judge(make, upper, lower, samples=samples)
+REPLICATED = by_turns(kept(cases([shapes.chain], FEW)), (2, 3))
 
 
-@pytest.mark.parametrize("other", [end for end in CELLS if end.law == "bernoulli"], ids=str)
-@pytest.mark.parametrize("make", [shapes.fork, shapes.join, shapes.diamond], ids=lambda make: make.__name__)
-def test_a_baseline_that_reads_a_sibling_is_exact(make: Make, other: End) -> None:
-    judge(make, other, End(INSTANCES["score+module"], "bernoulli"), sibling=True)
+@pytest.mark.parametrize(
+    ("case", "samples"), REPLICATED, ids=[f"{name(case)}-{samples}" for case, samples in REPLICATED]
+)
+def test_replicates_are_exact(case: Case, samples: int) -> None:
+    """With 2 and with 3 by turns; all with both under HYPOTHESIS_PROFILE=fuzz."""
+    judge(*case, samples=samples)
 
 
-@named(kept(cases([shapes.nested], FEW), 7) + kept(cases([shapes.wide], DEFAULT), 5))
+READING = End(INSTANCES["score+module"], "bernoulli")
+BESIDE = [
+    (make, other, READING)
+    for make in (shapes.fork, shapes.join, shapes.diamond)
+    for other in CELLS
+    if other.law == "bernoulli"
+]
+
+
+@named(kept(BESIDE, ()))
+def test_a_baseline_that_reads_a_sibling_is_exact(make: Make, upper: End, lower: End) -> None:
+    judge(make, upper, lower, sibling=True)
+
+
+@named(kept(cases([shapes.nested], FEW)) + kept(cases([shapes.wide], DEFAULT)))
 def test_a_pair_in_nested_plates_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower, shared=("outer",))
 

@@ -9,9 +9,12 @@ import torch
 
 from scg.graph import Graph
 from scg.oracle import exact_gradient, exact_objective
+from tests.selection import EVERYTHING
 
 from .graphs import SIZES, SMALL, drawn
 from .twin import twin
+
+SEEDS = range(40 if EVERYTHING else 20)
 
 
 def assert_agrees(graph: Graph) -> None:
@@ -28,15 +31,13 @@ def test_small_graphs(build: Callable[[], Graph]) -> None:
     assert_agrees(build())
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_random_graphs(seed: int) -> None:
     assert_agrees(drawn(seed))
 
 
 def test_random_graphs_have_a_gradient() -> None:
     """Guards the generator: most of its graphs must depend on their parameters through samples."""
-    live = [
-        any(part.abs().max() > 1e-3 for part in exact_gradient(drawn(seed)).values()) for seed in range(40)
-    ]
-    stochastic = [bool(drawn(seed).freeze().samples) for seed in range(40)]
-    assert sum(live) > 35 and sum(stochastic) > 35
+    live = [any(part.abs().max() > 1e-3 for part in exact_gradient(drawn(seed)).values()) for seed in SEEDS]
+    stochastic = [bool(drawn(seed).freeze().samples) for seed in SEEDS]
+    assert min(sum(live), sum(stochastic)) > 0.87 * len(SEEDS)

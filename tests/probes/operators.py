@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_utils import set_rng_seed
 from torch.utils import _pytree as pytree
 
 
@@ -30,13 +31,23 @@ class Operator:
         return self.call(x, *args, **kwargs)
 
 
+def samples(op: Any) -> Iterator[Any]:
+    """Yield torch's sample arguments, as ``op.sample_inputs`` would that looks for a test on the stack."""
+    several = iter(op.sample_inputs_func(op, "cpu", torch.float64, requires_grad=False))
+    done = object()
+    set_rng_seed()
+    while (sample := next(several, done)) is not done:
+        yield sample
+        set_rng_seed()
+
+
 def operators() -> Iterator[Operator]:
     """Yield every operator that takes a floating tensor first and gives floating tensors."""
     for op in op_db:
         if torch.float64 not in op.dtypes or op.name in LEFT_OUT:
             continue
         name = op.formatted_name
-        sample = next(iter(op.sample_inputs("cpu", torch.float64)), None)
+        sample = next(samples(op), None)
         if sample is None or not isinstance(sample.input, Tensor) or sample.input.layout is not torch.strided:
             continue
         found = Operator(name, op, sample.input.detach(), tuple(sample.args), dict(sample.kwargs))

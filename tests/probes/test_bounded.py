@@ -15,7 +15,7 @@ from torch.distributions import Bernoulli, Normal
 import scg
 from scg.probes.bounded import MANY, Bounded, RanOnError
 from scg.probes.replay import Replay
-from tests.selection import some
+from tests.selection import by_turns, some
 
 
 def for_ever() -> None:
@@ -77,10 +77,12 @@ def in_python(row: Tensor) -> Tensor:
     return row.sum() * 0.1 + count
 
 
-@pytest.mark.parametrize("fn", [by_steps, in_python])
-@pytest.mark.parametrize("policy", some(["rebar", "auto", "relax", "enumerate", "lax", "reparam"], 2))
+POLICIES = ["rebar", "auto", "relax", "enumerate", "lax", "reparam"]
+
+
+@pytest.mark.parametrize(("policy", "fn"), by_turns(some(POLICIES, 2), [by_steps, in_python]))
 def test_programs_with_loops_that_end_on_their_support_compile(
-    fn: Callable[[Tensor], Tensor], policy: str
+    policy: str, fn: Callable[[Tensor], Tensor]
 ) -> None:
     for law in ({"logits": torch.full((4,), 0.3)}, {"loc": torch.full((4,), 0.6), "scale": 0.01}):
         g = scg.Graph()

@@ -12,9 +12,6 @@ from torch.utils import _pytree as pytree
 from scg.probes.smoothness import Smoothness, probe
 from tests.selection import EVERYTHING
 
-pytest.importorskip("expecttest", reason="torch's list of operators imports it")
-operators = pytest.importorskip("tests.probes.operators")
-
 JUMPS = frozenset(
     """atan2 ceil div_trunc_rounding div_floor_rounding fmod remainder frac floor floor_divide frexp heaviside
     nn_functional_threshold max_pool2d_with_indices_backward round
@@ -79,7 +76,7 @@ def floats(value: Any) -> list[Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_operators_are_judged_as_the_tables_say() -> None:
+def test_operators_are_judged_as_the_tables_say(operators: Any) -> None:
     """All of them under HYPOTHESIS_PROFILE=fuzz; else every third, and those that the tables name."""
     wrong, seen, structural = [], set[str](), 0
     for index, operator in enumerate(operators.operators()):

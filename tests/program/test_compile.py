@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from torch.distributions import Bernoulli, Poisson
 import scg
 from scg.program import compiling
 from scg.program.compiling import is_fixed
+from tests.selection import EVERYTHING, by_turns, some
 from tests.support.running import gradients, pickled
 
 X = torch.linspace(-1.0, 1.0, 12).view(4, 3)
@@ -39,18 +41,19 @@ def bits(fn: Callable[[Tensor], Tensor] = itself, *, example: Tensor | None = X)
 
 
 BACKENDS = ("aot_eager", "inductor")
+TRACED = "aot_eager" if EVERYTHING else "eager"
+"""For what torch makes of Python, whatever becomes of the operations."""
 
 
 def compiled(policy: Any = "rebar", **options: Any) -> scg.Program:
-    return scg.compile(bits(), policy).compile(backend="aot_eager", **options)
+    return scg.compile(bits(), policy).compile(backend=TRACED, **options)
 
 
 def remembering() -> scg.Score:
     return scg.Score(baseline="moving-average", normalise=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "dtype"), by_turns(BACKENDS, [torch.float32, torch.float64]))
 def test_averages_move_as_in_the_plain_program(backend: str, dtype: torch.dtype) -> None:
     """The gradient of a step is of the averages before it, and the next step has new ones."""
     program, plain = (scg.compile(bits(), remembering()).to(dtype) for _ in range(2))
@@ -63,7 +66,7 @@ def test_averages_move_as_in_the_plain_program(backend: str, dtype: torch.dtype)
     assert float(program.get_buffer("controls.b.mass")) == pytest.approx(1 - 0.9**4)
 
 
-@pytest.mark.parametrize("policy", ["score", "enumerate"])
+@pytest.mark.parametrize("policy", some(["enumerate", "score"], 2))
 def test_inductor_gives_what_the_plain_program_gives(policy: str) -> None:
     program, plain = scg.compile(bits(), policy).compile(), scg.compile(bits(), policy)
     plain.load_state_dict(program.state_dict())
@@ -74,9 +77,9 @@ def test_inductor_gives_what_the_plain_program_gives(policy: str) -> None:
         assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("policy", ["score", "rebar", "relax"])
+@pytest.mark.parametrize("policy", some(["relax", "rebar", "score"], 2))
 def test_every_call_is_what_the_plain_program_gives(policy: str) -> None:
-    program, plain = compiled(policy), scg.compile(bits(), policy)
+    program, plain = scg.compile(bits(), policy).compile(backend="aot_eager"), scg.compile(bits(), policy)
     plain.load_state_dict(program.state_dict())
     for seed, size in enumerate([4, 4, 5, 7, 1, 4]):
         x = torch.randn(size, 3)
@@ -90,12 +93,14 @@ def scaled(b: Tensor) -> Tensor:
     return b * scale
 
 
-@pytest.mark.parametrize("policy", ["score", "rebar", "enumerate"])
-@pytest.mark.parametrize("samples", [None, 2])
-@pytest.mark.parametrize("kept_in", ["a module", "a closure", "a submodule"])
+CHANGED = list(itertools.product(["a module", "a closure", "a submodule"], ["score", "rebar", "enumerate"]))
+
+
+@pytest.mark.parametrize(("case", "samples"), by_turns(some(CHANGED, 4), [None, 2]), ids=str)
 def test_what_a_user_changes_afterwards_is_seen(
-    kept_in: str, samples: int | None, policy: str, monkeypatch: pytest.MonkeyPatch
+    case: tuple[str, str], samples: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kept_in, policy = case
     own = {"scale": 1.0}
 
     class Scaled(nn.Module):
@@ -112,7 +117,7 @@ def test_what_a_user_changes_afterwards_is_seen(
     }
     g = bits(functions[kept_in])
     plain, program = (scg.compile(g, policy, samples=samples) for _ in range(2))
-    program.compile(backend="aot_eager")
+    program.compile(backend=TRACED)
     for scale in (1.0, 1.0, 3.0, 1.0):
         monkeypatch.setitem(SETTINGS, "scale", scale)
         own["scale"] = layer.scale = scale
@@ -132,7 +137,7 @@ def test_guards_are_left_alone_under_a_mode_of_torch(
         return is_fixed(guard, run)
 
     monkeypatch.setattr(compiling, "is_fixed", noted)
-    program = scg.compile(bits(), "score").compile(backend="aot_eager", mode=mode)
+    program = scg.compile(bits(), "score").compile(backend=TRACED, mode=mode)
     plain = scg.compile(bits(), "score")
     for _ in range(2):
         found, expected = (gradients(p, x=X, seed=1) for p in (program, plain))
@@ -150,7 +155,7 @@ def test_few_guards_are_about_anything_but_what_may_change() -> None:
     program = compiled()
     program(x=X)
     run = next(iter(program._prepared.values())).surrogate(program).run
-    program.compile(backend="aot_eager", options={"guard_filter_fn": kept})
+    program.compile(backend=TRACED, options={"guard_filter_fn": kept})
     program(x=X)
     assert len(watched) > 300
     left = [name for name in watched if not is_fixed(SimpleNamespace(name=name), run)]
@@ -190,7 +195,7 @@ def broken(b: Tensor) -> Tensor:
 
 
 def test_what_cannot_be_compiled_is_named() -> None:
-    program = scg.compile(bits(broken), "score").compile(backend="aot_eager")
+    program = scg.compile(bits(broken), "score").compile(backend=TRACED)
     program(x=X)
     with pytest.raises(scg.CompileError, match=r"cannot take node 'h' .*fallback=True"):
         program(x=X)
@@ -198,7 +203,7 @@ def test_what_cannot_be_compiled_is_named() -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_what_cannot_be_compiled_runs_as_it_is_if_asked() -> None:
-    program = scg.compile(bits(broken), "score").compile(backend="aot_eager", fallback=True)
+    program = scg.compile(bits(broken), "score").compile(backend=TRACED, fallback=True)
     first, second = (gradients(program, x=X, seed=0) for _ in range(2))
     assert all(torch.allclose(first[name], value) for name, value in second.items())
 
@@ -207,7 +212,7 @@ def test_an_error_of_the_function_itself_is_told_as_ever() -> None:
     g = scg.Graph()
     x = g.input("x", plates="batch", example=X)
     g.cost("c", lambda x: x.view(4, 3).sum(-1), x)
-    program = scg.compile(g).compile(backend="aot_eager", dynamic=False)
+    program = scg.compile(g).compile(backend=TRACED, dynamic=False)
     program(x=X)
     with pytest.raises((scg.GraphError, scg.CompileError), match="'c'"):
         program(x=torch.zeros(5, 3))
@@ -215,7 +220,7 @@ def test_an_error_of_the_function_itself_is_told_as_ever() -> None:
 
 def test_a_program_without_examples_is_prepared_first() -> None:
     program = scg.compile(bits(example=None), "rebar")
-    traced = torch.compile(program, fullgraph=True, backend="aot_eager")
+    traced = torch.compile(program, fullgraph=True, backend=TRACED)
     with pytest.raises(Exception, match=r"program\.prepare\(\*\*inputs\)"):
         traced(x=X)
     torch.compiler.reset()
@@ -227,7 +232,7 @@ def test_a_program_without_examples_is_prepared_first() -> None:
 def test_a_count_is_drawn_in_a_compiled_program() -> None:
     g = scg.Graph()
     g.cost("c", g.sample("n", Poisson, g.param("rate", 2.0)))
-    program = scg.compile(g, "score").compile(backend="aot_eager")
+    program = scg.compile(g, "score").compile(backend=TRACED)
     values = [float(program().loss.detach()) for _ in range(20)]
     assert len(set(values)) > 1
 
@@ -235,7 +240,7 @@ def test_a_count_is_drawn_in_a_compiled_program() -> None:
 def test_a_count_is_not_drawn_from_a_seed_where_a_program_is_compiled() -> None:
     g = scg.Graph()
     g.cost("c", g.sample("n", Poisson, g.param("rate", 2.0)))
-    program = scg.compile(g, "score").compile(backend="aot_eager")
+    program = scg.compile(g, "score").compile(backend=TRACED)
     first = program(seed=1).loss
     with pytest.raises(scg.CompileError, match=r"'n'.*noise=program\.draw_noise\(seed"):
         program(seed=1)

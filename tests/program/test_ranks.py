@@ -18,6 +18,7 @@ import scg
 from scg.estimators.parts.memory import Memory, averages, has_ranks
 from scg.estimators.registry import registry
 from tests.contract.instances import INSTANCES, stirred
+from tests.selection import by_turns
 from tests.support.running import grads, pickled
 
 STEPS = 3
@@ -37,7 +38,7 @@ class Case(NamedTuple):
 
 CLAIMED = [name for name, instance in INSTANCES.items() if instance.rank in (None, 0)]
 CASES = [
-    *(Case(name, sizes) for name in CLAIMED for sizes in (EQUAL, UNEQUAL)),
+    *(Case(name, sizes) for name, sizes in by_turns(CLAIMED, (UNEQUAL, EQUAL))),
     *(Case(name, weighs=False) for name in ("score+moving-average", "rebar")),
     *(Case(f"score+{name}", compiles=True) for name in ("moving-average", "normalise")),
 ]

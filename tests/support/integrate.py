@@ -187,19 +187,20 @@ def integrated_gradient(
     ir = graph.freeze()
     inputs = {**ir.store.examples, **(inputs or {})}
     every = list(worlds(ir, inputs, points, shared, mirrored=mirrored))
-    total = {name: torch.zeros_like(p) for name, p in graph.named_parameters()}
+    parameters = dict(graph.named_parameters())
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     visit = _unordered if exchangeable else _ordered
     for orders, combination in visit(every, samples or 1):
         weight = orders * math.prod(world[0] for world in combination)
         noise = combination[0][1]
         if samples is not None:
             noise = {name: torch.stack([world[1][name] for world in combination]) for name in noise}
-        for parameter in graph.parameters():
+        for parameter in parameters.values():
             parameter.grad = None
         loss = program(**inputs, noise=noise).loss
         if loss.requires_grad:
             loss.backward()
-        for name, parameter in graph.named_parameters():
+        for name, parameter in parameters.items():
             if parameter.grad is not None:
                 total[name] += weight * parameter.grad
     return total

@@ -15,8 +15,8 @@ from torch.distributions import Bernoulli, Categorical, Normal
 from torch.func import functional_call
 
 import scg
-from tests.selection import some
-from tests.support.running import gradients
+from tests.selection import by_turns, some
+from tests.support.running import gradients, label
 from tests.truth.building import double
 from tests.truth.right_programs import Called, Mapped, Output, copied_experts, experts
 
@@ -167,17 +167,16 @@ def test_a_class_is_looked_up(samples: int | None) -> None:
 
 
 WIDTHS, SIZES, TYPES = (8, 24, 33, 64, 128), (3, 16), (torch.float32, torch.float64)
+SHAPES = list(itertools.product(WIDTHS, SIZES, TYPES))
 
 
 @pytest.mark.filterwarnings("ignore::scg.GradientWarning")  # of the choice of experts
-@pytest.mark.parametrize("fn", [experts, copied_experts])
-@pytest.mark.parametrize(
-    "width, size, dtype", some(list(itertools.product(WIDTHS, SIZES, TYPES)), 3), ids=str
-)
+@pytest.mark.parametrize("shape, fn", by_turns(some(SHAPES, 3), [experts, copied_experts]), ids=label)
 def test_sparse_experts_do_not_cross_the_plate(
-    width: int, size: int, dtype: torch.dtype, fn: Callable[..., Tensor]
+    shape: tuple[int, int, torch.dtype], fn: Callable[..., Tensor]
 ) -> None:
     """Products of other numbers of rows round differently, which is not crossing."""
+    width, size, dtype = shape
     torch.manual_seed(0)
     g = scg.Graph()
     x = g.input("x", plates="batch", example=torch.randn(size, 1, width, dtype=dtype))

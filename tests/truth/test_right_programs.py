@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterator
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal
 
 import scg
+from tests.selection import by_turns
 from tests.truth.building import Fn, double
 from tests.truth.right_programs import RAGGED, RIGHT, STEPS, WIDTH
 
@@ -83,8 +83,7 @@ def by_hand(g: scg.Graph, fn: Fn, kind: str, estimate: scg.Estimate, size: int) 
     return {name: part for name, part in zip(parameters, parts, strict=True) if part is not None}
 
 
-@pytest.mark.parametrize("samples", SAMPLES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind, samples", by_turns(list(KINDS), SAMPLES))
 def test_a_right_program_of_normals_runs_and_is_right(kind: str, samples: int | None) -> None:
     g, fn = built(kind, "normal")
     program = scg.compile(g, samples=samples)
@@ -101,7 +100,7 @@ def test_a_right_program_of_normals_runs_and_is_right(kind: str, samples: int | 
             )
 
 
-@pytest.mark.parametrize("kind, samples", list(zip(KINDS, itertools.cycle(SAMPLES), strict=False)))
+@pytest.mark.parametrize("kind, samples", by_turns(list(KINDS), SAMPLES[::-1]))
 def test_a_right_program_of_bits_runs(kind: str, samples: int | None) -> None:
     g, _ = built(kind, "bernoulli")
     program = scg.compile(g, samples=samples)
