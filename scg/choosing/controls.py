@@ -66,6 +66,7 @@ def _learned(
     """Make the controls of an estimator where there are none; say whether it has any."""
     estimator, last = view.choice.estimator, view.last
     assert isinstance(estimator, Estimator)
+    _context(view.facts, name, view.choice)  # refused before a network is made for it
     if last in held:
         return True
     made = estimator.learns(node_facts(view.facts, name, samples))
@@ -77,8 +78,19 @@ def _learned(
             f"{estimator.name} can learn nothing there: rename it, as to '{last}_node'"
         )
     _share(networks, name, estimator, made)
+    _place(made, view.facts.trace.values[name].device)
     held[last] = made
     return True
+
+
+def _place(made: nn.Module, device: torch.device) -> None:
+    """Put what an estimator learns where its node is; a network that the user gave stays where it is."""
+    net = getattr(made, "net", None)
+    is_given = isinstance(net, nn.Module) and not type(net).__module__.startswith("scg.")
+    given = {*net.parameters(), *net.buffers()} if is_given and isinstance(net, nn.Module) else set()
+    for tensor in (*made.parameters(), *made.buffers()):
+        if tensor not in given:
+            tensor.data = tensor.data.to(device)
 
 
 def _controlled(name: str, view: View, held: nn.ModuleDict) -> Controlled:

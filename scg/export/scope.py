@@ -114,9 +114,9 @@ def fitted(start: str, items: Iterable[str], end: str, indent: int) -> str:
 def broken(line: str) -> str:
     """Return a statement that ends with a call in several lines where it is too long for one.
 
-    >>> print(broken("found = f(" + ", ".join(["a" * 30, "b" * 30, "c" * 30]) + ")"))
+    >>> print(broken("found = f(" + ", ".join(["a" * 32, "b" * 32, "c" * 32]) + ")"))
     found = f(
-        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbb, cccccccccccccccccccccccccccccc
+        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb, cccccccccccccccccccccccccccccccc
     )
     """
     if len(line) + len(STEP) <= WIDTH or not line.endswith(")") or "\n" in line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ def _batched(program: nn.Module, inputs: Mapping[str, Any], names: Sequence[str]
         return found
 
     many = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0), randomness="different")
-    found = many(live, dict(noise))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        found = many(live, dict(noise))
     count = len(next(iter(noise.values())))
     return torch.cat([found[name].reshape(count, -1) for name in names], 1)
 

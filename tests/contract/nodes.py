@@ -132,7 +132,8 @@ def entry(index: int) -> Callable[[Tensor], Tensor]:
 
 
 def looked_up(value: Tensor) -> Tensor:
-    return torch.take(torch.tensor([0.9, -0.7, 0.2], dtype=torch.get_default_dtype()), value.long())
+    numbers = torch.tensor([0.9, -0.7, 0.2], dtype=torch.get_default_dtype(), device=value.device)
+    return torch.take(numbers, value.long())
 
 
 def weighed(value: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 import scg
 from scg.analysis.facts import gather
+from scg.choosing.describe import node_facts
 from scg.errors import BiasedEstimatorError
 from scg.estimators.registry import registry
 from scg.laws import LAWS
 from scg.oracle import exact_gradient
-from scg.program.prepare import node_facts
 from tests.contract.instances import INSTANCES, ROWS, Instance, stirred
 from tests.contract.judge import Gradient, is_exact, is_simulated
 from tests.contract.nodes import MAKERS, Maker
