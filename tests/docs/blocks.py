@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n(\n```text\n)?(?(2).*?^```\n)", re.M
 
 def rendered(page: Path) -> str:
     """Return a page as it would read if every text block after a Python block showed what that prints."""
-    space: dict[str, Any] = {"__name__": "documentation"}
+    module = types.ModuleType("documentation")
+    sys.modules["documentation"] = module  # where torch.compile looks for the classes of a page
+    space: dict[str, Any] = vars(module)
     torch.manual_seed(0)
 
     def run(found: re.Match[str]) -> str:
