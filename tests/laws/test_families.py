@@ -183,3 +183,11 @@ def test_valid_parameters_have_no_violations(example: Any) -> None:
         spoiled = {**parameters, name: torch.full_like(parameters[name], torch.nan)}
         found = law.violations(spoiled)
         assert found is not None and found.startswith(name) and "nan" in found
+
+
+def test_no_outcome_is_more_likely_than_the_mode(finite: Any) -> None:
+    law, parameters = taken(finite)
+    mode, support = law.mode(parameters), law.support(parameters)
+    apart = (1,) * (mode.dim() - law.value_rank)
+    every = law.log_prob(parameters, support.view(len(support), *apart, *support.shape[1:]))
+    assert bool((law.log_prob(parameters, mode) >= every.amax(0) - 1e-9).all())

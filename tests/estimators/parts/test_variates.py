@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal, OneHotCategorical
 
 import scg
+from scg.estimators.parts.variates import Squash
+from scg.laws import law_for
 from tests.support.running import awake, gradients, is_mean, label
 
 Fn = Callable[..., Any]
@@ -389,6 +391,12 @@ def rows(plates: Sequence[str], event: tuple[int, ...]) -> tuple[scg.Graph, Tens
     lead = len(plates)
     g.cost("c", lambda b: (b.float().flatten(lead).sum(-1) if b.dim() > lead else b.float()) ** 2, b)
     return g, x
+
+
+def test_the_default_network_sees_the_hyperbolic_tangent_of_a_logistic_variable() -> None:
+    law, _ = law_for(Bernoulli, {"logits": torch.zeros(())})
+    z = torch.linspace(-5.0, 5.0, 7).double()
+    torch.testing.assert_close(Squash(law)(z), torch.tanh(z))
 
 
 def test_a_network_may_be_any_callable() -> None:
