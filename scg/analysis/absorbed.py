@@ -9,10 +9,10 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import held_by, leaves_of, of_leaves, signature, user_function
-from scg.analysis.moved import Around
-from scg.analysis.probing import spread, undisturbed
-from scg.analysis.trace import Trace, valued
+from scg.evaluation.calls import held_by, leaves_of, of_leaves, signature, user_function
+from scg.evaluation.moved import Around
+from scg.evaluation.probing import spread, undisturbed
+from scg.evaluation.trace import Trace, valued
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, LogProb, Record, Sample, identity

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from scg.analysis.calls import leaves_of
 from scg.analysis.learned import Learned
 from scg.analysis.recorded import Recording, judged, stirred
-from scg.analysis.trace import Trace
+from scg.evaluation.calls import leaves_of
+from scg.evaluation.trace import Trace
 from scg.nodes.records import Record
 from scg.probes.joint import UNJUDGED, Answer, Judgement
 from scg.probes.tape import Finding, Kind

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scg.analysis.followed import Recording, record_call
-from scg.analysis.trace import Trace
+from scg.evaluation.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Record

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_function
 from scg.analysis.choices import Finding, decided
 from scg.analysis.followed import Recording, all_ways, record_call, sizes_to_try, tensors
 from scg.analysis.influence import stochastic_plates
-from scg.analysis.invoke import call, seen
-from scg.analysis.probing import shifted
-from scg.analysis.trace import Trace
+from scg.evaluation.calls import held_by, is_elementwise, runner, signature, user_function
+from scg.evaluation.invoke import call, seen
+from scg.evaluation.probing import shifted
+from scg.evaluation.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scg.analysis.calls import leaves_of, listed, of_leaves, signature, user_function
-from scg.analysis.moved import Around, kind
-from scg.analysis.probing import undisturbed
-from scg.analysis.trace import Trace
+from scg.evaluation.calls import leaves_of, listed, of_leaves, signature, user_function
+from scg.evaluation.moved import Around, kind
+from scg.evaluation.probing import undisturbed
+from scg.evaluation.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, LogProb, Record, Sample

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from scg.analysis.choices import Finding
 from scg.analysis.crossing import crossings
-from scg.analysis.densities import Density
 from scg.analysis.hidden import Hidden, hidden
 from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import does_repeat, run_modes
-from scg.analysis.moved import Around, moved_traces
 from scg.analysis.paths import Paths, describe, paths
-from scg.analysis.probing import other_than, spread, undisturbed
 from scg.analysis.relaxation import Relaxation, relaxation
-from scg.analysis.sizes import plate_sizes
 from scg.analysis.soft import Softening
-from scg.analysis.trace import Evaluations, Trace, evaluate
 from scg.errors import GradientWarning, GraphError, PlateError
+from scg.evaluation.densities import Density
+from scg.evaluation.moved import Around, moved_traces
+from scg.evaluation.probing import other_than, spread, undisturbed
+from scg.evaluation.sizes import plate_sizes
+from scg.evaluation.trace import Evaluations, Trace, evaluate
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
 from scg.nodes.trees import needs_gradient, tree_map_only

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import held_by, runner
-from scg.analysis.invoke import seen
-from scg.analysis.trace import Trace
+from scg.evaluation.calls import held_by, runner
+from scg.evaluation.invoke import seen
+from scg.evaluation.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Record

@@ -11,7 +11,7 @@ from scg.analysis.learned import HELD, learned
 from scg.analysis.recorded import Recording
 from scg.analysis.starved import starved
 from scg.analysis.telling import Report, few, tell, tell_of_draw
-from scg.analysis.trace import Trace
+from scg.evaluation.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Record
 from scg.probes.tape import Finding, Kind

@@ -10,9 +10,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import listed
 from scg.analysis.recorded import Recording, is_recorded, key, loses_gradient, recording
-from scg.analysis.trace import Trace
+from scg.evaluation.calls import listed
+from scg.evaluation.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Constant, Det, Input, LogProb, Param, Record, Sample, part

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import runner
 from scg.analysis.followed import (
     PRIMES,
     Recording,
@@ -20,9 +19,10 @@ from scg.analysis.followed import (
     sizes_to_try,
     tensors,
 )
-from scg.analysis.invoke import seen
-from scg.analysis.repeated import vectorised
-from scg.analysis.trace import Trace
+from scg.evaluation.calls import runner
+from scg.evaluation.invoke import seen
+from scg.evaluation.repeated import vectorised
+from scg.evaluation.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Record

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import held_by, is_elementwise, runner, signature, user_function
 from scg.analysis.many import keeps_worlds_apart, takes_any_number
-from scg.analysis.repeated import vectorised
-from scg.analysis.trace import Trace
 from scg.errors import GraphError
+from scg.evaluation.calls import held_by, is_elementwise, runner, signature, user_function
+from scg.evaluation.repeated import vectorised
+from scg.evaluation.trace import Trace
+from scg.evaluation.vectorise import together
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 from scg.probes.generators import steady_generators
 from scg.probes.held import holding, moved_parameters
-from scg.vectorise import together
 
 PROBE_AXIS = "#worlds"
 REPEATS = 3

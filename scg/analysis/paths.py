@@ -9,8 +9,8 @@ from typing import Any
 from scg.analysis.absorbed import absorbed
 from scg.analysis.edges import edge
 from scg.analysis.influence import useful
-from scg.analysis.moved import Around
-from scg.analysis.trace import Trace
+from scg.evaluation.moved import Around
+from scg.evaluation.trace import Trace
 from scg.nodes.ir import IR
 from scg.nodes.records import Sample
 from scg.probes.smoothness import Smoothness, Verdict

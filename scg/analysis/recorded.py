@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scg.analysis.calls import leaves_of, listed, of_leaves, signature, user_function
-from scg.analysis.trace import Trace
+from scg.evaluation.calls import leaves_of, listed, of_leaves, signature, user_function
+from scg.evaluation.trace import Trace
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import STRUCTURAL, Det, Record

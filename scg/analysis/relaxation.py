@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import is_elementwise, signature
 from scg.analysis.crossing import crossed
 from scg.analysis.edges import SMOOTH, edge
 from scg.analysis.influence import below, stochastic_plates
-from scg.analysis.moved import Around
 from scg.analysis.soft import Search, Softening
-from scg.analysis.trace import Evaluations, Trace, deterministic
+from scg.evaluation.calls import is_elementwise, signature
+from scg.evaluation.moved import Around
+from scg.evaluation.trace import Evaluations, Trace, deterministic
 from scg.laws import Relaxable
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR

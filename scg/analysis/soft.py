@@ -11,11 +11,11 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from scg.analysis.densities import Density, make_density, pad
-from scg.analysis.invoke import call, seen
-from scg.analysis.probing import sampled
-from scg.analysis.trace import Trace, density_of, deterministic
 from scg.errors import ScgError
+from scg.evaluation.densities import Density, make_density, pad
+from scg.evaluation.invoke import call, seen
+from scg.evaluation.probing import sampled
+from scg.evaluation.trace import Trace, density_of, deterministic
 from scg.laws import Law, Relaxable, sum_event
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR

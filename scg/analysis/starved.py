@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from scg.analysis.calls import user_function
 from scg.analysis.influence import useful
 from scg.analysis.learned import Learned, is_black_box
 from scg.analysis.recorded import Recording, loses_gradient
+from scg.evaluation.calls import user_function
 from scg.nodes.ir import IR
 from scg.nodes.records import Constant, Param, Record, Sample
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from scg.analysis.facts import Facts
 from scg.analysis.influence import below
-from scg.analysis.probing import undisturbed
 from scg.analysis.soft import perturbed_value
 from scg.choosing.describe import node_facts
 from scg.choosing.networks import Caller, caller
 from scg.choosing.policy import Choice, View, views
 from scg.errors import EstimatorError, PolicyError
 from scg.estimators.protocol.kinds import Estimator
+from scg.evaluation.probing import undisturbed
 from scg.laws import Relaxable
 from scg.nodes.ir import IR
 from scg.nodes.plates import positions

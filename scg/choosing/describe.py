@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import runner, user_function
 from scg.analysis.facts import Facts
-from scg.analysis.invoke import seen
-from scg.analysis.probing import undisturbed
 from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
+from scg.evaluation.calls import runner, user_function
+from scg.evaluation.invoke import seen
+from scg.evaluation.probing import undisturbed
 from scg.laws import bind
 from scg.nodes import trees as pytree
 from scg.nodes.arguments import Ref

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from scg.analysis.probing import undisturbed
 from scg.errors import EstimatorError
+from scg.evaluation.probing import undisturbed
+from scg.evaluation.vectorise import Parent, Vectorised
 from scg.laws import broadcast
 from scg.nodes.arguments import Arguments, Ref
 from scg.probes.held import holding, moved_parameters, parameters_of
 from scg.probes.smoothness import Smoothness, probe
 from scg.probes.twice import attached, differentiated_twice, is_attached
-from scg.vectorise import Parent, Vectorised
 
 ADDED = "#added"
 Net = Callable[..., Tensor]

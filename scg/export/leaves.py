@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from scg.evaluation.vectorise import Mappable
 from scg.export.tape import Outside
-from scg.vectorise import Mappable
 
 Fn = Callable[..., Any]
 

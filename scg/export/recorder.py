@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
-from scg.analysis.invoke import black_box
+from scg.evaluation.invoke import black_box
 from scg.export.frames import look
 from scg.export.leaves import Leaf
 from scg.export.spelling import is_metadata, is_random, public_name, spelled

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from scg.analysis.densities import Density
-from scg.analysis.sizes import plate_sizes
-from scg.analysis.trace import Trace, evaluate
 from scg.errors import GraphError
+from scg.evaluation.densities import Density
+from scg.evaluation.sizes import plate_sizes
+from scg.evaluation.trace import Trace, evaluate
 from scg.nodes.ir import IR
 from scg.nodes.plates import positions
 from scg.nodes.records import Det, Record

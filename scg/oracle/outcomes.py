@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Size, Tensor
 
-from scg.analysis.densities import Density
 from scg.errors import GraphError
+from scg.evaluation.densities import Density
 from scg.laws import Law, Parameters
 from scg.nodes.records import Record
 

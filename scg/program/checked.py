@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
-from scg.analysis.invoke import wrapped
 from scg.errors import GraphError, NonFiniteError, PlateError, ScgError
+from scg.evaluation.invoke import wrapped
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Param, Record, Sample

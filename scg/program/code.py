@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scg.analysis.probing import undisturbed
+from scg.evaluation.probing import undisturbed
 from scg.export.parts import function_text
 from scg.export.scope import STEP
 from scg.nodes.ir import IR

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scg.analysis.probing import undisturbed
 from scg.choosing.policy import views
 from scg.errors import ExportError, ScgError
+from scg.evaluation.probing import undisturbed
 from scg.export.module import Drawn, Header, Leaf, module_text
 from scg.export.simplify import simplified
 from scg.export.sizes import expression

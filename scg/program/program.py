@@ -17,13 +17,13 @@ from torch import Tensor, fx, nn
 from scg import draw
 from scg.analysis.captured import declared_part, with_captured
 from scg.analysis.check import accept, unused
-from scg.analysis.sizes import plate_sizes
 from scg.choosing.apart import apart
 from scg.choosing.parts import Parts
 from scg.choosing.policy import Policy, match
 from scg.errors import ExportError, GraphError, ScgError
 from scg.estimators.parts.memory import averages
 from scg.estimators.protocol.kinds import Estimator
+from scg.evaluation.sizes import plate_sizes
 from scg.export.listing import listed
 from scg.laws import can_look
 from scg.nodes.handle import Node

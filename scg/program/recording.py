@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from scg.analysis.probing import undisturbed
-from scg.analysis.sizes import plate_sizes
 from scg.errors import ExportError, ScgError
+from scg.evaluation.probing import undisturbed
+from scg.evaluation.sizes import plate_sizes
 from scg.export.recorder import Recorder
 from scg.export.sizes import aligned
 from scg.export.tape import Tape

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from scg.analysis.facts import Facts
 from scg.analysis.modes import agrees
-from scg.analysis.probing import spread, undisturbed
-from scg.analysis.trace import Trace, evaluate
 from scg.errors import PlateError
+from scg.evaluation.probing import spread, undisturbed
+from scg.evaluation.trace import Trace, evaluate
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost, Sample
 from scg.nodes.trees import placed_leaves

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scg.analysis.probing import undisturbed
+from scg.evaluation.probing import undisturbed
 
 Noise = Mapping[str, Tensor]
 ENTRIES = 2**23

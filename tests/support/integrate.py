@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 import scg
-from scg.analysis.densities import Density
-from scg.analysis.trace import evaluate
+from scg.evaluation.densities import Density
+from scg.evaluation.trace import evaluate
 from scg.nodes.ir import IR
 from scg.nodes.records import Record
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
-from scg.analysis.calls import transform_of
 from scg.analysis.edges import SMOOTH
 from scg.analysis.hidden import Hidden
+from scg.evaluation.calls import transform_of
 from scg.probes.smoothness import Smoothness, Verdict
 from tests.truth.defects import defects
 from tests.truth.judge import verdict

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from scg.analysis.calls import user_function
 from scg.estimators.protocol.facts import Axis
 from scg.estimators.protocol.kinds import Through
 from scg.estimators.protocol.site import Provided, Site
+from scg.evaluation.calls import user_function
 from scg.laws import Law, Relaxable, bind
 from scg.nodes.arguments import Ref
 from scg.nodes.plates import positions, trimmed

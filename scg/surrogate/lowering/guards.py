@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from scg.analysis.densities import taken_apart
 from scg.errors import GraphError
+from scg.evaluation.densities import taken_apart
 from scg.laws import Law, bound_of, is_exporting, is_transformed, unbounded
 from scg.laws.alike import Held
 from scg.laws.elementary import Formulas

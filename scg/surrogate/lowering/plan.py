@@ -9,12 +9,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scg.analysis.calls import user_function
 from scg.analysis.facts import Facts
 from scg.choosing.controls import Controlled
 from scg.choosing.policy import Choice, View, views
 from scg.estimators.protocol.facts import Axis
 from scg.estimators.protocol.kinds import Branched
+from scg.evaluation.calls import user_function
 from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Sample
 from scg.surrogate.lowering.emitter import is_library

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from scg.analysis.calls import is_elementwise, transform_of
-from scg.analysis.repeated import vectorised
-from scg.analysis.trace import Trace
+from scg.evaluation.calls import is_elementwise, transform_of
+from scg.evaluation.repeated import vectorised
+from scg.evaluation.trace import Trace
 from scg.laws import Law
 from scg.nodes.plates import Index, insertion, positions, trimmed
 from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record, attribute

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.sizes import plate_sizes
 from scg.errors import GraphError
+from scg.evaluation.sizes import plate_sizes
 from scg.nodes.ir import IR
 from scg.nodes.trees import tensors
 from scg.noise import (

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.probing import spread, undisturbed
-from scg.analysis.trace import Trace, valued
+from scg.evaluation.probing import spread, undisturbed
+from scg.evaluation.trace import Trace, valued
 from scg.nodes import trees
 from scg.nodes.ir import IR
 from scg.nodes.records import Input, Param, Record, Sample

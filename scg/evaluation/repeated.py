@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from scg.evaluation.vectorise import Parent, Vectorised
 from scg.nodes.ir import IR
 from scg.nodes.plates import insertion
 from scg.nodes.records import Record
-from scg.vectorise import Parent, Vectorised
 
 
 def vectorised(

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from scg.analysis.bounds import bound, is_moved_by_parents
-from scg.analysis.invoke import call, callable_of, seen
 from scg.errors import GraphError, PlateError
+from scg.evaluation.bounds import bound, is_moved_by_parents
+from scg.evaluation.invoke import call, callable_of, seen
 from scg.laws import LAWS, Law, bind, bounded, law_for, law_of, unbounded_count
 from scg.nodes.arguments import Ref, references
 from scg.nodes.ir import IR

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from scg.analysis.densities import taken_apart
-from scg.analysis.invoke import black_box, callable_of, seen
-from scg.analysis.trace import Trace
+from scg.evaluation.densities import taken_apart
+from scg.evaluation.invoke import black_box, callable_of, seen
+from scg.evaluation.trace import Trace
 from scg.laws import LAWS
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scg.analysis.densities import Density
-from scg.analysis.trace import Trace
+from scg.evaluation.densities import Density
+from scg.evaluation.trace import Trace
 from scg.laws import Law
 from scg.nodes import trees as pytree
 from scg.nodes.records import Record

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.analysis.densities import Density, make_density, pad
-from scg.analysis.invoke import black_box, call, callable_of, seen
-from scg.analysis.sizes import placed, plate_sizes
 from scg.errors import GraphError
+from scg.evaluation.densities import Density, make_density, pad
+from scg.evaluation.invoke import black_box, call, callable_of, seen
+from scg.evaluation.sizes import placed, plate_sizes
 from scg.laws import sum_event
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR

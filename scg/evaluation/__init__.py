@@ -1,0 +1,1 @@
+"""Evaluation: what the nodes of a graph are on given values, whatever estimators there will be."""
