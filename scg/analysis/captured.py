@@ -56,11 +56,11 @@ class Search:
 
     def lost(self) -> Iterator[str]:
         """Say what is captured and differentiated, but cannot be held."""
-        told: set[int] = set()
+        named: set[int] = set()
         for record, name, value in self.found:
-            if isinstance(value, (nn.Module, nn.Parameter)) or id(value) in told:
+            if isinstance(value, (nn.Module, nn.Parameter)) or id(value) in named:
                 continue
-            told.add(id(value))
+            named.add(id(value))
             kind = "has a gradient history" if value.grad_fn is not None else "is no nn.Parameter"
             yield (
                 f"node '{record.name}' ({record.where}) captures the tensor '{name}', which requires a "

@@ -250,20 +250,20 @@ def gather(ir: IR, inputs: Mapping[str, Tensor]) -> Facts:
     return Facts(ir, inputs, assumed)
 
 
-def checked(facts: Facts, told: Container[str] = ()) -> Facts:
-    """Return the facts, or raise every fault that they show; warn of what was not told before."""
+def checked(facts: Facts, warned: Container[str] = ()) -> Facts:
+    """Return the facts, or raise every fault that they show; warn of what was not warned of before."""
     faults = facts.faults()
     if faults:
         crosses = all("crosses plate" in fault for fault in faults)
         raise (PlateError if crosses else GraphError)("\n".join(faults))
-    warn(facts.hidden.warnings, told)
+    warn(facts.hidden.warnings, warned)
     return facts
 
 
-def warn(found: Iterable[str], told: Container[str] = ()) -> None:
+def warn(found: Iterable[str], warned: Container[str] = ()) -> None:
     """Warn of lost gradients, at the line outside of scg that led here."""
     for warning in found:
-        if warning not in told:
+        if warning not in warned:
             warnings.warn(warning, GradientWarning, stacklevel=_outside())
 
 

@@ -42,7 +42,7 @@ class Recording:
             wrong = (owners < 0) | ((owners > own) if label.is_ordered else (owners != 0) & (owners != own))
             if bool(wrong.any()):
                 lowest = int(owners.min())
-                return self.provenance.told(lowest) if lowest < 0 else "the places of its elements"
+                return self.provenance.words(lowest) if lowest < 0 else "the places of its elements"
         return None
 
     def is_unclear(self, label: Label) -> bool:

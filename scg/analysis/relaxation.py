@@ -78,7 +78,7 @@ def relaxation(
             needed.update(record.parents)
     return Relaxation(
         smooth,
-        {cost: search.told(cost) for cost in costs if cost in search.origin},
+        {cost: search.obstacle(cost) for cost in costs if cost in search.origin},
         tuple(record for record in records if record.name in needed),
         soft,
         tuple(search.opaque),

@@ -52,7 +52,7 @@ class Search:
             self.origin[record.name] = source
         return source is not None
 
-    def told(self, cost: str) -> str:
+    def obstacle(self, cost: str) -> str:
         """Describe what stops a cost."""
         culprit = self.origin[cost]
         path = nx.shortest_path(self.ir.dag, self.owner, culprit)

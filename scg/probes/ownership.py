@@ -77,6 +77,6 @@ class Ownership:
                 owners = torch.where(mask, self.joint(name, kind), owners)
         return owners
 
-    def told(self, code: int) -> str:
+    def words(self, code: int) -> str:
         """Return the operation that a negative owner stands for."""
         return self.joints[(-code - 1) // 2]

@@ -101,9 +101,9 @@ class Provenance:
         """Return the owner of every element of a tensor, negative where it has no single one, or None."""
         return self._ownership.of(label, tensor)
 
-    def told(self, code: int) -> str:
+    def words(self, code: int) -> str:
         """Return the operation that a negative owner stands for."""
-        return self._ownership.told(code)
+        return self._ownership.words(code)
 
     def is_unclear(self, code: int) -> bool:
         """Say whether a negative owner stands for an operation that was not understood."""

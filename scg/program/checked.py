@@ -51,7 +51,7 @@ class CheckedRun(fx.Interpreter):
         except Exception as error:
             if line.name not in lowered.places:
                 raise
-            raise told(self.ir[lowered.places[line.name]], error) from error
+            raise named_error(self.ir[lowered.places[line.name]], error) from error
         if line.name in lowered.leads:
             self._shape(*lowered.leads[line.name], value)
         if line.name in lowered.nodes:
@@ -158,14 +158,14 @@ def _thawed(value: Any) -> Any:
     return tuple(map(_thawed, value)) if type(value) is tuple else value
 
 
-def told(record: Record, error: Exception) -> Exception:
+def named_error(record: Record, error: Exception) -> Exception:
     """Return an error with the node that raised it, and the line where that was declared."""
     if not isinstance(error, ScgError):
         return wrapped(record, error)
     return error if record.where in str(error) else type(error)(f"'{record.name}' ({record.where}): {error}")
 
 
-def arose(places: Mapping[str, str], error: BaseException, filename: str) -> str | None:
+def node_of_error(places: Mapping[str, str], error: BaseException, filename: str) -> str | None:
     """Return the node in whose line of emitted text an error arose, if it is known.
 
     Errors of torch.compile tell in ``real_stack`` what they were tracing.

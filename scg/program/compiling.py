@@ -13,7 +13,7 @@ from scg.laws import Law
 from scg.nodes.ir import IR
 from scg.program.prepare import Prepared
 from scg.surrogate.runtime.randomness import Noise
-from scg.surrogate.runtime.sites import Frame, Inquiry
+from scg.surrogate.runtime.sites import Blueprint, Estimation
 
 Run = Callable[..., dict[str, Any]]
 
@@ -42,9 +42,9 @@ def is_fixed(guard: Any, run: Run) -> bool:
     if CODE.fullmatch(found[1]):
         return "backends" not in guard.name  # where torch keeps flags that a user sets
     owner = getattr(run.__globals__.get(found[1]), "__self__", None)
-    if isinstance(owner, Inquiry):
+    if isinstance(owner, Estimation):
         return type(owner.estimator).__module__.startswith("scg.")
-    return isinstance(owner, (Law, Frame))
+    return isinstance(owner, (Law, Blueprint))
 
 
 def check_traceable(ir: IR, prepared: Prepared, given: Noise) -> None:

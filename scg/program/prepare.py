@@ -153,13 +153,13 @@ def prepare(
     keep: tuple[str, ...],
     allow_biased: bool,
     controls: nn.ModuleDict,
-    told: Container[str] = (),
+    warned: Container[str] = (),
 ) -> Prepared:
     """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later.
 
-    Warnings that were ``told`` are not repeated.
+    Warnings in ``warned`` are not repeated.
     """
-    facts = checked(gather(ir, inputs), told)
+    facts = checked(gather(ir, inputs), warned)
     choices = choose(facts, policy, samples, allow_biased=allow_biased)
     check_branches(facts, choices)
     known = controlled(facts, choices, samples, controls)

@@ -30,7 +30,7 @@ from scg.nodes.handle import Node
 from scg.nodes.ir import CAPTURED, IR, Store, hold
 from scg.nodes.names import stack_level
 from scg.program.assumptions import assumptions
-from scg.program.checked import CheckedRun, Look, NaNs, anything, arose, finite, told
+from scg.program.checked import CheckedRun, Look, NaNs, anything, finite, named_error, node_of_error
 from scg.program.code import code
 from scg.program.compiling import check_traceable, compiled, refusal
 from scg.program.estimate import Estimate
@@ -211,11 +211,11 @@ class Program(nn.Module):
                 self._checked(emitted, inputs, arguments, anything)
             except ScgError as found:
                 return found
-        name = arose(emitted.lowered.places, error, emitted.filename)
+        name = node_of_error(emitted.lowered.places, error, emitted.filename)
         refused = None if self._compiling is None else refusal(self._ir, name, error, self._compiling)
         if refused is not None:
             return refused
-        return error if name is None else told(self._ir[name], error)
+        return error if name is None else named_error(self._ir[name], error)
 
     def prepare(self, **inputs: Any) -> Program:
         """Probe, choose estimators and emit on these inputs, or on the examples; return the program."""
@@ -307,7 +307,7 @@ class Program(nn.Module):
                     keep=options.keep,
                     allow_biased=options.allow_biased,
                     controls=self.controls,
-                    told={w for p in self._prepared.values() for w in p.facts.hidden.warnings},
+                    warned={w for p in self._prepared.values() for w in p.facts.hidden.warnings},
                 )
                 prepared.surrogate(self)
             found = kind(self._ir, signature(self, self._ir, inputs))

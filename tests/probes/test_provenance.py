@@ -242,7 +242,7 @@ def test_what_joined_is_named() -> None:
     label = Label("p", SIZE)
     provenance, owners = followed(lambda z: (z / z.norm()).exp(), (torch.randn(SIZE),), label)
     assert owners is not None
-    assert provenance.told(int(owners.min())) == "linalg_vector_norm"
+    assert provenance.words(int(owners.min())) == "linalg_vector_norm"
     assert not provenance.is_unclear(int(owners.min()))
 
 

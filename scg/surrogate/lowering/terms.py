@@ -28,7 +28,7 @@ from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import first_order, named
 from scg.surrogate.runtime.randomness import fresh_key
-from scg.surrogate.runtime.sites import Frame, Inquiry
+from scg.surrogate.runtime.sites import Blueprint, Estimation
 
 
 class Terms:
@@ -68,15 +68,15 @@ class Terms:
         if not view.choice.asks.site and not is_attached:
             self._score(world, name, credit, lead)
             return
-        inquiry = Inquiry(name, estimator, self._frame(world, name, lead, view))
-        site = self._site(world, name, credit, lead, inquiry.frame, view)
+        estimation = Estimation(name, estimator, self._blueprint(world, name, lead, view))
+        site = self._site(world, name, credit, lead, estimation.blueprint, view)
         known = self.plan.controls.get(view.key)
         if is_attached or (known is not None and known.is_learned) or isinstance(estimator, Cut):
             given = parameters(world, self._record(name), world.axes_of(name))
-            line = self._line(world, name, view, estimator.name, inquiry.surrogate, site, given)
+            line = self._line(world, name, view, estimator.name, estimation.surrogate, site, given)
             self._scalars.append(line)
             return
-        factor = self._line(world, name, view, "factor", inquiry.factor, site)
+        factor = self._line(world, name, view, "factor", estimation.factor, site)
         self._score(world, name, factor, lead)
 
     def _credit(self, plan: Plan) -> Credit:
@@ -122,10 +122,10 @@ class Terms:
         line = emitter.call(named(shown, self.plan.watch.part(shown, fn)), *arguments, name=shown)
         return emitter.placed(name, emitter.part(line, Part(name, shown, view.key)))
 
-    def _frame(self, world: World, name: str, lead: Labels, view: View) -> Frame:
+    def _blueprint(self, world: World, name: str, lead: Labels, view: View) -> Blueprint:
         plan = self.plan.of(view)
         together = frozenset(plan.facts.together(name))
-        return Frame(
+        return Blueprint(
             law=plan.facts.trace.densities[name].law,
             index=insertion(world.lead(name), lead),
             axes=tuple(plan.axis(label, together) for label in lead),
@@ -133,7 +133,7 @@ class Terms:
         )
 
     def _site(
-        self, world: World, name: str, credit: fx.Node, lead: Labels, frame: Frame, view: View
+        self, world: World, name: str, credit: fx.Node, lead: Labels, blueprint: Blueprint, view: View
     ) -> fx.Node:
         emitter = world.emitter
         record, axes = self._record(name), world.axes_of(name)
@@ -142,7 +142,7 @@ class Terms:
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
         extra = self._provided(world, name, lead, view)
         label = f"{view.label}_site"
-        shown = named(label, self.plan.watch.detail(label, frame.site))
+        shown = named(label, self.plan.watch.detail(label, blueprint.site))
         arguments = (given, noise, world.value(name), credit, weight)
         line = emitter.placed(name, emitter.call(shown, *arguments, name=label, **extra))
         return emitter.part(line, Part(name, label, view.key))

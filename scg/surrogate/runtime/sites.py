@@ -23,8 +23,8 @@ Parameters = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
-    """The static part of a node's site.
+class Blueprint:
+    """What a node's site will be, all but its tensors.
 
     ``index`` gives values and parameters the leading dimensions that only the credit has; ``axes`` are the
     leading dimensions, their sizes left out. ``caller`` tells how the network of the estimator is called, if
@@ -165,12 +165,12 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Inquiry:
+class Estimation:
     """The lines that ask an estimator about its site at a node."""
 
     node: str
     estimator: Scored | Cut
-    frame: Frame
+    blueprint: Blueprint
 
     def factor(self, site: Site) -> Tensor:
         """Return the factor of the score, attached to the controls."""
@@ -196,7 +196,7 @@ class Inquiry:
             weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
             taught = [descend(estimates, weighed, site.trained)] if site.trained else []
         self.estimator.remember(site)
-        full = self.frame.full(attached, site.value)
+        full = self.blueprint.full(attached, site.value)
         return add_all([paired(weighed[name], full[name]) for name in weighed] + taught)
 
     def _estimates(self, site: Site, attached: Parameters) -> Parameters:
