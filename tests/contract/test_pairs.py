@@ -222,7 +222,7 @@ BESIDE = [
 ]
 
 
-@named(kept(BESIDE, ()))
+@named(kept(BESIDE, [*OF_A_KIND, READING]))
 def test_a_baseline_that_reads_a_sibling_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower, sibling=True)
 

@@ -203,7 +203,7 @@ READERS = ends("relax+net", "relax+both", "lax+net")
 BESIDE = itertools.product([shapes.fork, shapes.join, shapes.diamond], [*CORE, *BASIC], READERS)
 
 
-@named(kept(list(BESIDE), ()))
+@named(kept(list(BESIDE), [*BASIC, READERS[0]]))
 def test_a_network_that_reads_a_sibling_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower, sibling=True)
 
