@@ -10,6 +10,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch.distributions import Distribution
 
+from tests.selection import thinned
+
 torch.set_num_threads(1)
 if not torch.accelerator.is_available():
     for devices in (torch.cuda, torch.xpu, torch.mtia):
@@ -24,7 +26,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip inductor where torch uses no vectors: it writes some that torch then does not declare."""
+    """Leave out what is run in full under the fuzz profile only, and inductor where torch uses no vectors.
+
+    It writes vectors that torch then does not declare.
+    """
+    items[:] = thinned(items)
     if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         for item in items:
             if "inductor" in item.name:

@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, TypeVar
+
+import pytest
 
 T = TypeVar("T")
 Option = TypeVar("Option")
 
 EVERYTHING: Final = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
+
+
+THINNED: Final = {
+    "contract/test_ranks.py::test_elements_are_problems_of_their_own": 4,
+    "contract/test_alone.py::test_the_mean_gradient_is_right": 2,
+    "contract/test_pairs.py::test_a_pair_in_nested_plates_is_exact": 4,
+    "contract/test_pairs.py::test_a_pair_with_plates_is_exact": 3,
+    "contract/test_pairs.py::test_a_pair_is_exact": 2,
+    "contract/test_variate_pairs.py::test_a_pair_is_exact": 3,
+    "contract/test_variate_pairs.py::test_a_pair_in_a_small_graph_is_exact": 2,
+    "contract/test_controls.py::test_controls_get_the_gradient_of_the_variance": 3,
+    "contract/test_compiled.py::test_compiled_and_eager_agree": 3,
+    "oracle/test_twin.py::test_random_graphs": 2,
+    "probes/test_smoothness.py::test_judges_rightly": 2,
+    "program/test_ranks.py::test_ranks_see_what_one_process_sees": 4,
+    "truth/test_containers.py::test_sparse_experts_do_not_cross_the_plate": 3,
+    "truth/test_right_programs.py::test_a_right_program_of_bits_runs": 2,
+}
+"""Tests of combinations, of which only every so-many-th is run but under the fuzz profile."""
+
+
+def thinned(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Leave out what ``THINNED`` says, the same in every run."""
+    met: dict[str, int] = {}
+    kept = []
+    for item in items:
+        name = item.nodeid.removeprefix("tests/").partition("[")[0]
+        place = met[name] = met.get(name, -1) + 1
+        if EVERYTHING or place % THINNED.get(name, 1) == 0:
+            kept.append(item)
+    return kept
 
 
 def covering(several: Sequence[T], *columns: Callable[[T], Hashable]) -> list[T]:
