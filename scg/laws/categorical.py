@@ -111,8 +111,9 @@ class Categorical(Relaxable):
         if self.given == "probs":
             return None
         probs = torch.softmax(parameters["logits"], -1)
-        chosen = value if self.one_hot else one_hot(value.long(), probs.shape[-1])
-        return {"logits": chosen.to(probs.dtype) - probs}
+        if not self.one_hot:  # torch's one_hot looks at values where torch 2.11 compiles
+            value = value.long().unsqueeze(-1) == torch.arange(probs.shape[-1], device=value.device)
+        return {"logits": value.to(probs.dtype) - probs}
 
     def support(self, parameters: Parameters) -> Tensor:
         """``0 ... n - 1``, or the identity matrix."""

@@ -137,7 +137,7 @@ def test_a_program_is_made_and_seeded_on_a_gpu() -> None:
         assert torch.allclose(one, scg.exact_gradient(g)["w"], atol=0.01)
 
 
-@pytest.mark.filterwarnings("ignore:.*Online softmax is disabled")
+@pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled")
 @pytest.mark.parametrize("policy", ["score", "rebar", "relax"])
 def test_compiled_estimates_are_those_of_a_cpu(policy: str) -> None:
     agree(bits, policy, 4, fallback=False)
