@@ -52,14 +52,14 @@ def kind(ir: IR, found: Signature) -> Signature:
 
 def _switched(program: nn.Module, ir: IR) -> list[nn.Module]:
     """Return the modules of the graph and the networks of control variates, which training changes."""
-    controls = program.get_submodule("controls")
-    nodes = list(controls.children())
+    controls: Any = program._modules["controls"]  # by what modules hold: this is done in every run
     parts = [
-        part for node in nodes for part in (node.children() if isinstance(node, nn.ModuleDict) else [node])
+        own
+        for part in controls._modules.values()
+        for own in (part._modules.values() if type(part) is nn.ModuleDict else (part,))
     ]
-    networks = [getattr(part, "net", None) for part in parts]
-    modules = [held(program, name) for name in ir.store.modules]
-    return [part for part in (*modules, *networks) if isinstance(part, nn.Module)]
+    found = [held(program, name) for name in ir.store.modules] + [own._modules.get("net") for own in parts]
+    return [module for module in found if isinstance(module, nn.Module)]
 
 
 def held(program: nn.Module, name: str) -> Any:
