@@ -227,7 +227,7 @@ def test_a_baseline_that_reads_a_sibling_is_exact(make: Make, upper: End, lower:
     judge(make, upper, lower, sibling=True)
 
 
-@named(kept(cases([shapes.nested], FEW)) + kept(cases([shapes.wide], DEFAULT)))
+@named(kept(cases([shapes.nested], FEW)) + kept(cases([shapes.wide], DEFAULT), ()))
 def test_a_pair_in_nested_plates_is_exact(make: Make, upper: End, lower: End) -> None:
     judge(make, upper, lower, shared=("outer",))
 

@@ -21,6 +21,7 @@ from scg.analysis.facts import gather
 from scg.choosing.describe import node_facts
 from scg.laws import LAWS
 from tests.contract.instances import INSTANCES, Instance, stirred
+from tests.selection import by_turns
 
 Map = Callable[[Tensor], Tensor]
 
@@ -189,9 +190,10 @@ def has_classes(kind: Kind) -> bool:
     return "Categorical" in kind.name or kind.dist is td.Multinomial
 
 
+CLASSED = [place for place, kind in enumerate(kinds(APART)) if has_classes(kind)]
 CASES = [
     *((kind, ALIKE[1]) for kind in kinds(ALIKE[1]) if has_classes(kind) or kind.name.endswith("1")),
-    *((kind, sizes) for sizes in (ALIKE[0], APART) for kind in kinds(sizes) if has_classes(kind)),
+    *((kinds(sizes)[place], sizes) for place, sizes in by_turns(CLASSED, (ALIKE[0], APART))),
 ]
 
 

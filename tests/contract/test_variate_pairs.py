@@ -47,8 +47,8 @@ CORE = ends("rebar", "relax", "lax+net")
 FAST = ends("rebar+warm", "relax+both", "lax+net")
 """Those that few points integrate, for the larger graphs."""
 BASIC = ends("score", "enumerate")
-PLAIN = ends("rebar", "relax", "lax", "score", "enumerate", "reparam")
-"""Estimators as they come."""
+PLAIN = ends("rebar", "lax", "score", "enumerate", "reparam")
+"""One of each kind, at what it takes."""
 
 FIRST = ends("rebar", "reparam")
 """What the value passes through, relaxed or not."""
