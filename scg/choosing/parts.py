@@ -26,7 +26,7 @@ class Parts:
     name = "parts"
 
     def __init__(self, by_cost: Mapping[Costs, str | Estimator]) -> None:
-        """Take an estimator, by name or as an instance, for each key."""
+        """Take an estimator for each key, as an instance, or by a name that makes one at every node."""
         if not isinstance(by_cost, Mapping) or not by_cost:
             raise PolicyError(
                 f'scg.Parts takes a dict from costs to estimators, as {{"cost": "score"}}, not {by_cost!r}'
@@ -55,12 +55,15 @@ class Parts:
                 f"the parts of '{node}' leave out {', '.join(left)}, which '{node}' reaches: name every "
                 'cost, or give the rest as "*"'
             )
-        found = []
-        for patterns, estimator in self.by_cost.items():
+        found: dict[str, Part] = {}
+        for patterns, entry in self.by_cost.items():
             own = tuple(cost for cost in costs if owners[cost] == patterns)
             if own:
-                found.append(Part("_".join(own), own, estimator))
-        return found
+                key = "_".join(own)
+                while key in found:  # as that of costs "a" and "b" beside "a_b"
+                    key += "_"
+                found[key] = Part(key, own, by_name(entry) if isinstance(entry, str) else entry)
+        return list(found.values())
 
     def _owner(self, node: str, cost: str) -> tuple[str, ...] | None:
         """Return the key that a cost belongs to: that which names it, else the last that matches."""
@@ -88,9 +91,11 @@ def _several(key: Costs) -> tuple[str, ...]:
     return several
 
 
-def _estimator(entry: str | Estimator) -> Estimator:
+def _estimator(entry: str | Estimator) -> str | Estimator:
+    """Return an entry that is right; a name stays one, as the nodes of one instance share its network."""
     if isinstance(entry, str):
-        return by_name(entry)
+        by_name(entry)
+        return entry
     if not isinstance(entry, Estimator):
         raise PolicyError(f"scg.Parts gives names or instances of estimators, not {type(entry).__name__}")
     check_kind(type(entry))

@@ -43,10 +43,16 @@ class Choice:
     parts: Mapping[Part, Choice] = field(default_factory=dict)
 
     @property
+    def estimators(self) -> tuple[Estimator, ...]:
+        """The estimator, or those of all parts."""
+        if isinstance(self.estimator, Parts):
+            return tuple(found for choice in self.parts.values() for found in choice.estimators)
+        return (self.estimator,)
+
+    @property
     def through(self) -> Through | None:
         """The estimator that passes the value on with its gradient, if one does."""
-        several = (self.estimator, *(choice.estimator for choice in self.parts.values()))
-        return next((found for found in several if isinstance(found, Through)), None)
+        return next((found for found in self.estimators if isinstance(found, Through)), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +80,8 @@ class View:
 
 
 def views(facts: Facts, name: str, choice: Choice) -> tuple[View, ...]:
-    """Return a node as each of its estimators sees it."""
-    if not choice.parts:
+    """Return a node as each of its estimators sees it; one in parts that reaches no cost has none."""
+    if not isinstance(choice.estimator, Parts):
         return (View(name, facts, choice),)
     found, fresh = list[View](), 0
     for part, own in choice.parts.items():

@@ -60,9 +60,10 @@ def arguments(program: nn.Module, found: Recording, text: str) -> dict[str, Any]
 
 
 def controls(program: nn.Module) -> dict[str, Tensor]:
-    """Return what the estimators of a program learn and remember, by name."""
+    """Return what the estimators of a program learn and remember, by name; what nodes share, under each."""
     held = program.get_submodule("controls")
-    return {**dict(held.named_parameters()), **dict(held.named_buffers())}
+    parameters = dict(held.named_parameters(remove_duplicate=False))
+    return {**parameters, **dict(held.named_buffers(remove_duplicate=False))}
 
 
 def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scg.choosing.describe import node_facts
+from scg.choosing.parts import Parts
 from scg.errors import GraphError, ScgError
 from scg.estimators.protocol.border import refusal
 from scg.estimators.protocol.kinds import Estimator
@@ -29,6 +30,8 @@ HOPELESS = 1e-8
 """Outcomes that are rarer than this are not waited for."""
 ROUNDING = 64
 """How many units in the last place of the largest gradient count for nothing."""
+CANCELLED = 8
+"""The part of the largest of all gradients whose rounding remains where terms cancel, as before BatchNorm."""
 PILOT = 1024
 """Runs that tell the direction of a reference that is not exact, and how large gradients are."""
 
@@ -47,7 +50,7 @@ class Trial:
     """A program beside its reference.
 
     ``along`` [entries] is the gradient over its squared length, by which a gap becomes one of scale, and
-    ``size`` the largest entry that a run gives; ``rarest`` is the probability of the rarest outcome, as
+    ``size`` that of what is rounded in each entry; ``rarest`` is the probability of the rarest outcome, as
     noise is drawn here.
     """
 
@@ -80,6 +83,7 @@ def trial(program: Program, inputs: Mapping[str, Any], names: Sequence[str], see
     values = torch.cat([value for _, value in several])
     gradient = values.mean(0) if reference.exact is None else reference.exact
     size = values.abs().amax(0).maximum(gradient.abs())
+    size = size.maximum(size.max() / CANCELLED)
     eps = torch.finfo(program.get_parameter(names[0]).dtype).eps
     gradient = torch.where(gradient.abs() > ROUNDING * eps * size, gradient, 0.0)
     return Trial(own, reference, gradient, size, draw, _rarest(program, prepared, inputs))
@@ -116,17 +120,17 @@ def _scores(
     draw: Callable[[int], Tilted],
 ) -> Reference:
     """Return the score function on the same graph, but for nodes that cannot have it."""
-    policy: dict[str, Estimator] = {}
+    policy: dict[str, Estimator | Parts] = {}
     left = []
     for name, choice in prepared.choices.items():
         if refusal(Score(), node_facts(prepared.facts, name, prepared.samples)) is None:
             policy[name] = Score()
-        elif isinstance(choice.estimator, Estimator):
+        else:
             policy[name] = choice.estimator
             left.append(name)
     reached = prepared.facts.influence.reached
     if all(
-        isinstance(choice.estimator, Score) or not reached[n] or n in left
+        all(isinstance(own, Score) for own in choice.estimators) or not reached[n] or n in left
         for n, choice in prepared.choices.items()
     ):
         raise GraphError(

@@ -207,6 +207,44 @@ def parts_of_smooth() -> dict[str, Parts]:
     return {"b": Parts({"one": "rebar", "two": "relax"})}
 
 
+def two_bits() -> scg.Graph:
+    """Two bits that lead to the same costs, and one that leads to none."""
+    g = scg.Graph()
+    w = g.param("w", 0.4)
+    one, two = g.sample("z1", Bernoulli, logits=w), g.sample("z2", Bernoulli, logits=2 * w)
+    g.sample("z3", Bernoulli, logits=3 * w)
+    g.cost("a_b", lambda one, two: (one - 0.45) ** 2 * two, one, two)
+    g.cost("a", 3 * one + two)
+    g.cost("b", one * two)
+    return g
+
+
+def test_parts_whose_costs_have_names_that_join_to_one_learn_apart() -> None:
+    parts = Parts({"a_b": "rebar", ("a", "b"): scg.Score(baseline="moving-average")})
+    program = scg.compile(two_bits(), {"z1": parts, "z2": "score"})
+    assert {*program.controls.z1} == {"a_b", "a_b_"}
+    right_or_refused(
+        Case(two_bits, scg.exact_objective, policy={"z1": parts, "z2": "score"}, samples=512, must_work=True)
+    )
+
+
+def test_a_node_in_parts_may_reach_no_cost() -> None:
+    program = scg.compile(two_bits(), {"z*": Parts({"a": "relax", "*": "score"})})
+    assert "z3: parts (asked for); Bernoulli\n    reaches no cost" in program.explain()
+    program(seed=0).loss.backward()
+    assert program.w.grad is not None
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_name_in_parts_makes_a_network_for_each_node_and_an_instance_shares_one(
+    is_named: bool, tmp_path: Any
+) -> None:
+    parts = Parts({"a": "relax" if is_named else scg.RELAX(), "*": "score"})
+    program = scg.compile(two_bits(), {"z*": parts})
+    assert (program.controls.z1.a.net is program.controls.z2.a.net) is not is_named
+    assert "controls" in program.export(tmp_path / "parts.py")
+
+
 def test_parts_are_compiled_by_torch() -> None:
     program = scg.compile(smooth(), parts_of_smooth())
     program(x=X, seed=0).loss.backward()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Normal, Poisson
+from torch.distributions import Bernoulli, Categorical, Normal, Poisson, Uniform
 
 import scg
 from scg.__main__ import main
@@ -108,6 +108,37 @@ def test_right_programs_are_seldom_called_biased(case: str) -> None:
     assert words.count("biased") <= max(0.02 * seeds, 1)
     assert words.count("unbiased") >= 0.9 * seeds
     assert {one.reference for one in found} == {"the exact gradient"}
+
+
+def moving() -> scg.Graph:
+    """A uniform number whose support moves, which the score function cannot have, above a bit."""
+    g = scg.Graph()
+    u = g.sample("u", Uniform, 0.0, g.det("end", torch.exp, g.param("theta", 0.3)))
+    b = g.sample("b", Bernoulli, logits=u)
+    g.cost("f", u**2)
+    g.cost("g", u + b)
+    return g
+
+
+def test_a_program_in_parts_is_not_held_against_itself() -> None:
+    parts = scg.Parts({"f": "reparam", "g": "reparam"})
+    with pytest.raises(scg.GraphError, match="nothing to hold this program against"):
+        scg.verify(scg.compile(moving(), {"u": parts, "b": "score"}))
+    found = scg.verify(scg.compile(moving(), {"u": parts, "b": "rebar"}), resolution=0.3, draws=2**12)
+    assert "; u as they are" in found.reference and found.verdict != "biased"
+
+
+def test_a_parameter_whose_gradient_cancels_up_to_rounding_is_not_called_biased() -> None:
+    """The bias before BatchNorm has no gradient, and float32 leaves it a little that is the same each run."""
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.randn(16, 3))
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
+    b = g.sample("b", Bernoulli, logits=g.det("h", net, x, mixes="batch"))
+    g.cost("c", lambda b: (b.sum(-1) - 1.3) ** 2, b)
+    found = scg.verify(scg.compile(g, "score"), resolution=0.3, draws=2**11)
+    assert found.verdict != "biased", str(found)
 
 
 def test_an_error_of_scale_is_found() -> None:
