@@ -18,7 +18,7 @@ from tests.selection import some
 EXACT = [kind() for name, kind in registry().items() if kind.__module__.startswith("scg.")]
 
 
-@testing.parametrize_with_checks(some(EXACT, 4))
+@testing.parametrize_with_checks(some(EXACT, 8))
 def test_right_estimators_pass(estimator: scg.Estimator, check: testing.Check) -> None:
     testing.run(estimator, check)
 
