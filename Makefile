@@ -34,7 +34,9 @@ quick: .venv/test.stamp
 fuzz: .venv/test.stamp
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/contract tests/truth tests/truth/put_back.py \
 		tests/probes/test_operators.py tests/probes/test_operators_apart.py tests/probes/test_bounded.py \
-		tests/oracle tests/program/test_compile.py tests/program/test_ranks.py tests/test_noise.py
+		tests/oracle tests/program/test_compile.py tests/program/test_ranks.py tests/test_noise.py \
+		tests/analysis/test_paths.py tests/laws/test_relaxable.py tests/probes/test_smoothness.py \
+		tests/choosing/test_parts.py tests/testing tests/verification
 
 mutants: .venv/test.stamp
 	$(BIN)/python tests/mutants.py
