@@ -18,10 +18,11 @@ from scg.program.program import Program
 from scg.program.program import compile as compiled
 from scg.testing.graphs import EXAMPLES, Example
 from scg.testing.unbiased import assert_unbiased
+from scg.verification.trial import NoReferenceError
 
 
 class RefusedError(Exception):
-    """The estimator refuses the graph of a check, which it may."""
+    """The estimator refuses the graph of a check, which it may, or nothing can judge it there."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ def accepts_something(estimator: Estimator) -> None:
 
 def gradient(example: Example, estimator: Estimator) -> None:
     """The mean of the gradient is the gradient."""
-    assert_unbiased(program_of(estimator, example), resolution=example.resolution)
+    try:
+        assert_unbiased(program_of(estimator, example), resolution=example.resolution)
+    except NoReferenceError as error:
+        raise RefusedError(str(error)) from None
 
 
 def replicates(estimator: Estimator) -> None:

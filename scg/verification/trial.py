@@ -36,6 +36,10 @@ PILOT = 1024
 """Runs that tell the direction of a reference that is not exact, and how large gradients are."""
 
 
+class NoReferenceError(GraphError):
+    """There is nothing that a program could be held against."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """What the gradient is held against: ``exact`` [entries], or that of ``other`` under the same noise."""
@@ -133,7 +137,7 @@ def _scores(
         all(isinstance(own, Score) for own in choice.estimators) or not reached[n] or n in left
         for n, choice in prepared.choices.items()
     ):
-        raise GraphError(
+        raise NoReferenceError(
             "there is nothing to hold this program against: its objective cannot be summed or integrated "
             "exactly, and the score function, which is the reference then, is what it uses itself"
         )
