@@ -72,10 +72,11 @@ def _module(source: str) -> ModuleType:
         return importlib.import_module(source)
     if not path.is_file():
         raise GraphError(f"there is no file {source}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"scg_verify_{path.stem}"  # no module that is imported, whatever the file is called
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # where dataclasses of the file look
+    sys.modules[name] = module  # where dataclasses of the file look
     spec.loader.exec_module(module)
     return module
 

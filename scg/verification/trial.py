@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scg.analysis.facts import gather
 from scg.choosing.describe import node_facts
 from scg.choosing.parts import Parts
 from scg.errors import GraphError, ScgError
 from scg.estimators.protocol.border import refusal
 from scg.estimators.protocol.kinds import Estimator
 from scg.estimators.score import Score
+from scg.nodes.ir import IR
 from scg.noise import NoiseSpec
 from scg.oracle.exact import gradient_of
 from scg.program.prepare import Prepared
@@ -53,9 +55,8 @@ class Reference:
 class Trial:
     """A program beside its reference.
 
-    ``along`` [entries] is the gradient over its squared length, by which a gap becomes one of scale, and
-    ``size`` that of what is rounded in each entry; ``rarest`` is the probability of the rarest outcome, as
-    noise is drawn here.
+    ``gradient`` [entries] is that of the reference, and ``size`` that of what is rounded in each entry;
+    ``rarest`` is the probability of the rarest outcome, as noise is drawn here.
     """
 
     own: Drawer
@@ -82,7 +83,8 @@ def trial(program: Program, inputs: Mapping[str, Any], names: Sequence[str], see
     prepared = program._prepared_for(inputs)
     draw = _draws(program, prepared, inputs, torch.Generator().manual_seed(seed))
     own = drawer(program, inputs, names, draw(4).noise)
-    reference = _exact(program, inputs, names) or _scores(program, prepared, inputs, names, draw)
+    ir = replace(program._ir, store=program._live_store())
+    reference = _exact(ir, inputs, names) or _scores(program, prepared, inputs, names, draw)
     several = [_gaps(own, reference, draw(min(own.chunk, PILOT))) for _ in range(-(-PILOT // own.chunk))]
     values = torch.cat([value for _, value in several])
     gradient = values.mean(0) if reference.exact is None else reference.exact
@@ -90,7 +92,7 @@ def trial(program: Program, inputs: Mapping[str, Any], names: Sequence[str], see
     size = size.maximum(size.max() / CANCELLED)
     eps = torch.finfo(program.get_parameter(names[0]).dtype).eps
     gradient = torch.where(gradient.abs() > ROUNDING * eps * size, gradient, 0.0)
-    return Trial(own, reference, gradient, size, draw, _rarest(program, prepared, inputs))
+    return Trial(own, reference, gradient, size, draw, _rarest(ir, prepared, inputs))
 
 
 def _gaps(own: Drawer, reference: Reference, drawn: Tilted) -> tuple[Tensor, Tensor]:
@@ -102,10 +104,10 @@ def _gaps(own: Drawer, reference: Reference, drawn: Tilted) -> tuple[Tensor, Ten
     return (weights * (found - against)).cpu(), (weights * found).cpu()
 
 
-def _exact(program: Program, inputs: Mapping[str, Any], names: Sequence[str]) -> Reference | None:
+def _exact(ir: IR, inputs: Mapping[str, Any], names: Sequence[str]) -> Reference | None:
     """Return the exact gradient, or None where there is none."""
     try:
-        coarse, fine = (gradient_of(program._ir, inputs, points=points, limit=LIMIT) for points in POINTS)
+        coarse, fine = (gradient_of(ir, inputs, points=points, limit=LIMIT) for points in POINTS)
     except ScgError:
         return None
     one, other = (torch.cat([found[name].reshape(-1) for name in names]) for found in (coarse, fine))
@@ -172,12 +174,15 @@ def _specs(prepared: Prepared, inputs: Mapping[str, Any]) -> dict[str, NoiseSpec
     return {name: spec for spec, names in groups for name in names}
 
 
-def _rarest(program: Program, prepared: Prepared, inputs: Mapping[str, Any]) -> float:
-    """Return the probability of the rarest outcome that there is hope to meet, as noise is drawn here."""
+def _rarest(ir: IR, prepared: Prepared, inputs: Mapping[str, Any]) -> float:
+    """Return the probability of the rarest outcome that there is hope to meet, as noise is drawn here.
+
+    It is that of these inputs and of parameters as they are now, not of the example.
+    """
     specs, found = _specs(prepared, inputs), [1.0]
     total = max(sum(torch.Size(spec.shape).numel() for spec in specs.values()), 1)
-    for name in program._ir.samples:
-        for world in prepared.facts.worlds:
+    for world in gather(ir, inputs).worlds:
+        for name in ir.samples:
             density = world.densities[name]
             if density.law.finite:
                 masses = density.law.mass(dict(density.parameters)).detach().double().flatten()

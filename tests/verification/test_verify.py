@@ -18,6 +18,7 @@ from scg.__main__ import main
 from scg.noise import NoiseSpec
 from scg.verification.draws import _batched, _looped, controls_still, drawer
 from scg.verification.noises import tilted
+from scg.verification.trial import trial
 from tests.selection import EVERYTHING
 
 
@@ -209,8 +210,17 @@ def test_many_gradients_at_once_are_those_of_single_runs(policy: str) -> None:
     noise = {name: torch.stack([one[name] for one in several]) for name in several[0]}
     with controls_still(program):
         one, many = (fn(program, {"x": x}, names, noise) for fn in (_looped, _batched))
+        assert drawer(program, {"x": x}, names, noise).is_batched
     assert torch.allclose(many, one, rtol=1e-12, atol=1e-12)
-    assert drawer(program, {"x": x}, names, noise).is_batched
+
+
+def test_rare_outcomes_are_those_of_the_parameters_as_they_are_now() -> None:
+    """Not those of the example: training may have made one rare that was not."""
+    program = scg.compile(coin(0.5), "score")
+    now = trial(program, {}, ["theta"], 0).rarest
+    with torch.no_grad():
+        program.theta.fill_(-12.0)
+    assert trial(program, {}, ["theta"], 0).rarest < 0.5 * now
 
 
 def test_functions_that_cannot_be_batched_are_looped() -> None:
