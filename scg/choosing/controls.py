@@ -85,9 +85,9 @@ def _learned(
 
 def _place(made: nn.Module, device: torch.device) -> None:
     """Put what an estimator learns where its node is; a network that the user gave stays where it is."""
-    net = getattr(made, "net", None)
-    is_given = isinstance(net, nn.Module) and not type(net).__module__.startswith("scg.")
-    given = {*net.parameters(), *net.buffers()} if is_given and isinstance(net, nn.Module) else set()
+    net, given = getattr(made, "net", None), set[Tensor]()
+    if isinstance(net, nn.Module) and not type(net).__module__.startswith("scg."):
+        given = {*net.parameters(), *net.buffers()}
     for tensor in (*made.parameters(), *made.buffers()):
         if tensor not in given:
             tensor.data = tensor.data.to(device)

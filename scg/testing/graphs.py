@@ -63,23 +63,12 @@ def step(z: Tensor) -> Tensor:
     return (z.sum(-1) > 0.5).to(z.dtype) * 1.3 + z[..., 0].round()
 
 
-def coins(size: int = 3, scale: float = 1.0) -> Graph:
+def coins(size: int = 3, scale: float = 1.0, cost: Callable[[Tensor], Tensor] = squares) -> Graph:
     """Two coins for each element."""
     g = Graph("coins")
     w = parameter(g, "w", 0.4, -0.7)
-    z = g.sample(
-        "z", Bernoulli, logits=g.det("h", lambda x, w: scale * (x[..., None] * w + 0.2), inputs(g, size), w)
-    )
-    g.cost("c", squares, z)
-    return g
-
-
-def coins_with_a_step() -> Graph:
-    """Two coins for each element, below which nothing is smooth."""
-    g = Graph("coins with a step")
-    w = parameter(g, "w", 0.4, -0.7)
-    z = g.sample("z", Bernoulli, logits=g.det("h", lambda x, w: x[..., None] * w + 0.2, inputs(g), w))
-    g.cost("c", step, z)
+    h = g.det("h", lambda x, w: scale * (x[..., None] * w + 0.2), inputs(g, size), w)
+    g.cost("c", cost, g.sample("z", Bernoulli, logits=h))
     return g
 
 
@@ -118,15 +107,6 @@ def weighed(hot: Tensor) -> Tensor:
     return (hot * torch.tensor(WEIGHTS, dtype=hot.dtype, device=hot.device)).sum(-1)
 
 
-def normal() -> Graph:
-    """A normal for each element, of which mean and scale are learned."""
-    g = Graph("normal")
-    w, s = parameter(g, "w", 0.4), parameter(g, "s", -0.3)
-    z = g.sample("z", Normal, inputs(g) * w, g.det("scale", torch.exp, s))
-    g.cost("c", (z - 0.3) ** 2 + z)
-    return g
-
-
 def positive(law: Callable[..., torch.distributions.Distribution], arguments: int) -> Graph:
     """A law of positive parameters for each element."""
     g = Graph("positive")
@@ -138,7 +118,7 @@ def positive(law: Callable[..., torch.distributions.Distribution], arguments: in
 
 
 def located(law: Callable[..., torch.distributions.Distribution]) -> Graph:
-    """A law with location and scale for each element."""
+    """A law for each element, of which location and scale are learned."""
     g = Graph("located")
     w, s = parameter(g, "w", 0.4), parameter(g, "s", -0.3)
     z = g.sample("z", law, inputs(g) * w, g.det("scale", torch.exp, s))
@@ -211,11 +191,11 @@ EXAMPLES = (
     Example("coins", coins),
     Example("coins-one-element", lambda: coins(1)),
     Example("coins-extreme", lambda: coins(scale=12.0)),
-    Example("coins-with-a-step", coins_with_a_step, resolution=0.2),
+    Example("coins-with-a-step", lambda: coins(cost=step), resolution=0.2),
     Example("coin-from-probs", coin_from_probs),
     Example("categorical", lambda: choice(Categorical, relaxed_at=False), resolution=0.2),
     Example("one-hot", lambda: choice(OneHotCategorical, relaxed_at=True), resolution=0.2),
-    Example("normal", normal),
+    Example("normal", lambda: located(Normal)),
     Example("laplace", lambda: located(Laplace), resolution=0.3),
     Example("exponential", lambda: positive(Exponential, 1), resolution=0.3),
     Example("gamma", lambda: positive(Gamma, 2), resolution=0.5),
