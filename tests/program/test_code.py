@@ -21,6 +21,7 @@ from scg.estimators.protocol.border import refusal
 from scg.estimators.registry import by_name, registry
 from scg.examples import SCHULMAN
 from scg.program.program import Program
+from tests.support.models import batch, belief_net, vae
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -32,22 +33,6 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def batch(size: int = 6) -> Tensor:
-    torch.manual_seed(1)
-    return (torch.rand(size, 8) < 0.5).double()
-
-
-def vae(policy: Any, **options: Any) -> Program:
-    torch.manual_seed(0)
-    g = scg.Graph("vae")
-    x = g.input("x", plates="batch", example=batch())
-    b = g.sample("b", Bernoulli, logits=g.det("logits", nn.Linear(8, 3), x))
-    recon = g.log_prob(Bernoulli, x, logits=g.det("xhat", nn.Linear(3, 8), b))
-    prior = g.param("prior", torch.zeros(3))
-    g.cost("nelbo", g.log_prob(b) - g.log_prob(Bernoulli, b, logits=prior) - recon)
-    return scg.compile(g, policy=policy, **options)
-
-
 def in_parts(parts: Mapping[Any, Any]) -> Program:
     """Two estimators at one node."""
     torch.manual_seed(0)
@@ -57,19 +42,6 @@ def in_parts(parts: Mapping[Any, Any]) -> Program:
     g.cost("nelbo", -g.log_prob(Bernoulli, x, logits=g.det("xhat", nn.Linear(3, 8), b)))
     g.cost("size", lambda b: (b.sum(-1) - 1) ** 2, b)
     return scg.compile(g, {"b": scg.Parts(parts)})
-
-
-def belief_net(policy: Any, **options: Any) -> Program:
-    torch.manual_seed(0)
-    g = scg.Graph("belief_net")
-    x = g.input("x", plates="batch", example=batch())
-    h1 = g.sample("h1", Bernoulli, logits=g.det("l1", nn.Linear(8, 3), x))
-    h2 = g.sample("h2", Bernoulli, logits=g.det("l2", nn.Linear(3, 3), h1))
-    seen = g.log_prob(Bernoulli, x, logits=g.det("xhat", nn.Linear(3, 8), h1))
-    middle = g.log_prob(Bernoulli, h1, logits=g.det("up", nn.Linear(3, 3), h2))
-    top = g.log_prob(Bernoulli, h2, logits=g.param("prior", torch.zeros(3)))
-    g.cost("nelbo", g.log_prob(h1) + g.log_prob(h2) - seen - middle - top)
-    return scg.compile(g, policy=policy, **options)
 
 
 def chain(policy: Any) -> Program:

@@ -20,6 +20,7 @@ from scg.errors import ExportError, GraphError
 from scg.examples import SCHULMAN, miss, product, shifted
 from scg.program.export import _is_close
 from scg.program.program import Program
+from tests.support.models import batch, belief_net, vae
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FUNCTIONS = """
@@ -62,36 +63,6 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def batch(size: int = 6) -> Tensor:
-    torch.manual_seed(1)
-    return (torch.rand(size, 8) < 0.5).double()
-
-
-def vae(policy: Any) -> Program:
-    torch.manual_seed(0)
-    g = scg.Graph("vae")
-    x = g.input("x", plates="batch", example=batch())
-    logits = g.det("logits", nn.Linear(8, 3), x)
-    b = g.sample("b", Bernoulli, logits=logits)
-    recon = g.log_prob(Bernoulli, x, logits=g.det("xhat", nn.Linear(3, 8), b))
-    prior = g.param("prior", torch.zeros(3))
-    g.cost("nelbo", g.log_prob(b) - g.log_prob(Bernoulli, b, logits=prior) - recon)
-    return scg.compile(g, policy=policy)
-
-
-def belief_net(policy: Any, **options: Any) -> Program:
-    torch.manual_seed(0)
-    g = scg.Graph("belief_net")
-    x = g.input("x", plates="batch", example=batch())
-    h1 = g.sample("h1", Bernoulli, logits=g.det("l1", nn.Linear(8, 3), x))
-    h2 = g.sample("h2", Bernoulli, logits=g.det("l2", nn.Linear(3, 3), h1))
-    seen = g.log_prob(Bernoulli, x, logits=g.det("xhat", nn.Linear(3, 8), h1))
-    middle = g.log_prob(Bernoulli, h1, logits=g.det("up", nn.Linear(3, 3), h2))
-    top = g.log_prob(Bernoulli, h2, logits=g.param("prior", torch.zeros(3)))
-    g.cost("nelbo", g.log_prob(h1) + g.log_prob(h2) - seen - middle - top)
-    return scg.compile(g, policy=policy, **options)
 
 
 CASES: Mapping[str, Callable[[], Program]] = {
