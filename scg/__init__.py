@@ -1,5 +1,6 @@
 """scg compiles stochastic computation graphs into torch programs with unbiased gradients."""
 
+from scg import symbolic
 from scg.choosing.parts import Parts
 from scg.errors import (
     BiasedEstimatorError,
@@ -12,6 +13,7 @@ from scg.errors import (
     PlateError,
     PolicyError,
     ScgError,
+    UnreadableError,
 )
 from scg.estimators.disarm import DisARM
 from scg.estimators.enumerate import Enumerate
@@ -31,6 +33,8 @@ from scg.nodes.handle import Node
 from scg.oracle import exact_gradient, exact_objective
 from scg.program.estimate import Estimate
 from scg.program.program import Program, compile
+from scg.proving.proof import Counterexample, Proof, Step
+from scg.proving.prove import prove
 from scg.verification.verdict import Verification
 from scg.verification.verify import verify
 
@@ -47,6 +51,7 @@ __all__ = [
     "Branched",
     "Branches",
     "CompileError",
+    "Counterexample",
     "Cut",
     "DisARM",
     "Enumerate",
@@ -68,6 +73,7 @@ __all__ = [
     "PlateError",
     "PolicyError",
     "Program",
+    "Proof",
     "Refusal",
     "Relaxed",
     "Reparam",
@@ -77,10 +83,14 @@ __all__ = [
     "SelfCritical",
     "Site",
     "Slice",
+    "Step",
     "Through",
+    "UnreadableError",
     "Verification",
     "compile",
     "exact_gradient",
     "exact_objective",
+    "prove",
+    "symbolic",
     "verify",
 ]

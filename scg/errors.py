@@ -37,5 +37,9 @@ class GradientWarning(UserWarning):
     """A gradient is lost on the way from what is learned to a cost, and nothing says that this is meant."""
 
 
+class UnreadableError(ScgError):
+    """A computation cannot be read as mathematics; the text says which, and why."""
+
+
 class ExportError(ScgError):
     """A program cannot be written as a Python module."""

@@ -27,7 +27,10 @@ def test_everything_exported_is_documented() -> None:
 @pytest.mark.parametrize("name", scg.__all__)
 def test_every_parameter_is_named_in_a_docstring(name: str) -> None:
     found = getattr(scg, name)
-    if not inspect.isclass(found):
+    if inspect.ismodule(found):
+        for function in found.__all__:
+            assert _unnamed(getattr(found, function), getattr(found, function).__doc__) == [], function
+    elif not inspect.isclass(found):
         assert _unnamed(found, found.__doc__) == []
     elif not issubclass(found, BaseException):
         for method in _methods(found):

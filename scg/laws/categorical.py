@@ -10,7 +10,7 @@ from torch import distributions as td
 from torch.nn.functional import one_hot, threshold
 
 from scg.laws.law import Parameters, broadcast, violation
-from scg.laws.numbers import FAR, INFINITY, gumbel, log1p_exp, wide
+from scg.laws.numbers import FAR, INFINITY, gumbel, is_transformed, log1p_exp, wide
 from scg.laws.relaxable import Relaxable
 
 
@@ -94,7 +94,7 @@ class Categorical(Relaxable):
 
     def _value(self, scores: Tensor, given: Tensor) -> Tensor:
         index = scores.argmax(-1)
-        return one_hot(index, given.shape[-1]).to(given.dtype) if self.one_hot else index
+        return _one_hot(index, given.shape[-1]).to(given.dtype) if self.one_hot else index
 
     def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
         """``log p_b``, or ``sum b log p`` which is linear in a one-hot ``b``."""
@@ -111,8 +111,8 @@ class Categorical(Relaxable):
         if self.given == "probs":
             return None
         probs = torch.softmax(parameters["logits"], -1)
-        if not self.one_hot:  # torch's one_hot looks at values where torch 2.11 compiles
-            value = value.long().unsqueeze(-1) == torch.arange(probs.shape[-1], device=value.device)
+        if not self.one_hot:
+            value = _compared(value.long(), probs.shape[-1])
         return {"logits": value.to(probs.dtype) - probs}
 
     def support(self, parameters: Parameters) -> Tensor:
@@ -142,3 +142,12 @@ class Categorical(Relaxable):
         """The torch class of the same name."""
         cls = td.OneHotCategorical if self.one_hot else td.Categorical
         return cls(**{self.given: parameters[self.given]}, validate_args=False)
+
+
+def _one_hot(index: Tensor, count: int) -> Tensor:
+    """Return ``torch.nn.functional.one_hot``, which looks at values where that is not allowed."""
+    return _compared(index, count) if is_transformed() else one_hot(index, count)
+
+
+def _compared(index: Tensor, count: int) -> Tensor:
+    return index.unsqueeze(-1) == torch.arange(count, device=index.device)

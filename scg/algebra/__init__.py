@@ -1,0 +1,1 @@
+"""What torch computes, as mathematics: tensors of expressions, comparisons, and expectations."""

@@ -1,0 +1,27 @@
+"""Believing: what was read of a computation is held against the computation, in value and gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import sympy as sp
+
+from scg.errors import UnreadableError
+
+POINTS = 3
+"""Where a reading is held against what it is of."""
+
+
+def agree(what: str, read: Sequence[sp.Expr], values: Sequence[float], single: bool) -> None:
+    """Refuse a reading whose numbers are not those of the computation, up to rounding."""
+    size = max((abs(value) for value in values if math.isfinite(value)), default=0.0) + 1e-12
+    for expr, value in zip(read, values, strict=True):
+        found = complex(sp.N(expr, 30))
+        if not math.isfinite(value):
+            continue
+        if abs(found - value) > (1e-3 if single else 1e-7) * size:
+            raise UnreadableError(
+                f"{what} was read as {found.real:.10g} where it is {value:.10g}: "
+                "scg.symbolic.register a twin of the function that is read wrongly"
+            )

@@ -1,0 +1,227 @@
+"""A graph as mathematics: every assignment of what is finite, its probability and its costs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from scg.algebra.arrays import Array, array, each, flat, symbols
+from scg.algebra.believing import POINTS, agree
+from scg.algebra.expectation import Base, mean
+from scg.algebra.families import MAPS, MASSES
+from scg.algebra.paths import LIMIT, Path
+from scg.algebra.reading import read
+from scg.algebra.tracing import Traced
+from scg.errors import UnreadableError
+from scg.nodes.ir import IR
+
+Case = Mapping[sp.Expr, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Variable:
+    """One random variable: its family, the shape of its elements, and the outcomes of one, if finite.
+
+    ``event`` is the shape of one outcome.
+    """
+
+    name: str
+    family: str
+    shape: tuple[int, ...]
+    outcomes: tuple[tuple[sp.Expr, ...], ...]
+    event: tuple[int, ...]
+    example: Tensor
+
+    @property
+    def places(self) -> list[tuple[int, ...]]:
+        """Where its elements are."""
+        return list(itertools.product(*map(range, self.shape)))
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """One assignment of what is finite: its probability, and the sum of all costs, each with its weight."""
+
+    mass: sp.Expr
+    cost: sp.Expr
+    bases: tuple[Base, ...]
+    """What is random then."""
+    valid: tuple[sp.Expr, ...]
+    """What has to be positive for the parameters of distributions to be valid."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A graph on fixed inputs, as mathematics in its ``parameters``, which are arrays of symbols.
+
+    ``bases`` are the random variables that are left where all that is finite is assigned.
+    """
+
+    ir: IR
+    parameters: Mapping[str, Array]
+    variables: tuple[Variable, ...]
+    graph: Traced
+    spec: pytree.TreeSpec
+    weights: Mapping[str, Array]
+    values: Mapping[str, Tensor]
+    evaluated: Callable[..., Any]
+    """What gives costs, and parameters of distributions, for values of parameters and of what is random."""
+
+    @property
+    def point(self) -> dict[sp.Symbol, float]:
+        """The values that parameters have now."""
+        return {
+            symbol: value
+            for name, array in self.parameters.items()
+            for symbol, value in zip(flat(array), self.values[name].reshape(-1).tolist(), strict=True)
+        }
+
+    def at(
+        self, given: Mapping[str, Array], path: Path
+    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+        """Return costs, and the parameters of distributions, where every random variable is given."""
+        arrays = [*self.parameters.values(), *(given[variable.name] for variable in self.variables)]
+        costs, parameters = pytree.tree_unflatten(read(self.graph, arrays, path), self.spec)
+        return costs, parameters
+
+    def situations(self, case: Case) -> Iterator[Situation]:
+        """Yield every assignment of what is finite, where the parameters are in a case."""
+        elements = self._elements()
+        count = math.prod(len(variable.outcomes) for variable, _ in elements)
+        if count > LIMIT:
+            raise UnreadableError(
+                f"the graph has {count} joint outcomes, more than {LIMIT}: make plates or nodes smaller"
+            )
+        for chosen in itertools.product(*(range(len(variable.outcomes)) for variable, _ in elements)):
+            yield self._situation(list(zip(elements, chosen, strict=True)), case)
+
+    def _elements(self) -> list[tuple[Variable, tuple[int, ...]]]:
+        return [
+            (variable, place) for variable in self.variables if variable.outcomes for place in variable.places
+        ]
+
+    def _situation(
+        self, chosen: list[tuple[Any, int]], case: Case, point: Mapping[sp.Symbol, sp.Expr] | None = None
+    ) -> Situation:
+        given, random = self._given(chosen)
+        path = Path(frozenset(random) if point is None else frozenset(), case, point=point)
+        costs, parameters = self.at(given, path)
+        mass = sp.Mul(
+            *(self._mass(variable, parameters[variable.name], place, k) for (variable, place), k in chosen)
+        )
+        cost = sp.Add(
+            *(e for name, value in costs.items() for e in flat(weighted(value, self.weights[name])))
+        )
+        several = [parameters[variable.name] for variable in self.variables]
+        return Situation(mass, cost, tuple(self._bases(random, parameters)), tuple(_valid(several)))
+
+    def _given(
+        self, chosen: list[tuple[Any, int]]
+    ) -> tuple[dict[str, Array], dict[sp.Symbol, tuple[Variable, Any]]]:
+        """Return what every variable is given, and the symbols among it."""
+        given: dict[str, Array] = {}
+        random: dict[sp.Symbol, tuple[Variable, Any]] = {}
+        for variable in self.variables:
+            if not variable.outcomes:
+                kind = MAPS[variable.family][0]
+                signs = {"normal": {"real": True}, "poisson": {"integer": True, "nonnegative": True}}
+                own = symbols(f"{variable.name}_", variable.shape, **signs.get(kind, {"positive": True}))
+                random.update({own[place]: (variable, place) for place in variable.places})
+                given[variable.name] = own
+                continue
+            entries = [e for (of, _), k in chosen if of is variable for e in variable.outcomes[k]]
+            given[variable.name] = array((*variable.shape, *variable.event), entries)
+        return given, random
+
+    def _mass(
+        self, variable: Variable, parameters: Mapping[str, Array], place: tuple[int, ...], k: int
+    ) -> sp.Expr:
+        if variable.family in MASSES:
+            return MASSES[variable.family](parameters, place, k)
+        return parameters["mass"][(k, *place)]
+
+    def _bases(
+        self, random: Mapping[sp.Symbol, tuple[Variable, Any]], parameters: Mapping[str, Any]
+    ) -> Iterator[Base]:
+        for symbol, (variable, place) in random.items():
+            kind = MAPS[variable.family][0]
+            rate = parameters[variable.name]["rate"][place] if kind == "poisson" else sp.Integer(1)
+            yield Base(symbol, kind, rate)
+
+    def believe(self) -> None:
+        """Hold costs, and their gradient, against the graph itself, at some other parameters and values."""
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(POINTS):
+            live = {
+                name: value + 0.3 * torch.randn(value.shape, generator=generator).to(value)
+                for name, value in self.values.items()
+            }
+            chosen = [
+                (element, int(torch.randint(len(element[0].outcomes), (), generator=generator)))
+                for element in self._elements()
+            ]
+            self._compare(live, chosen)
+
+    def _compare(self, live: Mapping[str, Tensor], chosen: list[tuple[Any, int]]) -> None:
+        given, random = self._given(chosen)
+        at: dict[sp.Symbol, sp.Expr] = {s: sp.Rational(k % 3 + 1, 2) for k, s in enumerate(random)}
+        drawn = {
+            v.name: torch.tensor([float(e.xreplace(at)) for e in flat(given[v.name])])
+            .to(v.example)
+            .reshape(v.example.shape)
+            for v in self.variables
+        }
+        for name, own in self.parameters.items():
+            numbers = live[name].double().reshape(-1).tolist()
+            at.update({s: sp.Float(v, 17) for s, v in zip(flat(own), numbers, strict=True)})
+        cost = self._situation(chosen, {}, at).cost
+        slopes = (sp.diff(cost, s) for own in self.parameters.values() for s in flat(own))
+        single = any(value.dtype != torch.float64 for value in live.values())
+        agree("a cost", [expr.xreplace(at) for expr in (cost, *slopes)], self._run(live, drawn), single)
+
+    def _run(self, live: Mapping[str, Tensor], drawn: Mapping[str, Tensor]) -> list[float]:
+        """Return the sum of costs, and its derivatives, as torch has them."""
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in live.items()}
+        with torch.enable_grad():
+            costs, _ = self.evaluated(leaves, drawn)
+            parts = [(_plain(w).to(costs[c]) * costs[c]).sum() for c, w in self.weights.items()]
+            total = torch.stack(parts).sum() + sum(0 * leaf.sum() for leaf in leaves.values())
+            slopes = torch.autograd.grad(total, list(leaves.values()))
+        return [v for found in (total, *slopes) for v in found.detach().double().reshape(-1).tolist()]
+
+    def objective(self, case: Case) -> sp.Expr:
+        """Return the mean of the costs in closed form, where the parameters are in a case."""
+        return sp.Add(*(one.mass * mean(one.cost, one.bases) for one in self.situations(case)))
+
+    def valid(self, case: Case) -> list[sp.Expr]:
+        """Return what has to be positive for the parameters of distributions to be valid, and need not be."""
+        several = {expr: None for one in self.situations(case) for expr in one.valid}
+        random = {base.symbol for one in self.situations(case) for base in one.bases}
+        path = Path(case=case)
+        return [expr for expr in several if not expr.free_symbols & random and path.known(expr) is None]
+
+
+def _plain(weights: Array) -> Tensor:
+    return torch.tensor([float(w) for w in flat(weights)], dtype=torch.float64).reshape(weights.shape)
+
+
+def _valid(several: Sequence[Mapping[str, Array]]) -> Iterator[sp.Expr]:
+    for parameters in several:
+        for name, own in parameters.items():
+            if name == "probs":
+                yield from (bound for p in flat(own) for bound in (p, 1 - p))
+            if name in ("scale", "rate"):
+                yield from flat(own)
+
+
+def weighted(value: Array, weights: Array) -> Array:
+    """Return the elements of a cost, each times its weight."""
+    return each(lambda a, b: a * b, value, weights)
