@@ -23,5 +23,6 @@ def agree(what: str, read: Sequence[sp.Expr], values: Sequence[float], single: b
         if abs(found - value) > (1e-3 if single else 1e-7) * size:
             raise UnreadableError(
                 f"{what} was read as {found.real:.10g} where it is {value:.10g}: "
-                "scg.symbolic.register a twin of the function that is read wrongly"
+                "a function there is not made of torch's operations alone, as with NumPy, or does not "
+                "differentiate what it computes. scg.symbolic.register a twin of it"
             )

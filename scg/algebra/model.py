@@ -17,13 +17,12 @@ from scg.algebra.arrays import Array, array, each, flat, symbols
 from scg.algebra.believing import POINTS, agree
 from scg.algebra.expectation import Base, mean
 from scg.algebra.families import MAPS, MASSES
-from scg.algebra.paths import LIMIT, Path
+from scg.algebra.measure import Case, Extents, extents_of, mass_of
+from scg.algebra.paths import LIMIT, Path, every
 from scg.algebra.reading import read
 from scg.algebra.tracing import Traced
 from scg.errors import UnreadableError
 from scg.nodes.ir import IR
-
-Case = Mapping[sp.Expr, bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +55,12 @@ class Situation:
     """What is random then."""
     valid: tuple[sp.Expr, ...]
     """What has to be positive for the parameters of distributions to be valid."""
+
+    def mean(self) -> sp.Expr:
+        """Return the mean of the cost, times the probability."""
+        if self.mass.free_symbols & {base.symbol for base in self.bases}:
+            return mean(self.mass * self.cost, self.bases)
+        return self.mass * mean(self.cost, self.bases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,27 +106,39 @@ class Model:
                 f"the graph has {count} joint outcomes, more than {LIMIT}: make plates or nodes smaller"
             )
         for chosen in itertools.product(*(range(len(variable.outcomes)) for variable, _ in elements)):
-            yield self._situation(list(zip(elements, chosen, strict=True)), case)
+            yield from self._situations(list(zip(elements, chosen, strict=True)), case)
 
     def _elements(self) -> list[tuple[Variable, tuple[int, ...]]]:
         return [
             (variable, place) for variable in self.variables if variable.outcomes for place in variable.places
         ]
 
-    def _situation(
-        self, chosen: list[tuple[Any, int]], case: Case, point: Mapping[sp.Symbol, sp.Expr] | None = None
-    ) -> Situation:
+    def _situations(self, chosen: list[tuple[Any, int]], case: Case) -> Iterator[Situation]:
+        """Yield every way that costs can go where what is finite is assigned."""
         given, random = self._given(chosen)
-        path = Path(frozenset(random) if point is None else frozenset(), case, point=point)
-        costs, parameters = self.at(given, path)
-        mass = sp.Mul(
-            *(self._mass(variable, parameters[variable.name], place, k) for (variable, place), k in chosen)
-        )
-        cost = sp.Add(
-            *(e for name, value in costs.items() for e in flat(weighted(value, self.weights[name])))
-        )
-        several = [parameters[variable.name] for variable in self.variables]
-        return Situation(mass, cost, tuple(self._bases(random, parameters)), tuple(_valid(several)))
+        kinds = {symbol: MAPS[variable.family][0] for symbol, (variable, _) in random.items()}
+        for path, (costs, parameters) in every(lambda p: self.at(given, p), Path(frozenset(random), case)):
+            extents = extents_of(path, kinds, case)
+            if extents is None:
+                continue
+            several = [parameters[variable.name] for variable in self.variables]
+            masses = (self._mass(v, parameters[v.name], place, k) for (v, place), k in chosen)
+            weights = self.weights.items()
+            cost = sp.Add(*(e for name, own in weights for e in flat(weighted(costs[name], own))))
+            bases = tuple(self._bases(random, parameters))
+            yield Situation(
+                self._share(path, extents, bases, cost) * sp.Mul(*masses), cost, bases, tuple(_valid(several))
+            )
+
+    def _share(self, path: Path, extents: Extents, bases: tuple[Base, ...], cost: sp.Expr) -> sp.Expr:
+        """Return how probable it is that costs go a way, where that is known and they depend on no more."""
+        kinds = {base.symbol: base.kind for base in bases}
+        for symbol in extents:
+            if kinds[symbol] not in ("normal", "uniform") or cost.has(symbol):
+                raise UnreadableError(f"a cost compares {symbol}, which is {kinds[symbol]}, with something")
+        if path.choices:
+            raise UnreadableError("a cost chooses by what is random")
+        return mass_of(path, extents, kinds)
 
     def _given(
         self, chosen: list[tuple[Any, int]]
@@ -182,24 +199,27 @@ class Model:
         for name, own in self.parameters.items():
             numbers = live[name].double().reshape(-1).tolist()
             at.update({s: sp.Float(v, 17) for s, v in zip(flat(own), numbers, strict=True)})
-        cost = self._situation(chosen, {}, at).cost
-        slopes = (sp.diff(cost, s) for own in self.parameters.values() for s in flat(own))
         single = any(value.dtype != torch.float64 for value in live.values())
-        agree("a cost", [expr.xreplace(at) for expr in (cost, *slopes)], self._run(live, drawn), single)
+        costs, _ = self.at(given, Path(point=at))
+        for name, own in costs.items():
+            cost = sp.Add(*flat(weighted(own, self.weights[name])))
+            slopes = (sp.diff(cost, s) for entries in self.parameters.values() for s in flat(entries))
+            read = [expr.xreplace(at) for expr in (cost, *slopes)]
+            agree(f"cost '{name}' ({self.ir[name].where})", read, self._run(name, live, drawn), single)
 
-    def _run(self, live: Mapping[str, Tensor], drawn: Mapping[str, Tensor]) -> list[float]:
-        """Return the sum of costs, and its derivatives, as torch has them."""
+    def _run(self, cost: str, live: Mapping[str, Tensor], drawn: Mapping[str, Tensor]) -> list[float]:
+        """Return the sum of a cost, and its derivatives, as torch has them."""
         leaves = {name: value.detach().clone().requires_grad_() for name, value in live.items()}
         with torch.enable_grad():
             costs, _ = self.evaluated(leaves, drawn)
-            parts = [(_plain(w).to(costs[c]) * costs[c]).sum() for c, w in self.weights.items()]
-            total = torch.stack(parts).sum() + sum(0 * leaf.sum() for leaf in leaves.values())
+            value = (_plain(self.weights[cost]).to(costs[cost]) * costs[cost]).sum()
+            total = value + sum(0 * leaf.sum() for leaf in leaves.values())
             slopes = torch.autograd.grad(total, list(leaves.values()))
         return [v for found in (total, *slopes) for v in found.detach().double().reshape(-1).tolist()]
 
     def objective(self, case: Case) -> sp.Expr:
         """Return the mean of the costs in closed form, where the parameters are in a case."""
-        return sp.Add(*(one.mass * mean(one.cost, one.bases) for one in self.situations(case)))
+        return sp.Add(*(one.mean() for one in self.situations(case)))
 
     def valid(self, case: Case) -> list[sp.Expr]:
         """Return what has to be positive for the parameters of distributions to be valid, and need not be."""

@@ -118,10 +118,9 @@ class Path:
         noise = self.noisy(expr)
         if not noise:
             raise UndecidedError(expr)
-        if len(noise) > 1:
-            names = ", ".join(sorted(map(str, noise)))
-            raise UnreadableError(f"a comparison of several noises: {names}")
-        (only,) = noise
+        # Where several noises meet, one that is uniform decides, and the others move where it is cut.
+        several = sorted(noise, key=lambda symbol: (not symbol.is_positive, str(symbol)))
+        only = next((symbol for symbol in several if _cuts(expr, symbol)), several[0])
         found_cut, rises = cut(expr, only, self)
         return self._is_above(only, found_cut) == rises
 
@@ -185,18 +184,31 @@ def primitive(expr: sp.Expr) -> sp.Expr:
     return rest if content > 0 else -rest
 
 
-def cut(expr: sp.Expr, noise: sp.Symbol, path: Path) -> tuple[Cut, bool]:
-    """Return where an expression changes sign as noise moves, and whether it rises there."""
+def _parts(expr: sp.Expr, noise: sp.Symbol) -> tuple[list[sp.Expr], sp.Expr]:
+    """Return the factors of what noise may act through, and the rest."""
     expr = sp.expand(expr)
     parts = (sp.log(noise), sp.log(1 - noise), noise, sp.log(-sp.log(noise)))
-    a, b, c, d = (expr.coeff(part, 1) for part in parts)
-    rest = sp.expand(expr - sum(factor * part for factor, part in zip((a, b, c, d), parts, strict=True)))
-    found = [factor for factor in (a, b, c, d) if factor != 0]
-    is_odds = len(found) == 2 and a != 0 and is_zero(a + b)
-    if rest.has(noise) or any(factor.has(noise) for factor in found) or not (len(found) == 1 or is_odds):
+    factors = [expr.coeff(part, 1) for part in parts]
+    return factors, sp.expand(expr - sp.Add(*(f * part for f, part in zip(factors, parts, strict=True))))
+
+
+def _cuts(expr: sp.Expr, noise: sp.Symbol) -> bool:
+    """Whether it is known where an expression changes sign as noise moves."""
+    factors, rest = _parts(expr, noise)
+    found = [factor for factor in factors if factor != 0]
+    is_odds = len(found) == 2 and factors[0] != 0 and is_zero(factors[0] + factors[1])
+    is_free = not rest.has(noise) and not any(factor.has(noise) for factor in found)
+    return is_free and (len(found) == 1 or is_odds)
+
+
+def cut(expr: sp.Expr, noise: sp.Symbol, path: Path) -> tuple[Cut, bool]:
+    """Return where an expression changes sign as noise moves, and whether it rises there."""
+    if not _cuts(expr, noise):
         raise UnreadableError(f"a comparison that noise moves in a way that is not known: {expr}")
-    level, rises = sp.expand(-rest / found[0]), path.decide(found[0])
-    if is_odds:
+    (a, b, c, d), rest = _parts(expr, noise)
+    first = next(factor for factor in (a, b, c, d) if factor != 0)
+    level, rises = sp.expand(-rest / first), path.decide(first)
+    if a != 0 and b != 0:
         return Cut(1 / (1 + sp.exp(-level)), level, "odds"), rises
     if a != 0:
         return Cut(sp.exp(level), level, "log"), rises
@@ -204,6 +216,7 @@ def cut(expr: sp.Expr, noise: sp.Symbol, path: Path) -> tuple[Cut, bool]:
         return Cut(1 - sp.exp(level), -level, "rest"), not rises
     if c != 0:
         return Cut(level, level, "itself"), rises
+    assert d != 0
     return Cut(sp.exp(-sp.exp(level)), -level, "gumbel"), not rises
 
 

@@ -56,5 +56,14 @@ def traced(fn: Callable[..., Any], *arguments: Any, what: str) -> Traced:
 
 
 def _first(error: BaseException) -> str:
-    text = str(error).strip()
-    return (text.splitlines() or [""])[0][:200]
+    """Return what an error says first; of a look at a value, what that is."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    for sign in (
+        "It appears that you're trying to get value",
+        "vmap: It looks like you're",
+        "Cannot access data",
+    ):
+        before, found, _ = text.partition(sign)
+        if found:
+            return f"{before}a look at a value, as of x.item(), `if x:`, an index by a tensor, or NumPy."
+    return text[:200]

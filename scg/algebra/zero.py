@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import lcm
 
+import mpmath  # type: ignore[import-untyped]
 import sympy as sp
 
 POINTS = ((11, 7), (13, 5), (17, 3))
 """Seeds of the points at which a difference has to vanish before its algebra is asked."""
 DIGITS = 40
+LARGE = 150
+"""Operations from which on a function is made of an expression, to know its value."""
 CLOSE = 1e-25
 
 
@@ -48,7 +51,7 @@ def points(expr: sp.Expr) -> list[dict[sp.Symbol, sp.Expr]]:
 
 def _is_large(expr: sp.Expr, point: dict[sp.Symbol, sp.Expr]) -> bool:
     try:
-        value = sp.N(expr.xreplace(point), DIGITS)
+        value = _number(expr, point)
         return bool(value.is_number) and value.is_finite is not False and bool(abs(value) > CLOSE)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return False
@@ -60,6 +63,16 @@ def tidy(expr: sp.Expr) -> sp.Expr:
         plain = expr.xreplace({greater: greater.args[0]})
         expr = plain if is_zero(expr - plain) else expr
     return expr
+
+
+def _number(expr: sp.Expr, point: dict[sp.Symbol, sp.Expr]) -> sp.Expr:
+    """Return the value of an expression at a point, of a large one by a function that is made of it."""
+    if expr.count_ops() < LARGE:
+        return sp.N(expr.xreplace(point), DIGITS)
+    with mpmath.workdps(DIGITS):
+        names = list(point)
+        values = [mpmath.mpf(point[name].p) / point[name].q for name in names]
+        return sp.sympify(sp.lambdify(names, expr, "mpmath", cse=True)(*values))
 
 
 class Quotient:

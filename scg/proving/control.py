@@ -6,7 +6,8 @@ import sympy as sp
 
 from scg.algebra.arrays import Array, each, flat, symbols
 from scg.algebra.elementwise import sigmoid
-from scg.algebra.model import Case, Model, weighted
+from scg.algebra.measure import Case
+from scg.algebra.model import Model, weighted
 from scg.algebra.paths import Path
 from scg.algebra.zero import is_zero
 from scg.errors import UnreadableError
@@ -79,7 +80,8 @@ class Scheme:
             layout = ir.layout[cost]
             found = weighted(self.costs[cost], weights)
             for index in found.indices:
-                if all(index[layout.index(p)] == place[plates.index(p)] for p in kept):
+                pairs = ((p, index[layout.index(p)], place[plates.index(p)]) for p in kept)
+                if all(e == own or (ir.plates[p].ordered and e > own) for p, e, own in pairs):
                     total += found[index]
         return total.xreplace(at)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scg.algebra.arrays import Array, array, constant, each, flat, symbols
 from scg.algebra.families import MAPS, MASSES, outcomes
+from scg.algebra.measure import extents_of, mass_of
 from scg.algebra.paths import Path, UndecidedError, every
 from scg.algebra.reading import read
 from scg.algebra.tracing import traced
@@ -18,7 +19,6 @@ from scg.algebra.zero import differs, is_zero
 from scg.errors import UnreadableError
 from scg.laws import Law
 from scg.laws.relaxable import Relaxable
-from scg.proving.arithmetic import extents_of, mass_of
 from scg.proving.proof import STRENGTH, Standing, Step
 
 MOST = 4

@@ -46,17 +46,27 @@ class Region:
         for symbol in self.order:
             if symbol in found:
                 continue
-            if self.kinds[symbol] == "normal":
-                if symbol in self.path.lower or symbol in self.path.upper:
-                    raise UnreadableError(f"normal noise {symbol} is compared with something")
+            if self.coordinate(symbol) == "normal":
                 found[symbol] = unit[symbol]
                 continue
-            low = self._bound(self.path.lower.get(symbol, []), found, 0.0, torch.maximum, len(density))
-            high = self._bound(self.path.upper.get(symbol, []), found, 1.0, torch.minimum, len(density))
+            is_normal = self.kinds[symbol] == "normal"
+            low, high = (
+                self._bound(bounds.get(symbol, []), found, end, join, len(density), is_normal)
+                for bounds, end, join in (
+                    (self.path.lower, 0.0, torch.maximum),
+                    (self.path.upper, 1.0, torch.minimum),
+                )
+            )
             width = (high - low).clamp(min=0.0)
-            found[symbol] = (low + width * unit[symbol]).clamp(1e-300, 1 - 2**-53)
+            share = (low + width * unit[symbol]).clamp(1e-300, 1 - 2**-53)
+            found[symbol] = torch.special.ndtri(share) if is_normal else share
             density = density * width
         return found, density
+
+    def coordinate(self, symbol: sp.Symbol) -> str:
+        """Return the kind of the coordinate that noise has: normal noise that is cut has a uniform one."""
+        is_cut = symbol in self.path.lower or symbol in self.path.upper
+        return "uniform" if is_cut else self.kinds[symbol]
 
     def _bound(
         self,
@@ -65,10 +75,12 @@ class Region:
         start: float,
         join: Callable[[Tensor, Tensor], Tensor],
         count: int,
+        is_normal: bool,
     ) -> Tensor:
         bound = torch.full((count,), start, dtype=torch.float64)
         for cut in cuts:
-            bound = join(bound, self._value(cut.at, found, count))
+            at = self._value(cut.at, found, count)
+            bound = join(bound, torch.special.ndtr(at) if is_normal else at)
         return bound
 
     def _value(self, expr: sp.Expr, found: Mapping[sp.Symbol, Tensor], count: int) -> Tensor:
@@ -172,18 +184,19 @@ class Integrand:
     def _random(self, generator: torch.Generator) -> dict[sp.Symbol, Tensor]:
         return {
             s: torch.randn(6, generator=generator, dtype=torch.float64)
-            if self.region.kinds[s] == "normal"
+            if self.region.coordinate(s) == "normal"
             else torch.rand(6, generator=generator, dtype=torch.float64)
             for s in self.region.order
         }
 
     def integral(self, groups: list[list[sp.Symbol]], coarse: bool) -> Tensor:
         """Return the integral over the region, group by group about one anchor."""
-        anchor = {s: 0.3 if self.region.kinds[s] == "normal" else 0.4 for s in self.region.order}
+        kinds = {s: self.region.coordinate(s) for s in self.region.order}
+        anchor = {s: 0.3 if kind == "normal" else 0.4 for s, kind in kinds.items()}
         at = self({s: torch.tensor([v], dtype=torch.float64) for s, v in anchor.items()})[0]
         total = -(len(groups) - 1) * at
         for group in groups:
-            unit, weights = _grid(group, self.region.kinds, coarse)
+            unit, weights = _grid(group, kinds, coarse)
             rest = {s: torch.full_like(weights, v) for s, v in anchor.items()}
             total = total + (weights[:, None] * self({**rest, **unit})).sum(0)
         return total

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from scg.algebra.arrays import flat
-from scg.algebra.model import Case, Model
+from scg.algebra.measure import Case
+from scg.algebra.model import Model
 from scg.algebra.paths import in_cases
 from scg.errors import ScgError, UnreadableError
 from scg.oracle.exact import gradient_of

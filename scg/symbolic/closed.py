@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scg.algebra.arrays import Array, flat
 from scg.algebra.graphs import model
-from scg.algebra.model import Case, Model
+from scg.algebra.measure import Case
+from scg.algebra.model import Model
 from scg.algebra.paths import in_cases
 from scg.errors import GraphError
 from scg.graph import Graph

@@ -17,6 +17,8 @@ from scg.graph import Graph
 from scg.program.program import Program
 from scg.symbolic.closed import in_pieces
 
+SHORT = 100
+"""Operations up to which a formula is simplified."""
 ESTIMATES = {
     "score": r"\bigl({cost} - \beta\bigr)\, \nabla \log p({value})",
     "enumerate": r"\sum_{{{value}}} {cost}\, \nabla p({value})",
@@ -117,10 +119,15 @@ def _gradient(found: Model) -> list[str]:
     except UnreadableError:
         return []
     return [
-        rf"\frac{{\partial J}}{{\partial {sp.latex(s)}}} &= {sp.latex(sp.simplify(sp.diff(objective, s)))}"
+        rf"\frac{{\partial J}}{{\partial {sp.latex(s)}}} &= {sp.latex(_short(sp.diff(objective, s)))}"
         for own in found.parameters.values()
         for s in flat(own)
     ]
+
+
+def _short(expr: sp.Expr) -> sp.Expr:
+    """Simplify an expression where that does not take long."""
+    return sp.simplify(expr) if sp.count_ops(expr) < SHORT and not expr.has(sp.I) else expr
 
 
 def _name(name: str) -> str:

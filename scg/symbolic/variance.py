@@ -10,11 +10,11 @@ import sympy as sp
 import torch
 
 from scg.algebra.arrays import flat, number
-from scg.algebra.model import Case
+from scg.algebra.measure import Case, Extents
 from scg.algebra.paths import in_cases
 from scg.errors import GraphError, UnreadableError
 from scg.program.program import Program
-from scg.proving.arithmetic import Extents, Way, averaged, ways
+from scg.proving.arithmetic import Way, averaged, ways
 from scg.proving.emitted import Reading, emitted, reading
 from scg.symbolic.closed import Entries, by_parameter, in_pieces
 from scg.symbolic.integral import OverNoise
