@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +22,7 @@ ROUNDING = sp.Rational(1, 10**14)
 """What a number that something is compared with is off a whole one where it keeps rounding away."""
 MANY = 200
 """The most inequalities of which sums are made."""
-LIMIT = 4096
+LIMIT = 1024
 """The most ways through a computation that are followed."""
 
 
@@ -225,7 +226,10 @@ def every(run: Callable[[Path], T], start: Path) -> Iterator[tuple[Path, T]]:
     given: tuple[int, ...] = ()
     for _ in range(LIMIT):
         path = Path(start.noise, start.case, given, point=start.point)
-        yield path, run(path)
+        found = run(path)
+        if math.prod(count for _, count in path.taken) > LIMIT:
+            break
+        yield path, found
         taken = list(path.taken)
         while taken and taken[-1][0] == taken[-1][1] - 1:
             taken.pop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from scg.errors import ScgError
@@ -33,7 +34,7 @@ def culprit(
                 program._ir, Options({**others, name: estimator}, program._options.samples, (), True)
             )
             alone.prepare(**inputs)
-            with controls_still(alone):
+            with controls_still(alone), torch.enable_grad():
                 what = emitted(alone, inputs)
                 _, found = integrated(what, reading(what), live, what.state, 0)
         except ScgError:
