@@ -269,7 +269,8 @@ LAYOUT: dict[str, Callable[..., Any]] = {
     "cumprod": scan(product), "_softmax": softmax, "_log_softmax": log_softmax, "scatter": scatter,
     "scatter_add": scatter_add,
     "mm": matmul, "mv": matmul, "dot": matmul, "bmm": bmm, "addmm": addmm, "native_layer_norm": layer_norm,
-    "max": largest, "min": smallest, "elu": elu, "clamp": clamp, "embedding": embedding, "full": full, "full_like": full_like,
+    "max": largest, "min": smallest, "elu": elu, "clamp": clamp, "embedding": embedding, "full": full,
+    "full_like": full_like,
     "empty": empty, "empty_permuted": empty, "scalar_tensor": scalar, "log_sigmoid_forward": log_sigmoid,
 }  # fmt: skip
 ALONG = {"max": max_along, "min": min_along}
