@@ -124,6 +124,7 @@ def number(value: Any, dtype: torch.dtype = torch.float64) -> sp.Expr:
         return sp.nan if math.isnan(value) else sp.oo if value > 0 else -sp.oo
     if dtype not in SIMPLE:
         return sp.Rational(value)
+    value = _rounded(Fraction(value), dtype)
     simple = Fraction(value).limit_denominator(SIMPLE[dtype])
     if _rounded(simple, dtype) == value:
         return sp.Rational(simple.numerator, simple.denominator)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import sympy as sp
 import torch
+from torch import Tensor
 
 from scg.algebra.arrays import flat, number
 from scg.algebra.measure import Case, Extents
@@ -58,14 +59,14 @@ def variance(program: Program, /, **inputs: Any) -> dict[str, Entries]:
     return by_parameter(found.live, values)
 
 
-def _held(found: Reading, state: Any) -> dict[sp.Symbol, sp.Expr]:
+def _held(found: Reading, state: Mapping[str, Tensor]) -> dict[sp.Symbol, sp.Expr]:
     """Return what estimators have learned: logarithms of simple numbers as such."""
     held = {}
     for name, own in found.state.items():
-        for symbol, value in zip(flat(own), state[name].double().reshape(-1).tolist(), strict=True):
-            held[symbol] = (
-                sp.log(number(math.exp(value), state[name].dtype)) if name.endswith(".log") else number(value)
-            )
+        is_log = name.endswith(".log")
+        value = state[name].exp() if is_log else state[name]
+        numbers = (number(one, value.dtype) for one in value.reshape(-1).tolist())
+        held.update({s: sp.log(one) if is_log else one for s, one in zip(flat(own), numbers, strict=True)})
     return held
 
 
