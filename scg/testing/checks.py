@@ -16,7 +16,7 @@ from scg.estimators.protocol.border import check_kind
 from scg.estimators.protocol.kinds import Estimator
 from scg.program.program import Program
 from scg.program.program import compile as compiled
-from scg.testing.graphs import EXAMPLES, Example
+from scg.testing.examples import EXAMPLES, Example
 from scg.testing.unbiased import assert_unbiased
 from scg.verification.trial import NoReferenceError
 
