@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Size, Tensor
 from torch import distributions as td
-from torch.nn.functional import one_hot, threshold
+from torch.nn.functional import threshold
 
 from scg.laws.law import Parameters, broadcast, violation
 from scg.laws.numbers import FAR, INFINITY, gumbel, log1p_exp, wide
@@ -94,7 +94,10 @@ class Categorical(Relaxable):
 
     def _value(self, scores: Tensor, given: Tensor) -> Tensor:
         index = scores.argmax(-1)
-        return one_hot(index, given.shape[-1]).to(given.dtype) if self.one_hot else index
+        if not self.one_hot:
+            return index
+        outcomes = torch.arange(given.shape[-1], device=index.device)
+        return (index.unsqueeze(-1) == outcomes).to(given.dtype)  # vmap refuses torch's one_hot
 
     def log_prob(self, parameters: Parameters, value: Tensor) -> Tensor:
         """``log p_b``, or ``sum b log p`` which is linear in a one-hot ``b``."""
