@@ -21,7 +21,6 @@ VARIANTS: Mapping[str, tuple[Make, ...]] = MappingProxyType(
             lambda: Score(baseline="moving-average"),
             lambda: Score(baseline="self-critical"),
             lambda: Score(baseline="leave-one-out"),
-            lambda: Score(normalise=True),
         ),
         "rebar": (
             lambda: REBAR(temperature=1.0, eta=0.6, tune=False),
@@ -34,7 +33,7 @@ VARIANTS: Mapping[str, tuple[Make, ...]] = MappingProxyType(
         ),
     }
 )
-"""Options besides those that an estimator has by default."""
+"""Options besides those that an estimator has by default; none that scales an estimate, as normalise does."""
 
 
 def makers(facts: NodeFacts, estimators: Collection[str | Estimator] | None) -> Iterator[Make]:

@@ -23,8 +23,9 @@ VALUES = (0.3, -0.6, 1.1, 0.8, -0.2)
 class Pencil:
     """A sketch being drawn, of which every choice is one of Hypothesis, the simplest first.
 
-    ``cases`` are the joint outcomes that there may still be. ``normal`` are the nodes that a Normal
-    influences, ``learned`` those that a parameter does, and ``attached`` those to which a gradient flows.
+    ``cases`` are the joint outcomes that there may still be. ``random`` are the nodes that a sample
+    influences, ``normal`` those that a Normal does, ``learned`` those that a parameter does, and ``attached``
+    those to which a gradient flows.
     """
 
     draw: DrawFn
@@ -33,6 +34,7 @@ class Pencil:
     cases: int
     lines: dict[str, Line] = field(default_factory=dict)
     readable: list[str] = field(default_factory=list)
+    random: set[str] = field(default_factory=set)
     normal: set[str] = field(default_factory=set)
     learned: set[str] = field(default_factory=set)
     attached: set[str] = field(default_factory=set)
@@ -55,6 +57,7 @@ class Pencil:
         self.lines[line.name] = line
         if may_be_read:
             self.readable.append(line.name)
+        self._mark(self.random, line, line.word in self.laws)
         self._mark(self.normal, line, line.word in self.laws and not is_finite(line.word))
         self._mark(self.learned, line, line.word == "param")
         if line.word not in self.laws:
@@ -99,9 +102,10 @@ class Pencil:
 
     def across(self, among: Sequence[str]) -> None:
         """Add a plate up, mix its elements, or sum along it up to each."""
-        parent = self.recent(among)
-        if not parent.plates:
+        plated = [name for name in among if self.lines[name].plates]
+        if not plated:
             return
+        parent = self.recent([name for name in plated if name in self.random] or plated)
         plate = self.pick(parent.plates)
         is_ordered = next(one.ordered for one in self.plates if one.name == plate)
         word = self.pick(["total", "past" if is_ordered else "centred"])
@@ -109,18 +113,21 @@ class Pencil:
         plates = kept if word == "total" else parent.plates
         self.add(Line(self.fresh(word), word, (parent.name,), plates, across=plate))
 
+    def fitting(self, plates: Collection[str]) -> list[str]:
+        """Return the laws of which a sample in some plates fits into the joint outcomes that there may be."""
+        elements = self.elements(plates)
+        return [word for word, law in self.laws.items() if law.outcomes**elements <= self.cases]
+
     def sample(self, among: Sequence[str]) -> None:
-        """Declare a random variable, where one fits into the joint outcomes that there may be."""
+        """Declare a random variable, where one fits."""
         parent = self.recent(among)
         more = [plate.name for plate in self.plates if plate.name not in parent.plates]
         wider = [parent.plates, *(self.ordered({*parent.plates, plate}) for plate in more)]
-        plates = self.pick(wider)
-        fitting = [
-            word for word, law in self.laws.items() if law.outcomes ** self.elements(plates) <= self.cases
-        ]
-        if not fitting:
+        able = [plates for plates in wider if self.fitting(plates)]
+        if not able:
             return
-        word = self.pick(fitting)
+        plates = self.pick(able)
+        word = self.pick(self.fitting(plates))
         law = self.laws[word]
         self.cases //= law.outcomes ** self.elements(plates)
         name = self.fresh("z")

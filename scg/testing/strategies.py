@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from scg.nodes.trees import tree_map
 from scg.testing.options import Make, makers
 from scg.testing.pencil import STEPS, Pencil
 from scg.testing.sketch import Sketch, build
-from scg.testing.words import Kind, laws
+from scg.testing.words import NODES, Kind, laws
 
 EIGHTHS = 16
 """The eighths that a drawn input is made of at most."""
@@ -52,12 +52,15 @@ def graphs(
     >>> list(g)
     ['w0', 'z0', 'cost0']
     """
+    if cases < NODES:
+        raise ValueError(f"graphs(cases={cases}): an element of a Normal counts as {NODES}, so give as many")
     pencil = Pencil(draw, laws(kind, spread), _plates(draw, plates), cases)
     for plate in pencil.plates:
         pencil.leaf("input", (plate.name,))
         pencil.leaf("param", (plate.name,))
     pencil.leaf("param", ())
-    pencil.sample([name for name in pencil.readable if name in pencil.learned])
+    leaves = [name for name in pencil.readable if name in pencil.learned]
+    pencil.sample([name for name in leaves if pencil.fitting(pencil.lines[name].plates)])
     for _ in range(depth):
         above = tuple(pencil.readable)
         for _ in range(width):
@@ -105,20 +108,28 @@ def policies(
     def may_have(name: str, make: Make) -> bool:
         return (biased or make().unbiased) and refusal(make(), known[name]) is None
 
-    if estimators is not None:
-        for name, told in known.items():
-            if not any(may_have(name, make) for make in makers(told, estimators)):
-                raise GraphError(f"every estimator that was given refuses '{name}': give \"score\" besides")
+    for name, told in known.items():
+        if estimators is not None and not any(may_have(name, make) for make in makers(told, estimators)):
+            raise GraphError(f"every estimator that was given refuses '{name}': give \"score\" besides")
 
     @st.composite
     def drawn(draw: DrawFn) -> dict[str, Estimator]:
-        several = {name: list(makers(told, estimators)) for name, told in known.items()}
         return {
-            name: draw(st.sampled_from(makes).filter(partial(may_have, name)))()
-            for name, makes in several.items()
+            name: draw(_one_of(makers(told, estimators), partial(may_have, name)))
+            for name, told in known.items()
         }
 
     return drawn()
+
+
+@st.composite
+def _one_of(draw: DrawFn, makes: Iterable[Make], is_able: Callable[[Make], bool]) -> Estimator:
+    """Draw an estimator by its name, and then one of its options."""
+    several: dict[str, list[Make]] = {}
+    for make in makes:
+        several.setdefault(make().name, []).append(make)
+    named = st.sampled_from(list(several.values())).filter(lambda options: any(map(is_able, options)))
+    return draw(st.sampled_from(draw(named)).filter(is_able))()
 
 
 def inputs(graph: Graph) -> SearchStrategy[dict[str, Any]]:

@@ -66,6 +66,17 @@ def test_joint_outcomes_are_bounded(g: scg.Graph) -> None:
     assert count <= 16
 
 
+@given(graphs(plates=1, depth=1, cases=4))
+@settings(max_examples=30)
+def test_there_is_always_a_sample(g: scg.Graph) -> None:
+    assert g.freeze().samples and g.freeze().costs
+
+
+def test_too_few_joint_outcomes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"graphs\(cases=3\): an element of a Normal counts as 4"):
+        find(graphs(cases=3), lambda g: True)
+
+
 def test_the_simplest_graph_is_a_coin() -> None:
     g = find(graphs(), lambda g: True)
     assert 'g.sample("z0", Bernoulli, logits=w0)' in as_code(g)

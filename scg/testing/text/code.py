@@ -5,28 +5,31 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from scg.choosing.policy import Policy
 from scg.errors import GraphError
 from scg.graph import Graph
 from scg.nodes.ir import IR
 from scg.nodes.trees import tree_leaves
 from scg.testing.text.lines import Lines, variable
 from scg.testing.text.literals import called
+from scg.testing.text.options import policy_row
 from scg.testing.text.surroundings import Surroundings
 
 WIDE = 100
 """The length of a line that is broken where it has arguments."""
 
 
-def as_code(graph: Graph) -> str:
+def as_code(graph: Graph, *, policy: Policy | None = None, inputs: Mapping[str, Any] | None = None) -> str:
     """Return a ``graph`` as Python text which, pasted into a file, builds the same graph as ``g``.
 
-    Functions of nodes are written by their source, those of libraries by their name; what has neither, as a
-    module or a function that was typed in, is refused with the name of the node.
+    A ``policy`` and ``inputs`` follow under these names. Functions of nodes are written by their source,
+    those of libraries by their name; what has neither, as a module or a function that was typed in, is
+    refused with the name of the node.
 
     >>> import scg, torch
     >>> g = scg.Graph()
@@ -45,14 +48,26 @@ def as_code(graph: Graph) -> str:
     g.cost("c", pow_1)
     """
     ir = graph.freeze()
-    around = Surroundings({"scg", "torch", "g", *(variable(name) for name in ir)})
+    around = Surroundings({"scg", "torch", "g", "policy", "inputs", *(variable(name) for name in ir)})
     around.imports["scg"] = "scg", ""
     lines = list(Lines(ir, around, "g").all())
     named = [] if graph.name == "graph" else [ast.Constant(graph.name)]
     start = ast.Assign([ast.Name("g", ast.Store())], called("scg.Graph", *named))
+    rest = [] if policy is None else [policy_row(policy, around)]
+    if inputs is not None:
+        rest.append(_inputs(inputs, around))
     text = f"{_head(around)}{_body([start, *lines])}"
     _check(ir, text)
-    return text
+    return "\n".join([text, *map(_statement, map(ast.fix_missing_locations, rest))])
+
+
+def _inputs(inputs: Mapping[str, Any], around: Surroundings) -> ast.stmt:
+    """Return the statement that gives inputs their name."""
+    around.need_torch()
+    keys: list[ast.expr | None] = [ast.Constant(name) for name in inputs]
+    return ast.Assign(
+        [ast.Name("inputs", ast.Store())], ast.Dict(keys, [*map(around.example, inputs.values())])
+    )
 
 
 def _head(around: Surroundings) -> str:

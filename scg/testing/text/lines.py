@@ -180,16 +180,7 @@ class Lines:
             made = of_tensor(value)
             assert isinstance(made, ast.Call)
             return made.args[0] if value.requires_grad and value.is_floating_point() else made
-        return self._example(value)
-
-    def _example(self, value: Any) -> ast.expr:
-        if isinstance(value, dict) and type(value) is dict:
-            keys = [self.around.write(key) for key in value]
-            return ast.Dict([*keys], [self._example(item) for item in value.values()])
-        if type(value) in (list, tuple):
-            several = [self._example(item) for item in value]
-            return ast.List(several, ast.Load()) if type(value) is list else ast.Tuple(several, ast.Load())
-        return of_tensor(value) if hasattr(value, "layout") else self.around.write(value)
+        return self.around.example(value)
 
     def _plates(self, record: Record) -> dict[str, ast.expr]:
         declared = record.plates
@@ -245,4 +236,4 @@ class Lines:
 
 def variable(name: str) -> str:
     """Return the variable of a node: its name, unless that would hide a builtin or a module."""
-    return "_" if hasattr(builtins, name) or name in ("scg", "g") else name
+    return "_" if hasattr(builtins, name) or name in ("scg", "g", "policy", "inputs") else name

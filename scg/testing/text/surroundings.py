@@ -65,6 +65,15 @@ class Surroundings:
             raise NoTextError(f"a {type(value).__name__}, which has no literal")
         return found
 
+    def example(self, value: Any) -> ast.expr:
+        """Return the value of an input in place, with all tensors in it."""
+        if isinstance(value, Tensor):
+            return of_tensor(value)
+        found = literal(value, self.example)
+        if found is None:
+            raise NoTextError(f"a {type(value).__name__}, which has no literal")
+        return found
+
     def define(self, value: Any, made: ast.expr, wanted: str) -> ast.expr:
         """Give a value a name in a row of its own."""
         self.need_torch()
@@ -86,9 +95,7 @@ class Surroundings:
         if isinstance(fn, types.FunctionType):
             return self.written(fn, wanted)
         if isinstance(fn, nn.Module):
-            raise NoTextError(
-                f"a {type(fn).__name__}, a module, which has no source: declare it as a function"
-            )
+            raise NoTextError(f"a {type(fn).__name__}, a module, which has no source")
         raise NoTextError(f"{_shown(fn)}, which has no source")
 
     def of_library(self, fn: Any) -> ast.expr | None:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Normal
 
 import scg
+from scg.estimators.registry import registry
 from scg.testing import as_code, graphs
+from scg.testing.options import VARIANTS
 
 SCALE = 1.5
 WEIGHTS = torch.tensor([0.25, -1.0], dtype=torch.float64)
@@ -234,3 +236,29 @@ def test_numbers_are_kept_to_the_last_bit(value: Tensor) -> None:
     found = rebuilt(g).freeze().store.examples["x"]
     assert (found.dtype, found.shape) == (value.dtype, value.shape)
     assert str(found.tolist()) == str(value.tolist())
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_policies_follow_as_calls(name: str) -> None:
+    g, b = bit()
+    g.cost("c", lambda x: x**2, b)
+    several: list[scg.Estimator] = [make() for make in VARIANTS.get(name, ())]
+    for estimator in [registry()[name](), *several]:
+        space: dict[str, Any] = {}
+        exec(as_code(g, policy={"b": estimator}), space)
+        assert repr(space["policy"]) == repr({"b": estimator})
+
+
+def test_an_estimator_at_several_nodes_is_one() -> None:
+    g, b = bit()
+    g.cost("c", lambda x: x**2, g.sample("d", Bernoulli, logits=b))
+    both = scg.RELAX()
+    space: dict[str, Any] = {}
+    exec(as_code(g, policy={"b": both, "d": both}), space)
+    assert space["policy"]["b"] is space["policy"]["d"]
+    exec(as_code(g, policy={"b": "score", "d": both}), space)
+    assert space["policy"]["b"] == "score"
+    exec(as_code(g, policy="rebar", inputs={}), space)
+    assert (space["policy"], space["inputs"]) == ("rebar", {})
+    with pytest.raises(scg.GraphError, match="as_code cannot write the policy of 'b': parts have no text"):
+        as_code(g, policy={"b": scg.Parts({"c": "score"})})
