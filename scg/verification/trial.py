@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import networkx as nx
 import torch
 from torch import Tensor
 
@@ -152,18 +153,27 @@ def _scores(
 def _draws(
     program: Program, prepared: Prepared, inputs: Mapping[str, Any], generator: torch.Generator
 ) -> Callable[[int], Tilted]:
-    """Return what draws the noise of so many runs; noise that is a value is drawn for one run at a time."""
-    specs = _specs(prepared, inputs)
-    valued = [name for name in program._ir.samples if name not in specs]
+    """Return what draws the noise of so many runs, which for some laws is the value.
+
+    Nodes of those that lie below others are drawn in the runs: they depend on what is above, in every branch.
+    """
+    ir, specs = replace(program._ir, store=program._live_store()), _specs(prepared, inputs)
+    drawn_first = [name for name in ir.samples if nx.ancestors(ir.dag, name).isdisjoint(ir.samples)]
+    valued = [name for name in drawn_first if name not in specs]
+    densities = gather(ir, inputs).trace.densities if valued else {}
+    shapes = prepared.randomness.shapes(inputs)
     device = prepared.randomness.device
 
     def draw(count: int) -> Tilted:
         drawn = tilted(specs, count, generator)
         noise = {name: value.to(device) for name, value in drawn.noise.items()}
-        if valued:
-            seeds = torch.randint(2**62, (count,), generator=generator).tolist()
-            several = [program.draw_noise(seed, **inputs) for seed in seeds]
-            noise.update({name: torch.stack([one[name] for one in several]) for name in valued})
+        with torch.random.fork_rng(enabled=bool(valued)), torch.no_grad():
+            if valued:
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            for name in valued:
+                law, shape = densities[name].law, (count, *shapes[name])
+                batch = torch.Size(shape[: len(shape) - law.value_rank])
+                noise[name] = law.sample(dict(densities[name].parameters), batch)
         return Tilted(noise, drawn.weights)
 
     return draw
