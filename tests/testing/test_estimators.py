@@ -124,8 +124,10 @@ def test_all_checks_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     testing.check_estimator(Scaled(), expected_failures={"gradient-coins": "it is scaled"})
     with pytest.raises(testing.CheckFailedError, match="repeats passes, though it is expected to fail: why"):
         testing.check_estimator(Own(), expected_failures={"repeats": "why"})
-    with pytest.raises(ValueError, match=r"there are no checks \['gradient'\]"):
-        testing.check_estimator(Own(), expected_failures={"gradient": "why"})
+    assert [one.check for one in testing.check_estimator(Scaled(), only=["repeats"])] == ["repeats"]
+    for asked in ({"expected_failures": {"gradient": "why"}}, {"only": ["gradient"]}):
+        with pytest.raises(ValueError, match=r"there are no checks \['gradient'\]"):
+            testing.check_estimator(Own(), **asked)  # type: ignore[arg-type]
 
 
 def test_a_gradient_is_asserted_to_be_right() -> None:
