@@ -13,12 +13,13 @@ from torch.distributions import Bernoulli
 import scg
 from scg import testing
 from scg.estimators.registry import registry
-from tests.selection import some
+from scg.testing.options import VARIANTS
 
-EXACT = [kind() for name, kind in registry().items() if kind.__module__.startswith("scg.")]
+OWN = [name for name, kind in registry().items() if kind.__module__.startswith("scg.")]
+EXACT = [make() for name in OWN for make in (registry()[name], *VARIANTS.get(name, ()))]
 
 
-@testing.parametrize_with_checks(some(EXACT, 8))
+@testing.parametrize_with_checks(EXACT)
 def test_right_estimators_pass(estimator: scg.Estimator, check: testing.Check) -> None:
     testing.run(estimator, check)
 
