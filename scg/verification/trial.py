@@ -17,6 +17,9 @@ from scg.errors import GraphError, ScgError
 from scg.estimators.protocol.border import refusal
 from scg.estimators.protocol.kinds import Estimator
 from scg.estimators.score import Score
+from scg.evaluation.densities import Density
+from scg.evaluation.probing import spread, undisturbed
+from scg.evaluation.trace import evaluate
 from scg.nodes.ir import IR
 from scg.noise import NoiseSpec
 from scg.oracle.exact import gradient_of
@@ -160,7 +163,7 @@ def _draws(
     ir, specs = replace(program._ir, store=program._live_store()), _specs(prepared, inputs)
     drawn_first = [name for name in ir.samples if nx.ancestors(ir.dag, name).isdisjoint(ir.samples)]
     valued = [name for name in drawn_first if name not in specs]
-    densities = gather(ir, inputs).trace.densities if valued else {}
+    densities = _densities(ir, inputs) if valued else {}
     shapes = prepared.randomness.shapes(inputs)
     device = prepared.randomness.device
 
@@ -177,6 +180,12 @@ def _draws(
         return Tilted(noise, drawn.weights)
 
     return draw
+
+
+def _densities(ir: IR, inputs: Mapping[str, Any]) -> Mapping[str, Density]:
+    """Return the densities of nodes in one evaluation on these inputs; parents may have any values."""
+    with undisturbed(ir.store.modules):
+        return evaluate(ir, inputs, spread).densities
 
 
 def _specs(prepared: Prepared, inputs: Mapping[str, Any]) -> dict[str, NoiseSpec]:
