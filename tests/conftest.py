@@ -37,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="torch's inductor needs vectors"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many random graphs were judged, and how long that took."""
+    for report in terminalreporter.stats.get("passed", []):
+        count = dict(report.user_properties).get("random graphs") if report.when == "call" else None
+        if count is not None:
+            terminalreporter.write_line(f"{count} random graphs judged in {report.duration / 60:.1f} minutes")
+
+
 @pytest.fixture(autouse=True)
 def validated() -> None:
     """Have torch check the arguments of distributions again, after torch.compile has turned that off."""

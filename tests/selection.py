@@ -30,6 +30,7 @@ THINNED: Final = {
     "oracle/test_twin.py::test_random_graphs": 2,
     "probes/test_smoothness.py::test_judges_rightly": 2,
     "program/test_ranks.py::test_ranks_see_what_one_process_sees": 6,
+    "testing/test_estimators.py::test_right_estimators_pass": 8,
     "truth/test_containers.py::test_sparse_experts_do_not_cross_the_plate": 3,
     "truth/test_right_programs.py::test_a_right_program_of_bits_runs": 2,
 }

@@ -16,7 +16,7 @@ from scg.errors import UnreadableError
 T = TypeVar("T")
 GUARD = 99
 """Numbers from which on a comparison is a guard against overflow, which is taken not to act."""
-LARGEST = 10**30
+LARGEST = 10**9
 """Numbers beyond this are not met, and nothing is said of them."""
 ROUNDING = sp.Rational(1, 10**14)
 """What a number that something is compared with is off a whole one where it keeps rounding away."""

@@ -170,13 +170,14 @@ class Integrand:
         """Return the noises in groups, each of which adds to the gradient by itself."""
         order = list(self.region.order)
         pairs = list(itertools.combinations(order, 2))
+        close = ADDITIVE if all(v.dtype == torch.float64 for v in self.live.values()) else 1e-4
         edges = {s: {s} for s in order}
         one, other = (self._random(generator) for _ in range(2))
         size = float(self(one).abs().max()) + 1e-30
         for a, b in pairs:
             mixed = [{**one, **{s: other[s] for s in moved}} for moved in ((), (a,), (b,), (a, b))]
             f = [self(at) for at in mixed]
-            if float((f[0] - f[1] - f[2] + f[3]).abs().max()) > ADDITIVE * size:
+            if float((f[0] - f[1] - f[2] + f[3]).abs().max()) > close * size:
                 edges[a].add(b)
                 edges[b].add(a)
         return _components(edges)

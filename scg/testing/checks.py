@@ -16,9 +16,12 @@ from scg.estimators.protocol.border import check_kind
 from scg.estimators.protocol.kinds import Estimator
 from scg.program.program import Program
 from scg.program.program import compile as compiled
-from scg.testing.graphs import EXAMPLES, Example
+from scg.testing.examples import EXAMPLES, Example
 from scg.testing.unbiased import assert_unbiased
 from scg.verification.trial import NoReferenceError
+
+REPLICATED = "compile with samples="
+"""What the refusal of an estimator says that compares replicates, where there are none."""
 
 
 class RefusedError(Exception):
@@ -38,13 +41,18 @@ class Check:
 
 
 def program_of(estimator: Estimator, example: Example, samples: int | None = None) -> Program:
-    """Compile an example with the estimator at its node, or say that it is refused there."""
+    """Compile an example with the estimator at its node, or say that it is refused there.
+
+    What compares replicates has some.
+    """
     policy: dict[str, PolicyEntry] = {**dict(example.others), example.node: estimator}
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)  # of what is learned
             return compiled(example.make(), policy, samples=samples, allow_biased=True)
     except EstimatorError as error:
+        if samples is None and REPLICATED in str(error):
+            return program_of(estimator, example, samples=2)
         raise RefusedError(str(error)) from None
 
 
@@ -90,7 +98,8 @@ def keeps_values(estimator: Estimator) -> None:
     """Values and loss are those of the score function under the same noise."""
     example = first_allowed(estimator)
     own = program_of(estimator, example)
-    plain = compiled(example.make(), {**dict(example.others), example.node: "score"})
+    policy = {**dict(example.others), example.node: "score"}
+    plain = compiled(example.make(), policy, samples=own._options.samples)
     given = own._ir.store.examples
     one, other = (program(seed=5, **given) for program in (own, plain))
     assert one.loss is not None

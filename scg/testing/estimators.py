@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +33,20 @@ class CheckFailedError(AssertionError):
 
 
 def check_estimator(
-    estimator: Estimator, *, expected_failures: Mapping[str, str] | None = None
+    estimator: Estimator,
+    *,
+    only: Collection[str] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> list[Outcome]:
-    """Run every check on an ``estimator``, and raise ``CheckFailedError`` for those that fail.
+    """Run every check on an ``estimator``, or ``only`` some, and raise ``CheckFailedError`` if any fails.
 
     What it refuses is not held against it. ``expected_failures`` names checks that are known to fail, each
     with the reason; one of them that passes is told as well. Returns the outcome of every check.
     """
-    known = dict(expected_failures or {})
-    if strange := known.keys() - checks().keys():
-        raise ValueError(f"there are no checks {sorted(strange)}; there are {', '.join(checks())}")
-    outcomes = [_outcome(estimator, check) for check in checks().values()]
+    known, several = dict(expected_failures or {}), checks()
+    if strange := {*known, *(only or ())} - several.keys():
+        raise ValueError(f"there are no checks {sorted(strange)}; there are {', '.join(several)}")
+    outcomes = [_outcome(estimator, several[name]) for name in several if only is None or name in only]
     wrong = []
     for found in outcomes:
         if found.status == "failed" and found.check not in known:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import networkx as nx
 import torch
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from scg.errors import GraphError, ScgError
 from scg.estimators.protocol.border import refusal
 from scg.estimators.protocol.kinds import Estimator
 from scg.estimators.score import Score
+from scg.evaluation.densities import Density
+from scg.evaluation.probing import spread, undisturbed
+from scg.evaluation.trace import evaluate
 from scg.nodes.ir import IR
 from scg.noise import NoiseSpec
 from scg.oracle.exact import gradient_of
@@ -152,21 +156,36 @@ def _scores(
 def _draws(
     program: Program, prepared: Prepared, inputs: Mapping[str, Any], generator: torch.Generator
 ) -> Callable[[int], Tilted]:
-    """Return what draws the noise of so many runs; noise that is a value is drawn for one run at a time."""
-    specs = _specs(prepared, inputs)
-    valued = [name for name in program._ir.samples if name not in specs]
+    """Return what draws the noise of so many runs, which for some laws is the value.
+
+    Nodes of those that lie below others are drawn in the runs: they depend on what is above, in every branch.
+    """
+    ir, specs = replace(program._ir, store=program._live_store()), _specs(prepared, inputs)
+    drawn_first = [name for name in ir.samples if nx.ancestors(ir.dag, name).isdisjoint(ir.samples)]
+    valued = [name for name in drawn_first if name not in specs]
+    densities = _densities(ir, inputs) if valued else {}
+    shapes = prepared.randomness.shapes(inputs)
     device = prepared.randomness.device
 
     def draw(count: int) -> Tilted:
         drawn = tilted(specs, count, generator)
         noise = {name: value.to(device) for name, value in drawn.noise.items()}
-        if valued:
-            seeds = torch.randint(2**62, (count,), generator=generator).tolist()
-            several = [program.draw_noise(seed, **inputs) for seed in seeds]
-            noise.update({name: torch.stack([one[name] for one in several]) for name in valued})
+        with torch.random.fork_rng(enabled=bool(valued)), torch.no_grad():
+            if valued:
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            for name in valued:
+                law, shape = densities[name].law, (count, *shapes[name])
+                batch = torch.Size(shape[: len(shape) - law.value_rank])
+                noise[name] = law.sample(dict(densities[name].parameters), batch)
         return Tilted(noise, drawn.weights)
 
     return draw
+
+
+def _densities(ir: IR, inputs: Mapping[str, Any]) -> Mapping[str, Density]:
+    """Return the densities of nodes in one evaluation on these inputs; parents may have any values."""
+    with undisturbed(ir.store.modules):
+        return evaluate(ir, inputs, spread).densities
 
 
 def _specs(prepared: Prepared, inputs: Mapping[str, Any]) -> dict[str, NoiseSpec]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import linecache
 import re
 import sys
 import types
@@ -29,6 +30,8 @@ def rendered(page: Path) -> str:
 
     def run(found: re.Match[str]) -> str:
         printed = io.StringIO()
+        # the source of its functions, for those who ask for it
+        linecache.cache[str(page)] = (len(found[1]), None, found[1].splitlines(keepends=True), str(page))
         with contextlib.redirect_stdout(printed):
             exec(compile(found[1], str(page), "exec", dont_inherit=True), space)
         shown = "".join(f"{line.rstrip()}\n" for line in printed.getvalue().strip().splitlines())

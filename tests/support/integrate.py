@@ -51,9 +51,16 @@ def _outcome_points(node: Node) -> list[Point]:
     return [(1.0, torch.where(outcomes == k, NEAR_ONE, TINY)) for k in range(node.outcomes)]
 
 
-def _cell_points(thresholds: set[float]) -> list[Point]:
+def _cell_points(thresholds: set[float], within: int = 1) -> list[Point]:
+    """Return Gauss-Legendre points within each cell, more of them in a long one: of one, the middle."""
     edges = [0.0, *sorted(thresholds), 1.0]
-    return [(b - a, torch.tensor((a + b) / 2)) for a, b in itertools.pairwise(edges) if b - a > 1e-14]
+    found: list[Point] = []
+    for a, b in itertools.pairwise(edges):
+        if b - a > 1e-14:
+            x, w = np.polynomial.legendre.leggauss(1 + math.ceil((within - 1) * (b - a)))
+            places = torch.from_numpy(a + (b - a) * (x + 1) / 2).to(torch.get_default_dtype())
+            found += zip((float(one) * (b - a) / 2 for one in w), places.unbind(), strict=True)
+    return found
 
 
 def masses(density: Density, batch: torch.Size) -> Tensor:
@@ -108,12 +115,18 @@ def _survey(ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[
 
 
 def worlds(
-    ir: IR, inputs: Mapping[str, Tensor], points: int, shared: Sequence[str] = (), *, mirrored: bool = False
+    ir: IR,
+    inputs: Mapping[str, Tensor],
+    points: int,
+    shared: Sequence[str] = (),
+    *,
+    mirrored: bool = False,
+    within: int = 1,
 ) -> Iterator[World]:
     """Yield noise for every cell of the base space of a graph, with its weight.
 
     Elements of a node take the same noise along the plates in ``shared``. Cells are ``mirrored`` for what
-    reads noise u and 1 - u.
+    reads noise u and 1 - u, and have ``within`` points, if they are as long as the unit interval.
     """
     with torch.no_grad():
         nodes = _survey(ir, inputs, points, shared)
@@ -124,7 +137,7 @@ def worlds(
     for node in nodes.values():
         for thresholds in node.thresholds:
             if node.kind == "cells":
-                choices.append(_cell_points(thresholds))
+                choices.append(_cell_points(thresholds, within))
             else:
                 choices.append(_normal_points(points) if node.kind == "normal" else _outcome_points(node))
     for combination in itertools.product(*choices):
@@ -160,7 +173,7 @@ def _ordered(every: Sequence[World], count: int) -> Iterator[tuple[int, tuple[Wo
     return ((1, combination) for combination in itertools.product(every, repeat=count))
 
 
-def _unordered(every: Sequence[World], count: int) -> Iterator[tuple[int, tuple[World, ...]]]:
+def unordered(every: Sequence[World], count: int) -> Iterator[tuple[int, tuple[World, ...]]]:
     """Yield each multiset of worlds with the number of orders it has."""
     for picked in itertools.combinations_with_replacement(range(len(every)), count):
         repeats = math.prod(math.factorial(picked.count(index)) for index in set(picked))
@@ -189,7 +202,7 @@ def integrated_gradient(
     every = list(worlds(ir, inputs, points, shared, mirrored=mirrored))
     parameters = dict(graph.named_parameters())
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    visit = _unordered if exchangeable else _ordered
+    visit = unordered if exchangeable else _ordered
     for orders, combination in visit(every, samples or 1):
         weight = orders * math.prod(world[0] for world in combination)
         noise = combination[0][1]

@@ -13,12 +13,13 @@ from torch.distributions import Bernoulli
 import scg
 from scg import testing
 from scg.estimators.registry import registry
-from tests.selection import some
+from scg.testing.options import VARIANTS
 
-EXACT = [kind() for name, kind in registry().items() if kind.__module__.startswith("scg.")]
+OWN = [name for name, kind in registry().items() if kind.__module__.startswith("scg.")]
+EXACT = [make() for name in OWN for make in (registry()[name], *VARIANTS.get(name, ()))]
 
 
-@testing.parametrize_with_checks(some(EXACT, 8))
+@testing.parametrize_with_checks(EXACT)
 def test_right_estimators_pass(estimator: scg.Estimator, check: testing.Check) -> None:
     testing.run(estimator, check)
 
@@ -124,8 +125,10 @@ def test_all_checks_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     testing.check_estimator(Scaled(), expected_failures={"gradient-coins": "it is scaled"})
     with pytest.raises(testing.CheckFailedError, match="repeats passes, though it is expected to fail: why"):
         testing.check_estimator(Own(), expected_failures={"repeats": "why"})
-    with pytest.raises(ValueError, match=r"there are no checks \['gradient'\]"):
-        testing.check_estimator(Own(), expected_failures={"gradient": "why"})
+    assert [one.check for one in testing.check_estimator(Scaled(), only=["repeats"])] == ["repeats"]
+    for asked in ({"expected_failures": {"gradient": "why"}}, {"only": ["gradient"]}):
+        with pytest.raises(ValueError, match=r"there are no checks \['gradient'\]"):
+            testing.check_estimator(Own(), **asked)  # type: ignore[arg-type]
 
 
 def test_a_gradient_is_asserted_to_be_right() -> None:

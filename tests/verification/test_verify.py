@@ -323,3 +323,14 @@ def test_the_command_exits_by_its_verdict(tmp_path: Path, capsys: pytest.Capture
     assert main(["verify", place, "--policy", "score", "--draws", "1024", "--resolution", "0.001"]) == 2
     assert main(["verify", f"{tmp_path / 'model.py'}:grap"]) == 1
     assert "has no 'grap'" in capsys.readouterr().err
+
+
+def test_what_has_its_value_for_noise_depends_on_what_is_above_it() -> None:
+    """A value that was drawn under other values above, or in another branch, would have another law."""
+    g = scg.Graph()
+    z = g.sample("z", Bernoulli, logits=g.param("w", torch.tensor(0.4, dtype=torch.float64)))
+    y = g.sample("y", Poisson, rate=g.det("rate", lambda z: torch.exp(1.5 * z), z))
+    g.cost("c", lambda z, y: (z - 0.5) * y, z, y)
+    program = scg.compile(g, {"z": "enumerate", "y": "score"})
+    found = scg.verify(program, resolution=0.1, draws=2**10, alpha=1e-3)
+    assert found.verdict != "biased", str(found)

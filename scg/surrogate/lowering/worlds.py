@@ -242,7 +242,7 @@ class World:
         """Return what makes a function one of tensors, or None where it is one; factories are guarded."""
         if isinstance(record, Det):
             return transform_of(record)
-        return guarded(record, self.trace.densities[record.name].law)
+        return guarded(record, self.plan.facts.trace.densities[record.name].law)
 
     def _invoke(
         self,

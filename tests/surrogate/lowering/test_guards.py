@@ -186,3 +186,15 @@ def test_arguments_outside_arg_constraints_are_kept() -> None:
 def test_arguments_that_cannot_be_kept_are_refused_by_name(dist: td.Distribution, lost: str) -> None:
     with pytest.raises(scg.GraphError, match=f"loses '{lost}'.*keep every argument under its own name"):
         law_of(dist)
+
+
+def test_a_factory_of_discrete_laws_is_guarded_in_slices_as_well() -> None:
+    """The law that is relaxed there is another than the one the factory makes."""
+    g = scg.Graph()
+    above = g.sample("above", td.Bernoulli, logits=g.param("w", torch.tensor(0.3)))
+    below = g.sample("below", lambda h: td.Categorical(logits=torch.stack([h, -h, 0 * h], -1)), above)
+    read = g.det("read", lambda k: (k == 1).float(), below, relaxed=lambda soft: soft[..., 1])
+    g.cost("c", read**2)
+    program = scg.compile(g, {"above": "rebar", "below": "score"})
+    program(seed=0).loss.backward()
+    assert program.w.grad is not None

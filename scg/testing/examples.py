@@ -107,13 +107,12 @@ def weighed(hot: Tensor) -> Tensor:
     return (hot * torch.tensor(WEIGHTS, dtype=hot.dtype, device=hot.device)).sum(-1)
 
 
-def positive(law: Callable[..., torch.distributions.Distribution], arguments: int) -> Graph:
-    """A law of positive parameters for each element."""
+def positive(law: Callable[..., torch.distributions.Distribution], *others: float) -> Graph:
+    """A law for each element, of a positive parameter, and of others that are not learned."""
     g = Graph("positive")
     w = parameter(g, "w", 0.3)
     rate = g.det("rate", lambda x, w: torch.exp(x * w + 0.4), inputs(g), w)
-    z = g.sample("z", law, *[rate] * arguments)
-    g.cost("c", (z - 0.8) ** 2)
+    g.cost("c", (g.sample("z", law, rate, *others) - 0.1) ** 2)
     return g
 
 
@@ -197,10 +196,10 @@ EXAMPLES = (
     Example("one-hot", lambda: choice(OneHotCategorical, relaxed_at=True), resolution=0.2),
     Example("normal", lambda: located(Normal)),
     Example("laplace", lambda: located(Laplace), resolution=0.3),
-    Example("exponential", lambda: positive(Exponential, 1), resolution=0.3),
-    Example("gamma", lambda: positive(Gamma, 2), resolution=0.5),
-    Example("beta", lambda: positive(Beta, 2), resolution=0.5),
-    Example("poisson", lambda: positive(Poisson, 1), resolution=0.3),
+    Example("exponential", lambda: positive(Exponential), resolution=0.3),
+    Example("gamma", lambda: positive(Gamma, 1.5), resolution=0.5),
+    Example("beta", lambda: positive(Beta, 1.5), resolution=0.5),
+    Example("poisson", lambda: positive(Poisson), resolution=0.3),
     Example("geometric", failures, resolution=0.3),
     Example("chain-above-score", chain, others=(("a", "score"), ("b", "score"))),
     Example("chain-between-sums", chain, others=(("a", "enumerate"), ("b", "enumerate"))),

@@ -1,0 +1,1 @@
+"""Graphs and policies as Python text that builds them again."""
