@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Size, Tensor
 from torch import distributions as td
-from torch.nn.functional import threshold
+from torch.nn.functional import one_hot, threshold
 
 from scg.laws.law import Parameters, broadcast, violation
 from scg.laws.numbers import FAR, INFINITY, gumbel, is_transformed, log1p_exp, wide
