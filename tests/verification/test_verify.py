@@ -186,6 +186,29 @@ def test_the_score_is_the_reference_where_nothing_is_exact() -> None:
         scg.verify(scg.compile(wide(), "score"))
 
 
+def noisy() -> scg.Graph:
+    """Many bits whose score varies so much that its mean over few runs points anywhere."""
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("theta", torch.linspace(-1, 1, 40)))
+    z = g.sample("z", Normal, b.sum(-1) * 0.1, 0.5)
+    g.cost("f", lambda b, z: (b.sum(-1) - 20) ** 2 / 40 + z**2 + 30, b, z)
+    return g
+
+
+def test_what_is_beside_a_reference_that_noise_hides_is_not_called_small() -> None:
+    wrong = scg.compile(noisy(), {"b": Wrong(scale=0.6), "z": "reparam"})
+    found = scg.verify(wrong, resolution=0.2, draws=2**13)
+    assert found.verdict == "undecided"
+    assert found.reason.startswith("the reference for theta is not told from 0")
+    assert found.scale is None
+
+
+def test_the_length_is_that_of_the_reference_and_not_of_what_it_is_beside() -> None:
+    programs = [scg.compile(noisy(), {"b": Wrong(scale), "z": "reparam"}) for scale in (0.01, 1.0)]
+    small, right = (trial(program, {}, ["theta"], 0) for program in programs)
+    assert torch.allclose(small.gradient, right.gradient)
+
+
 def test_what_is_verified_is_left_as_it_was() -> None:
     program = scg.compile(chain(), scg.Score(baseline="moving-average"))
     x = torch.tensor([0.3, -0.8, 0.5])
@@ -217,10 +240,10 @@ def test_many_gradients_at_once_are_those_of_single_runs(policy: str) -> None:
 def test_rare_outcomes_are_those_of_the_parameters_as_they_are_now() -> None:
     """Not those of the example: training may have made one rare that was not."""
     program = scg.compile(coin(0.5), "score")
-    now = trial(program, {}, ["theta"], 0).rarest
+    now = trial(program, {}, ["theta"], 0).rare.probability
     with torch.no_grad():
         program.theta.fill_(-12.0)
-    assert trial(program, {}, ["theta"], 0).rarest < 0.5 * now
+    assert trial(program, {}, ["theta"], 0).rare.probability < 0.5 * now
 
 
 def test_functions_that_cannot_be_batched_are_looped() -> None:
@@ -236,7 +259,7 @@ def test_values_without_base_noise_are_drawn_for_every_run() -> None:
     n = g.sample("n", Poisson, g.param("rate", 2.0))
     k = g.sample("k", Bernoulli, logits=n * g.param("w", 0.1))
     g.cost("f", n * 0.1 + k)
-    found = scg.verify(scg.compile(g, {"n": "score", "k": "enumerate"}), resolution=0.5, draws=1024)
+    found = scg.verify(scg.compile(g, {"n": "score", "k": "enumerate"}), resolution=0.6, draws=1024)
     assert found.verdict == "unbiased"
     assert "the score function" in found.reference
 
@@ -254,61 +277,6 @@ def test_weights_make_up_for_what_noise_is_sought() -> None:
         assert abs(float((found.weights * value).mean()) - mean) < 0.02
     met = (found.weights * (found.noise["u"][:, 0] < 1e-5)).mean()
     assert abs(float(met) - 1e-5) < 1e-6
-
-
-@pytest.mark.parametrize(
-    ("ask", "message"),
-    [
-        (lambda: scg.verify(toy()), "takes a program"),  # type: ignore[arg-type]
-        (
-            lambda: scg.verify(scg.compile(toy()), resolution=0.0),
-            "resolution=0.0: give a number between 0 and 1",
-        ),
-        (lambda: scg.verify(scg.compile(toy()), draws=10), "draws=10 tell too little"),
-        (lambda: scg.verify(scg.compile(pending())), "input 'x' is missing"),
-        (lambda: scg.verify(frozen()), "no parameter of the graph requires a gradient"),
-        (lambda: scg.verify(scg.compile(without_costs())), "a graph without costs"),
-    ],
-)
-def test_what_cannot_be_verified_is_said(ask: Callable[[], object], message: str) -> None:
-    with pytest.raises(scg.GraphError, match=message):
-        ask()
-
-
-def pending() -> scg.Graph:
-    g = scg.Graph()
-    g.cost("c", g.sample("b", Bernoulli, logits=g.input("x") + g.param("w", 0.1)))
-    return g
-
-
-def frozen() -> scg.Program:
-    program = scg.compile(toy())
-    program.requires_grad_(False)
-    return program
-
-
-def without_costs() -> scg.Graph:
-    g = scg.Graph()
-    g.sample("b", Bernoulli, logits=g.param("w", 0.1))
-    return g
-
-
-def test_a_reference_of_0_is_undecided_unless_all_is_0() -> None:
-    g = scg.Graph()
-    z = g.sample("z", Normal, g.param("mu", 0.0), 1.0)
-    g.cost("f", z**2)
-    found = scg.verify(scg.compile(g, "reparam"), draws=4096)
-    assert found.verdict == "undecided"
-    assert "the reference is 0" in found.reason
-    assert found.scale is None
-
-
-def test_too_few_draws_leave_it_undecided() -> None:
-    found = scg.verify(scg.compile(toy(), "score"), resolution=0.01, draws=2048)
-    assert found.verdict == "undecided"
-    assert found.draws == 2048
-    assert found.detectable > 0.01
-    assert "would not have been seen: give more draws" in str(found)
 
 
 def test_the_command_exits_by_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
