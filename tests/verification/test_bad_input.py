@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Gamma, Normal, constraints
 
 import scg
+from scg.testing import assert_unbiased
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +170,15 @@ def test_too_few_draws_leave_it_undecided() -> None:
     assert found.draws == 2048
     assert found.detectable > 0.01
     assert "would not have been seen: give more draws" in str(found)
+
+
+def test_what_draws_cannot_tell_is_not_asserted() -> None:
+    with pytest.raises(AssertionError, match="undecided: a bias of less than"):
+        assert_unbiased(toy(), resolution=0.01, draws=2048)
+
+
+def test_an_outcome_that_never_happens_is_not_waited_for() -> None:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("theta", torch.tensor([0.3, -40.0])))
+    g.cost("f", (b.sum(-1) - 0.1) ** 2)
+    assert scg.verify(scg.compile(g, "score"), resolution=0.3, draws=2**13).verdict == "unbiased"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -15,9 +17,11 @@ from torch.distributions import Bernoulli, Categorical, Normal, Poisson, Uniform
 
 import scg
 from scg.__main__ import main
+from scg.laws import is_transformed
 from scg.noise import NoiseSpec
 from scg.verification.draws import _batched, _looped, controls_still, drawer
 from scg.verification.noises import tilted
+from scg.verification.sequential import quantile
 from scg.verification.trial import trial
 from tests.selection import EVERYTHING
 
@@ -244,6 +248,44 @@ def test_rare_outcomes_are_those_of_the_parameters_as_they_are_now() -> None:
     with torch.no_grad():
         program.theta.fill_(-12.0)
     assert trial(program, {}, ["theta"], 0).rare.probability < 0.5 * now
+
+
+def test_a_copy_is_verified_at_its_own_parameters() -> None:
+    program = copy.deepcopy(scg.compile(toy(), "score"))
+    with torch.no_grad():
+        program.theta.fill_(-2.0)
+    found = scg.verify(program, resolution=0.3)
+    assert found.verdict == "unbiased"
+    p = torch.sigmoid(torch.tensor(-2.0))
+    assert found.parameters["theta"].reference == pytest.approx(float(0.8 * p * (1 - p)))
+
+
+def test_a_look_that_comes_too_early_spends_nothing() -> None:
+    """The first that counts is at the level of the first, and so is the bias that it would have shown."""
+    found = scg.verify(scg.compile(coin(), "score"), resolution=0.9)
+    assert found.verdict == "unbiased"
+    assert found.draws > 1024
+    error = (found.scale.high - found.scale.value) / quantile(0.01 / 2)  # type: ignore[union-attr]
+    assert found.detectable == pytest.approx(error * (quantile(0.01 / 2 / 2) + quantile(0.05)))
+
+
+class Different(nn.Module):
+    """A program whose runs leave twice their gradient where torch transforms them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, noise: dict[str, Tensor]) -> SimpleNamespace:
+        scale = 2.0 if is_transformed() else 1.0
+        return SimpleNamespace(loss=scale * self.theta * noise["u"])
+
+
+def test_gradients_of_many_are_believed_where_they_are_those_of_one_at_a_time() -> None:
+    noise = {"u": torch.tensor([0.2, 0.7, 0.4, 0.9])}
+    found = drawer(Different(), {}, ["theta"], noise)
+    assert not found.is_batched
+    assert torch.allclose(found(noise)[:, 0], noise["u"])
 
 
 def test_functions_that_cannot_be_batched_are_looped() -> None:

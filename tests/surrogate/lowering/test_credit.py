@@ -1,0 +1,145 @@
+"""Credit and weights: small graphs in plates, whose gradient is integrated over all noise and is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.distributions import Bernoulli
+
+import scg
+from tests.support.integrate import integrated_gradient
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+LOGITS = torch.tensor([0.3, -0.8, 0.5])
+
+
+def bits(g: scg.Graph, plate: str, **options: Any) -> scg.Node:
+    """A bit for each of three elements, with a parameter of its own."""
+    g.plate(plate, size=3, **options)
+    return g.sample("b", Bernoulli, logits=g.param("w", LOGITS.double(), plates=plate))
+
+
+def steps_to_go(reduce: str) -> scg.Graph:
+    """Every step costs what the bits so far add up to."""
+    g = scg.Graph()
+    b = bits(g, "time", ordered=True, discount=0.5, reduce=reduce)
+    g.cost("c", g.det("s", lambda b: (b.cumsum(0) - 1.3) ** 2, b))
+    return g
+
+
+def end(reduce: str) -> scg.Graph:
+    """What all steps lead to costs once, and is not discounted."""
+    g = scg.Graph()
+    b = bits(g, "time", ordered=True, discount=0.5, reduce=reduce)
+    g.cost("c", g.det("s", lambda b: ((b * torch.tensor([1.0, 2.0, -1.0])).sum(0) - 0.4) ** 2, b, plates=()))
+    return g
+
+
+def both(reduce: str) -> scg.Graph:
+    """Elements have a cost each, and one together."""
+    g = scg.Graph()
+    b = bits(g, "batch", reduce=reduce)
+    g.cost("each", (b - 0.3) ** 2)
+    g.cost("all", g.det("sum", lambda b: (b.sum(0) - 1.2) ** 2, b, plates=()))
+    return g
+
+
+def mixed(reduce: str) -> scg.Graph:
+    """Every element costs what all elements are."""
+    g = scg.Graph()
+    b = bits(g, "batch", reduce=reduce)
+    g.cost("c", g.det("m", lambda b: (b - b.flip(0) + b.sum(0) - 0.7) ** 2, b, mixes=("batch",)))
+    return g
+
+
+def two_paths(reduce: str) -> scg.Graph:
+    """A cost that is reached along one path that mixes elements, and along one that does not."""
+    g = scg.Graph()
+    b = bits(g, "batch", reduce=reduce)
+    far = g.det("far", lambda b: b.sum(0, keepdim=True).expand(3) - b, b, mixes=("batch",))
+    near = g.det("near", lambda b: 2 * b, b)
+    g.cost("c", lambda near, far: (near * far - 0.4) ** 2, near, far)
+    return g
+
+
+def chain(reduce: str) -> scg.Graph:
+    """A node whose costs are those of the node below it, and one more."""
+    g = scg.Graph()
+    g.plate("batch", size=2, reduce=reduce)
+    b = g.sample("b", Bernoulli, logits=g.param("w", LOGITS[:2].double(), plates="batch"))
+    d = g.sample("d", Bernoulli, logits=g.param("v", -0.4) + b)
+    g.cost("first", (b - 0.2) ** 2)
+    g.cost("second", (d - 0.4) ** 2)
+    return g
+
+
+def grid(reduce: str) -> scg.Graph:
+    """Steps of steps, both of which are discounted."""
+    g = scg.Graph()
+    for plate, rate in (("day", 0.5), ("hour", 0.7)):
+        g.plate(plate, size=2, ordered=True, discount=rate, reduce=reduce)
+    logits = torch.tensor([[0.3, -0.8], [0.5, 0.1]]).double()
+    b = g.sample("b", Bernoulli, logits=g.param("w", logits, plates=("day", "hour")))
+    g.cost("c", (b - 0.3) ** 2)
+    return g
+
+
+GRAPHS = [steps_to_go, end, both, mixed, two_paths, chain, grid]
+
+
+@pytest.mark.parametrize("policy", ["score", "local", "enumerate"])
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+@pytest.mark.parametrize("make", GRAPHS)
+def test_the_integrated_gradient_is_exact(make: Callable[[str], scg.Graph], reduce: str, policy: str) -> None:
+    graph = make(reduce)
+    found = integrated_gradient(graph, scg.compile(graph, policy))
+    for name, value in scg.exact_gradient(graph).items():
+        assert torch.allclose(found[name], value, rtol=1e-9, atol=1e-12), name
+
+
+def test_outcomes_of_nodes_that_a_cost_does_not_read_are_summed_out() -> None:
+    """A score above two enumerated nodes, of which the cost reads the lower alone."""
+    g = scg.Graph()
+    z = g.sample("z", Bernoulli, logits=g.param("t", 0.2))
+    b = g.sample("b", Bernoulli, logits=g.param("w", 0.4) * z - 0.3)
+    d = g.sample("d", Bernoulli, logits=1.1 * b - 0.5)
+    g.cost("c", (d - 0.3) ** 2 + d)
+    program = scg.compile(g, {"z": "score", "b": "enumerate", "d": "enumerate"})
+    found, wanted = integrated_gradient(g, program), scg.exact_gradient(g)
+    assert all(torch.allclose(found[name], wanted[name], rtol=1e-9) for name in wanted)
+
+
+def test_replicates_are_averaged() -> None:
+    graph = both("mean")
+    found = integrated_gradient(graph, scg.compile(graph, "score", samples=2), samples=2, exchangeable=True)
+    assert torch.allclose(found["w"], scg.exact_gradient(graph)["w"], rtol=1e-9)
+
+
+def test_scores_that_share_their_factor_all_count() -> None:
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("w", 0.4))
+    d = g.sample("d", Bernoulli, logits=g.param("v", -0.2))
+    g.cost("c", (b + 2 * d - 0.3) ** 2)
+    found, wanted = integrated_gradient(g, scg.compile(g, "score")), scg.exact_gradient(g)
+    assert all(torch.allclose(found[name], wanted[name], rtol=1e-9) for name in wanted)
+
+
+def test_below_a_path_a_score_is_needed() -> None:
+    """The parameters of a bit depend on what is learned through a normal number alone."""
+    g = scg.Graph()
+    z = g.sample("z", torch.distributions.Normal, g.param("m", 0.3), 1.0)
+    g.cost("c", 2 * g.sample("b", Bernoulli, logits=z))
+    program = scg.compile(g, {"z": "reparam", "b": "score"})
+    program(noise={"z": torch.tensor(0.4), "b": torch.tensor(0.8)}).loss.backward()
+    probability = torch.sigmoid(torch.tensor(0.7))
+    assert torch.allclose(program.m.grad, 2 * (1 - probability))
