@@ -42,3 +42,19 @@ def test_draws_without_a_second_derivative_are_refused() -> None:
     refusal = scg.LAX().refuses(facts(Gamma, {"concentration": of(2.0), "rate": of(1.0)}))
     assert refusal is not None and "no second derivative of a draw from a Gamma" in str(refusal)
     assert scg.LAX().refuses(facts(Normal, {"loc": of(0.0), "scale": of(1.0)})) is None
+
+
+def test_a_network_learns_from_the_score_and_from_the_path() -> None:
+    slope = torch.nn.Parameter(torch.tensor(0.8, dtype=torch.double))
+    made = site(
+        Normal,
+        {"loc": of(0.3), "scale": of(0.7)},
+        of(0.5),
+        cost,
+        axes=(Axis("batch", 1),),
+        provided={"predict": lambda x: slope * torch.sin(x)},
+        trained=(slope,),
+    )
+    (found,) = torch.autograd.grad(scg.LAX().gradient(made)["loc"].sum(), slope)
+    score = (made.value - 0.3) / 0.7**2
+    assert torch.allclose(found, (torch.cos(made.value) - torch.sin(made.value) * score).sum())

@@ -86,3 +86,9 @@ def test_memory_moves_in_training_alone() -> None:
     assert float(memory.mass) == 0
     estimator.remember(replace(made, training=True))
     assert torch.allclose(memory.mean(), made.credit.mean().to(memory.mean()))
+
+
+def test_the_factor_of_a_score_is_what_the_baseline_leaves() -> None:
+    made = bits()
+    found = scg.Score(baseline="leave-one-out").factor(made)
+    assert torch.allclose(found, made.credit - others(made.credit))

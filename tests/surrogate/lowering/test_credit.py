@@ -94,7 +94,30 @@ def grid(reduce: str) -> scg.Graph:
     return g
 
 
-GRAPHS = [steps_to_go, end, both, mixed, two_paths, chain, grid]
+def alike(reduce: str) -> scg.Graph:
+    """Two nodes in one plate with the same costs, of which one alone keeps its elements apart."""
+    g = scg.Graph()
+    g.plate("batch", size=2, reduce=reduce)
+    b, d = (
+        g.sample(name, Bernoulli, logits=g.param(f"w{name}", LOGITS[k : k + 2].double(), plates="batch"))
+        for k, name in enumerate("bd")
+    )
+    m = g.det("m", lambda d: d.sum(0, keepdim=True).expand(2) - 0.3 * d, d, mixes=("batch",))
+    g.cost("c", lambda b, m: (b * m - 0.4 * b + m) ** 2, b, m)
+    return g
+
+
+def above(reduce: str) -> scg.Graph:
+    """A node outside of the steps that it is charged with."""
+    g = scg.Graph()
+    g.plate("time", size=3, ordered=True, discount=0.5, reduce=reduce)
+    z = g.sample("z", Bernoulli, logits=g.param("t", 0.4))
+    x = g.input("x", plates="time", example=LOGITS.double())
+    g.cost("c", (z - x) ** 2)
+    return g
+
+
+GRAPHS = [steps_to_go, end, both, mixed, two_paths, chain, grid, alike, above]
 
 
 @pytest.mark.parametrize("policy", ["score", "local", "enumerate"])
@@ -107,14 +130,17 @@ def test_the_integrated_gradient_is_exact(make: Callable[[str], scg.Graph], redu
         assert torch.allclose(found[name], value, rtol=1e-9, atol=1e-12), name
 
 
-def test_outcomes_of_nodes_that_a_cost_does_not_read_are_summed_out() -> None:
-    """A score above two enumerated nodes, of which the cost reads the lower alone."""
+@pytest.mark.parametrize("last", ["score", "local"])
+def test_outcomes_of_nodes_that_a_cost_does_not_read_are_summed_out(last: str) -> None:
+    """A score above two enumerated nodes, of which what lies below reads the lower alone."""
     g = scg.Graph()
+    scale = g.param("s", 0.7)
     z = g.sample("z", Bernoulli, logits=g.param("t", 0.2))
     b = g.sample("b", Bernoulli, logits=g.param("w", 0.4) * z - 0.3)
     d = g.sample("d", Bernoulli, logits=1.1 * b - 0.5)
-    g.cost("c", (d - 0.3) ** 2 + d)
-    program = scg.compile(g, {"z": "score", "b": "enumerate", "d": "enumerate"})
+    y = g.sample("y", Bernoulli, logits=g.param("v", -0.4) * d + 0.2)
+    g.cost("c", ((d - 0.3) ** 2 + d + 0.7 * y) * scale)
+    program = scg.compile(g, {"z": "score", "b": "enumerate", "d": "enumerate", "y": last})
     found, wanted = integrated_gradient(g, program), scg.exact_gradient(g)
     assert all(torch.allclose(found[name], wanted[name], rtol=1e-9) for name in wanted)
 

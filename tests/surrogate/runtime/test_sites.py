@@ -73,3 +73,71 @@ def test_controls_descend_the_variance_in_the_weights_of_the_objective(reduce: s
         with torch.no_grad():
             eta -= sign * step
     assert float(gradient) == pytest.approx((found[0] - found[1]) / (2 * step), rel=1e-6)
+
+
+def test_the_past_is_remembered_once_it_was_used() -> None:
+    """The first run finds nothing to take from its credit, and the second what the first left."""
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("t", 0.3))
+    g.cost("c", (b - 0.3) ** 3 + 2)
+    program, plain = scg.compile(g, scg.Score(baseline="moving-average")), scg.compile(g, "score")
+    noise = program.draw_noise(0)
+    score = []
+    for one in (plain, program, program):
+        one.zero_grad()
+        cost = one(noise=noise)
+        cost.loss.backward()
+        score.append(one.t.grad.clone())
+    assert torch.allclose(score[0], score[1])
+    assert abs(float(score[2])) < 1e-6
+
+
+@pytest.mark.parametrize("is_transformed", [False, True])
+def test_the_past_is_remembered_once_beside_what_learns(is_transformed: bool) -> None:
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.tensor([[0.3], [0.8]]))
+    b = g.sample("b", Bernoulli, logits=x[..., 0] + g.param("t", 0.3))
+    g.cost("c", (b - 0.3) ** 3 + 2)
+    baseline = scg.MovingAverage() + scg.Net(nn.Linear(1, 1), "x")
+    program = scg.compile(g, scg.Score(baseline=baseline))
+    given = {
+        "x": torch.tensor([[0.3], [0.8]]),
+        "noise": program.draw_noise(0, x=torch.tensor([[0.3], [0.8]])),
+    }
+    if is_transformed:
+        program.compile(backend="eager")
+    program(**given).loss.backward()
+    assert float(program.get_buffer("controls.b.mass")) == pytest.approx(0.1)
+
+
+def steps(*, discount: float) -> scg.Program:
+    g = scg.Graph()
+    g.plate("time", size=3, reduce="sum", ordered=True, discount=discount)
+    b = g.sample("b", Bernoulli, logits=g.param("t", torch.tensor([0.3, -0.4, 0.9]), plates="time"))
+    g.cost("c", (b - 0.3) ** 3)
+    return scg.compile(g, scg.REBAR(temperature=0.7, eta=0.8))
+
+
+def test_a_discounted_step_has_its_share_of_the_estimate() -> None:
+    """The last, which no later step is charged to."""
+    whole, shared = steps(discount=1.0), steps(discount=0.5)
+    noise = whole.draw_noise(3)
+    for program in (whole, shared):
+        program(noise=noise).loss.backward()
+    assert torch.allclose(shared.t.grad[-1], 0.25 * whole.t.grad[-1], rtol=1e-9)
+
+
+def aggregate(reduce: str) -> scg.Program:
+    g = scg.Graph()
+    g.plate("batch", size=3, reduce=reduce)
+    b = g.sample("b", Bernoulli, logits=g.param("t", torch.tensor([0.3, -0.4, 0.9]), plates="batch"))
+    g.cost("c", g.det("s", lambda b: (b.sum(0) - 1.2) ** 3, b, plates=()))
+    return scg.compile(g, scg.REBAR(temperature=0.7, eta=0.8))
+
+
+def test_how_a_plate_is_reduced_says_nothing_of_costs_outside() -> None:
+    mean, added = aggregate("mean"), aggregate("sum")
+    noise = mean.draw_noise(3)
+    for program in (mean, added):
+        program(noise=noise).loss.backward()
+    assert torch.allclose(mean.t.grad, added.t.grad, rtol=1e-9)
