@@ -95,15 +95,15 @@ def grid(reduce: str) -> scg.Graph:
 
 
 def alike(reduce: str) -> scg.Graph:
-    """Two nodes in one plate with the same costs, of which one alone keeps its elements apart."""
+    """Two nodes in one plate with the same costs, of which the second alone keeps its elements apart."""
     g = scg.Graph()
     g.plate("batch", size=2, reduce=reduce)
     b, d = (
         g.sample(name, Bernoulli, logits=g.param(f"w{name}", LOGITS[k : k + 2].double(), plates="batch"))
         for k, name in enumerate("bd")
     )
-    m = g.det("m", lambda d: d.sum(0, keepdim=True).expand(2) - 0.3 * d, d, mixes=("batch",))
-    g.cost("c", lambda b, m: (b * m - 0.4 * b + m) ** 2, b, m)
+    m = g.det("m", lambda b: b.sum(0, keepdim=True).expand(2) - 0.3 * b, b, mixes=("batch",))
+    g.cost("c", lambda d, m: (d * m - 0.4 * d + m) ** 2, d, m)
     return g
 
 
@@ -117,7 +117,17 @@ def above(reduce: str) -> scg.Graph:
     return g
 
 
-GRAPHS = [steps_to_go, end, both, mixed, two_paths, chain, grid, alike, above]
+def mixed_twice(reduce: str) -> scg.Graph:
+    """Two costs, to each of which a path leads that mixes elements."""
+    g = scg.Graph()
+    b = bits(g, "batch", reduce=reduce)
+    for name, shift in (("one", 0.7), ("two", -0.2)):
+        m = g.det(f"m_{name}", lambda b, shift: (b.sum(0) - 0.4 * b - shift) ** 2, b, shift, mixes=("batch",))
+        g.cost(name, m)
+    return g
+
+
+GRAPHS = [steps_to_go, end, both, mixed, two_paths, chain, grid, alike, above, mixed_twice]
 
 
 @pytest.mark.parametrize("policy", ["score", "local", "enumerate"])

@@ -27,8 +27,8 @@ def chain(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
 def diamond(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
     """z0 -> (z1, z2) -> cost, in which the slice of z0 goes on as neither of the others."""
     z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
-    z1 = g.sample("z1", Bernoulli, logits=0.5 - z0)
-    z2 = g.sample("z2", Bernoulli, logits=0.7 * z0 - 0.2)
+    z1 = g.sample("z1", Bernoulli, logits=g.param("u", 0.5) - z0)
+    z2 = g.sample("z2", Bernoulli, logits=0.7 * z0 + g.param("v", -0.2))
     return [z0, z1 * z2]
 
 
@@ -36,13 +36,13 @@ def through_a_normal(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
     """z0 -> h -> z1, with a continuous draw on the way."""
     z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
     h = g.sample("h", Normal, loc=z0 - 0.5, scale=0.5)
-    return [z0, g.sample("z1", Bernoulli, logits=h)]
+    return [z0, g.sample("z1", Bernoulli, logits=h + g.param("u", 0.1))]
 
 
 def scored(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
     """z0 -> z1, whose log-probability reads what lies between."""
     z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
-    z1 = g.sample("z1", Bernoulli, logits=1.5 * z0 - 0.4)
+    z1 = g.sample("z1", Bernoulli, logits=1.5 * z0 + g.param("u", -0.4))
     return [z0, (g.log_prob(z1) + z1.sum(-1))[..., None]]
 
 
@@ -77,7 +77,14 @@ def averaged(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
     return [z0, g.sample("z1", Bernoulli, logits=m)]
 
 
-@pytest.mark.parametrize("build", [chain, diamond, averaged], ids=label)
+def skipping(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
+    """z0 -> z1, and what lies below z1 reads z0 as well."""
+    z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
+    z1 = g.sample("z1", Bernoulli, logits=1.5 * z0 + g.param("u", -0.4))
+    return [z0, z1 * z0 + z1]
+
+
+@pytest.mark.parametrize("build", [chain, diamond, averaged, skipping], ids=label)
 def test_going_on_is_a_matter_of_length_alone(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(1))
     found = gradients(program(build, "rebar", None, is_full=False), x=x, seed=3)

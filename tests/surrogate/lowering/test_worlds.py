@@ -31,3 +31,15 @@ def test_branches_leave_what_captured_modules_remember() -> None:
     before = float(calls.count)
     program(seed=0).loss.backward()
     assert float(calls.count) == before + 1
+
+
+def test_a_function_sees_in_full_what_repeats_beside_what_does_not() -> None:
+    """An outcome that is the same for all elements, joined to numbers of their own."""
+    g = scg.Graph()
+    x = g.input("x", plates="batch", example=torch.tensor([0.3, -0.8, 0.5]))
+    b = g.sample("b", Bernoulli, logits=g.param("w", 0.3), plates="batch")
+    joined = g.det("joined", lambda b, y: torch.stack([b, y], -1), b, b + x)
+    g.cost("c", (joined.sum(-1) - 0.4) ** 2)
+    program = scg.compile(g, "enumerate")
+    program(x=torch.tensor([0.3, -0.8, 0.5]), seed=0).loss.backward()
+    assert torch.allclose(program.w.grad, scg.exact_gradient(g)["w"])

@@ -56,22 +56,23 @@ def test_controls_learn_the_same_under_transforms(reduce: str) -> None:
         assert torch.allclose(gradient, expected, rtol=1e-9), name
 
 
+@pytest.mark.parametrize("control", ["eta", "temperature"])
 @pytest.mark.parametrize("reduce", ["mean", "sum"])
-def test_controls_descend_the_variance_in_the_weights_of_the_objective(reduce: str) -> None:
+def test_controls_descend_the_variance_in_the_weights_of_the_objective(reduce: str, control: str) -> None:
     """V = sum of weight |estimate|^2, an estimate being what is left in a logit over its weight."""
     program = plates(reduce)
     noise, weight = program.draw_noise(3), 1 / 3 if reduce == "mean" else 1.0
     program(noise=noise).loss.backward()
-    eta = program.get_parameter("controls.b.eta.log")
-    gradient, step, found = eta.grad.clone(), 1e-5, []
+    log = program.get_parameter(f"controls.b.{control}.log")
+    gradient, step, found = log.grad.clone(), 1e-5, []
     for sign in (1, -1):
         program.zero_grad()
         with torch.no_grad():
-            eta += sign * step
+            log += sign * step
         program(noise=noise).loss.backward()
         found.append(float(weight * (program.t.grad / weight).square().sum()))
         with torch.no_grad():
-            eta -= sign * step
+            log -= sign * step
     assert float(gradient) == pytest.approx((found[0] - found[1]) / (2 * step), rel=1e-6)
 
 
