@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.distributions import Bernoulli
 
 import scg
@@ -179,3 +181,46 @@ def test_below_a_path_a_score_is_needed() -> None:
     program(noise={"z": torch.tensor(0.4), "b": torch.tensor(0.8)}).loss.backward()
     probability = torch.sigmoid(torch.tensor(0.7))
     assert torch.allclose(program.m.grad, 2 * (1 - probability))
+
+
+def test_a_branch_that_cannot_happen_charges_nothing() -> None:
+    """Its cost is not finite, and what is drawn in it is credited with that in all of its branches."""
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, probs=torch.tensor(1.0))
+    y = g.sample("y", Bernoulli, logits=g.param("v", 0.4) * b)
+    g.cost("c", (y + 0.3) / b)
+    found = integrated_gradient(g, scg.compile(g, {"b": "enumerate", "y": "score"}))
+    assert torch.allclose(found["v"], scg.exact_gradient(g)["v"], rtol=1e-9)
+
+
+class Read(nn.Module):
+    """A baseline that is what it reads, times what it learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, value: Tensor) -> Tensor:
+        return self.scale * value + 0.2
+
+
+@pytest.mark.parametrize("u", [0.1, 0.9])
+def test_a_baseline_reads_an_enumerated_sibling_at_its_sample(u: float) -> None:
+    """The credit, in each branch of the node above, is the mean over its outcomes; the baseline reads one."""
+    g = scg.Graph()
+    a = g.sample("a", Bernoulli, logits=g.param("t", 0.1))
+    b = g.sample("b", Bernoulli, logits=g.param("w", 0.4))
+    d = g.sample("d", Bernoulli, logits=a + g.param("v", -0.2))
+    g.cost("c", (b + 2 * d - 0.3 + a) ** 2)
+    score = scg.Score(baseline=Read(), context="b")
+    program = scg.compile(g, {"a": "enumerate", "b": "enumerate", "d": score})
+    program(noise={"a": torch.tensor(0.5), "b": torch.tensor(u), "d": torch.tensor(0.7)}).loss.backward()
+
+    def sigmoid(value: float) -> float:
+        return 1 / (1 + math.exp(-value))
+
+    expected, of_b = 0.0, sigmoid(0.4)
+    for above, mass in ((0.0, 1 - sigmoid(0.1)), (1.0, sigmoid(0.1))):  # d is 1 in both
+        credit = of_b * (2.7 + above) ** 2 + (1 - of_b) * (1.7 + above) ** 2
+        expected += mass * (credit - (0.7 * (u > 0.5) + 0.2)) * (1 - sigmoid(above - 0.2))
+    assert float(program.v.grad) == pytest.approx(expected, rel=1e-7)
