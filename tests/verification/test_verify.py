@@ -107,10 +107,11 @@ CASES: dict[str, tuple[Callable[[], scg.Graph], Any]] = {
 def test_right_programs_are_seldom_called_biased(case: str) -> None:
     make, policy = CASES[case]
     program = scg.compile(make(), policy)
-    seeds = 1000 if EVERYTHING else 10
-    found = [scg.verify(program, resolution=0.3, noise=seed, draws=2**18) for seed in range(seeds)]
+    seeds, resolution = (1000, 0.05 if case == "toy score" else 0.3) if EVERYTHING else (10, 0.3)
+    found = [scg.verify(program, resolution=resolution, noise=seed, draws=2**18) for seed in range(seeds)]
     words = [one.verdict for one in found]
     assert words.count("biased") <= max(0.02 * seeds, 1)
+    assert words.count("biased") >= 0.003 * seeds or not EVERYTHING or case != "toy score"
     assert words.count("unbiased") >= 0.9 * seeds
     assert {one.reference for one in found} == {"the exact gradient"}
 
