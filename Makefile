@@ -3,7 +3,8 @@
 # make quick: lint and run what takes less than a minute
 # make fuzz: hold many more random graphs, pairs of options, compiled programs and programs with a hidden defect
 #   against what they should give, and count the last by class
-# make mutants: put small defects into a copy of the compiler, one at a time, and see that tests notice (half an hour)
+# make mutants: serve deliberate defects of the compiler from memory, one at a time, and see that tests notice (some
+#   minutes); python tests/mutants.py --list prints them
 # make bench: steps against the same by hand and in other libraries, and growth, into out/bench (half an hour)
 # make bench-check: hold ratios to the stored ones
 # make versions: run the README and the tests of torch.compile on the oldest and the newest torch that are declared,

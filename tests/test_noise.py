@@ -242,3 +242,30 @@ def test_the_order_of_kinds_does_not_matter() -> None:
 
 def test_nothing_is_drawn_for_no_nodes() -> None:
     assert draw_noise(0, []) == {}
+
+
+def test_neighbouring_seeds_share_no_numbers() -> None:
+    for one, other in ((0, 1), (5, 6), (0, noise.GOLDEN)):
+        several = [set(uniform(seed, 1000).tolist()) for seed in (one, other)]
+        assert several[0].isdisjoint(several[1])
+
+
+def test_the_seed_of_given_noise_knows_where_each_number_is() -> None:
+    numbers = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    seeds = {
+        noise.seed_of(given)
+        for given in (
+            {"b": numbers},
+            {"b": numbers.flip(0)},
+            {"d": numbers},
+            {"b": numbers[:2], "d": numbers[2:]},
+            {"b": numbers[2:], "d": numbers[:2]},
+        )
+    }
+    assert len(seeds) == 5
+
+
+@pytest.mark.parametrize("bits", [0, -1])
+def test_seeded_noise_is_open_at_both_ends(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "_bits", lambda *_: torch.tensor([bits]))
+    assert 0 < float(uniform(0, 1)) < 1

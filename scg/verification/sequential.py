@@ -54,22 +54,31 @@ class Moments:
         return self.deviation / math.sqrt(self.count)
 
     @property
-    def skew(self) -> float:
-        """The largest skewness of a test that varies at all."""
+    def skews(self) -> Tensor:
+        """The size of the skewness of each test, 0 where it does not vary at all."""
         shift, second, third = self._sums / self.count
         raw = third - 3 * shift * second + 2 * shift.pow(3)
         deviation = self.deviation
         varies = deviation > 1e-12 * (self.mean.abs() + deviation.max())
-        return float((raw[varies].abs() / deviation[varies].pow(3)).max()) if bool(varies.any()) else 0.0
+        return torch.where(varies, raw.abs() / torch.where(varies, deviation, 1.0).pow(3), 0.0)
+
+    @property
+    def skew(self) -> float:
+        """The largest skewness of a test that varies at all."""
+        return float(self.skews.max())
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at the draws shows: p-values of both families, and the level that it may spend."""
+    """What one look at the draws shows: p-values of both families, and the level that it may spend.
+
+    ``critical`` is the score beyond which the test along the reference rejects.
+    """
 
     every: float
     along: float
     level: float
+    critical: float
     is_ready: bool
 
     @property
@@ -82,15 +91,18 @@ def look(moments: Moments, rounding: Tensor, *, alpha: float, looks: int, rarest
     """Test whether all means are 0 up to ``rounding``; the last test is the one along the reference.
 
     Two families share what this look may spend: every parameter, by Bonferroni, and the direction of the
-    reference, which sees errors of scale that are spread over many parameters. Heavy tails and rare outcomes
-    make tests too sure of themselves, so that neither is believed before there are enough draws.
+    reference, which sees errors of scale that are spread over many parameters; they are one where there is
+    one entry. Heavy tails and rare outcomes make tests too sure of themselves, so that neither is believed
+    before there are enough draws.
     """
     mean, error = (moments.mean.abs() - rounding).clamp(min=0.0), moments.error
     scores = torch.where(mean > 0, mean / error, mean)
     p = [p_value(float(score), moments.count) for score in (scores[:-1].max(), scores[-1])]
     tests = len(scores) - 1
+    families, level = min(tests, 2), spent(alpha, looks)
     is_ready = moments.count >= max(GUARD * moments.skew**2, RARE / rarest)
-    return Look(min(1.0, 2 * tests * p[0]), min(1.0, 2 * p[1]), spent(alpha, looks), is_ready)
+    every, along = min(1.0, families * tests * p[0]), min(1.0, families * p[1])
+    return Look(every, along, level, quantile(level / families / 2), is_ready)
 
 
 def spent(alpha: float, looks: int) -> float:

@@ -47,6 +47,14 @@ class NoReferenceError(GraphError):
 
 
 @dataclass(frozen=True)
+class Rare:
+    """The rarest outcome that there is hope to meet: of which node, and how often noise meets it."""
+
+    probability: float = 1.0
+    node: str = ""
+
+
+@dataclass(frozen=True)
 class Reference:
     """What the gradient is held against: ``exact`` [entries], or that of ``other`` under the same noise."""
 
@@ -59,8 +67,8 @@ class Reference:
 class Trial:
     """A program beside its reference.
 
-    ``gradient`` [entries] is that of the reference, and ``size`` that of what is rounded in each entry;
-    ``rarest`` is the probability of the rarest outcome, as noise is drawn here.
+    ``gradient`` [entries] is that of the reference, of a pilot where it is not exact; ``size`` is that of
+    what is rounded in each entry.
     """
 
     own: Drawer
@@ -68,18 +76,33 @@ class Trial:
     gradient: Tensor
     size: Tensor
     draw: Callable[[int], Tilted]
-    rarest: float
+    rare: Rare
 
     @property
     def length(self) -> float:
         """The length of the reference."""
         return float(self.gradient.norm())
 
-    def gaps(self, count: int) -> Tensor:
-        """Return how far runs are from the reference, by entry, and last along it: [count, entries + 1]."""
-        gap, _ = _gaps(self.own, self.reference, self.draw(count))
-        along = gap @ self.gradient / self.length**2 if self.length else torch.zeros(len(gap))
-        return torch.cat([gap, along[:, None]], 1)
+    def owner(self, entry: int) -> str:
+        """Return the name of the parameter that an entry of the gradient belongs to."""
+        for name in self.own.names:
+            entry -= self.own.program.get_parameter(name).numel()
+            if entry < 0:
+                return name
+        raise IndexError(f"the gradient has {len(self.gradient)} entries")
+
+    def gaps(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return how far runs are from the reference, by entry, and last along it: [count, entries + 1].
+
+        Then how far along ``gradient`` the reference of each run is, over its length: [count, 1].
+        """
+        gap, value = _gaps(self.own, self.reference, self.draw(count))
+        told = self._along(value - gap) if self.reference.exact is None else torch.ones(count, 1)
+        return torch.cat([gap, self._along(gap)], 1), told
+
+    def _along(self, rows: Tensor) -> Tensor:
+        found = rows @ self.gradient / self.length**2 if self.length else torch.zeros(len(rows))
+        return found[:, None]
 
 
 def trial(program: Program, inputs: Mapping[str, Any], names: Sequence[str], seed: int) -> Trial:
@@ -88,15 +111,18 @@ def trial(program: Program, inputs: Mapping[str, Any], names: Sequence[str], see
     draw = _draws(program, prepared, inputs, torch.Generator().manual_seed(seed))
     own = drawer(program, inputs, names, draw(4).noise)
     ir = replace(program._ir, store=program._live_store())
-    reference = _exact(ir, inputs, names) or _scores(program, prepared, inputs, names, draw)
+    exact = _exact(ir, inputs, names)
+    reference = (
+        exact if isinstance(exact, Reference) else _scores(program, prepared, inputs, names, draw, exact)
+    )
     several = [_gaps(own, reference, draw(min(own.chunk, PILOT))) for _ in range(-(-PILOT // own.chunk))]
-    values = torch.cat([value for _, value in several])
-    gradient = values.mean(0) if reference.exact is None else reference.exact
+    gaps, values = (torch.cat(parts) for parts in zip(*several, strict=True))
+    gradient = (values - gaps).mean(0) if reference.exact is None else reference.exact
     size = values.abs().amax(0).maximum(gradient.abs())
     size = size.maximum(size.max() / CANCELLED)
     eps = torch.finfo(program.get_parameter(names[0]).dtype).eps
     gradient = torch.where(gradient.abs() > ROUNDING * eps * size, gradient, 0.0)
-    return Trial(own, reference, gradient, size, draw, _rarest(ir, prepared, inputs))
+    return Trial(own, reference, gradient, size, draw, _rare(ir, prepared, inputs))
 
 
 def _gaps(own: Drawer, reference: Reference, drawn: Tilted) -> tuple[Tensor, Tensor]:
@@ -108,17 +134,17 @@ def _gaps(own: Drawer, reference: Reference, drawn: Tilted) -> tuple[Tensor, Ten
     return (weights * (found - against)).cpu(), (weights * found).cpu()
 
 
-def _exact(ir: IR, inputs: Mapping[str, Any], names: Sequence[str]) -> Reference | None:
-    """Return the exact gradient, or None where there is none."""
+def _exact(ir: IR, inputs: Mapping[str, Any], names: Sequence[str]) -> Reference | str:
+    """Return the exact gradient, or say why there is none."""
     try:
         coarse, fine = (gradient_of(ir, inputs, points=points, limit=LIMIT) for points in POINTS)
-    except ScgError:
-        return None
+    except ScgError as error:
+        return str(error)
     one, other = (torch.cat([found[name].reshape(-1) for name in names]) for found in (coarse, fine))
     eps = torch.finfo(other.dtype).eps
     tolerance = eps**0.5 * float(other.abs().max()) + 64 * eps
     if not torch.allclose(one, other, rtol=0.0, atol=tolerance):
-        return None
+        return "quadrature at two orders does not agree, as where a cost of a Normal has a kink or a step"
     return Reference("the exact gradient", other.double())
 
 
@@ -128,8 +154,12 @@ def _scores(
     inputs: Mapping[str, Any],
     names: Sequence[str],
     draw: Callable[[int], Tilted],
+    why: str,
 ) -> Reference:
-    """Return the score function on the same graph, but for nodes that cannot have it."""
+    """Return the score function on the same graph, but for nodes that cannot have it.
+
+    ``why`` tells what stands against an exact gradient.
+    """
     policy: dict[str, Estimator | Parts] = {}
     left = []
     for name, choice in prepared.choices.items():
@@ -145,7 +175,8 @@ def _scores(
     ):
         raise NoReferenceError(
             "there is nothing to hold this program against: its objective cannot be summed or integrated "
-            "exactly, and the score function, which is the reference then, is what it uses itself"
+            f"exactly (scg.exact_gradient: {why}), and the score function, which is the reference then, is "
+            "what it uses itself. Verify it on a smaller graph of the same kind, or another estimator here"
         )
     plain = Program(program._ir, Options(policy, prepared.samples)).prepare(**inputs)
     told = "the score function on the same graph, which has no exact gradient within reach"
@@ -193,12 +224,12 @@ def _specs(prepared: Prepared, inputs: Mapping[str, Any]) -> dict[str, NoiseSpec
     return {name: spec for spec, names in groups for name in names}
 
 
-def _rarest(ir: IR, prepared: Prepared, inputs: Mapping[str, Any]) -> float:
-    """Return the probability of the rarest outcome that there is hope to meet, as noise is drawn here.
+def _rare(ir: IR, prepared: Prepared, inputs: Mapping[str, Any]) -> Rare:
+    """Return the rarest outcome that there is hope to meet, as noise is drawn here.
 
     It is that of these inputs and of parameters as they are now, not of the example.
     """
-    specs, found = _specs(prepared, inputs), [1.0]
+    specs, found = _specs(prepared, inputs), [Rare()]
     total = max(sum(torch.Size(spec.shape).numel() for spec in specs.values()), 1)
     for world in gather(ir, inputs).worlds:
         for name in ir.samples:
@@ -207,5 +238,5 @@ def _rarest(ir: IR, prepared: Prepared, inputs: Mapping[str, Any]) -> float:
                 masses = density.law.mass(dict(density.parameters)).detach().double().flatten()
                 masses = masses[(masses > HOPELESS) & (masses < 1)]
                 least = float(masses.min()) if len(masses) else 1.0
-                found.append(rarest(least, total) if name in specs else least)
-    return min(found)
+                found.append(Rare(rarest(least, total) if name in specs else least, name))
+    return min(found, key=lambda rare: rare.probability)

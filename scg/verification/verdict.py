@@ -40,9 +40,9 @@ class Verification:
 
     ``verdict`` is "biased"; "unbiased", where a bias of the resolution asked for would have been seen; or
     "undecided". ``p_value`` is that of all means being right. ``scale`` is the mean along the ``reference``,
-    over its length: 1 if unbiased, and None where the reference is 0. ``parameters`` has, by name, the entry
-    that is furthest off. ``detectable`` is the bias along the reference, relative to it, that ``draws`` runs
-    would have shown. ``reason`` says why it ended.
+    over its length: 1 if unbiased, and None where the reference is 0 or not told from 0. ``parameters`` has,
+    by name, the entry that is furthest off. ``detectable`` is the bias along the reference, relative to it,
+    that ``draws`` runs would have shown. ``reason`` says why it ended.
     """
 
     verdict: Word

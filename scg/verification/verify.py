@@ -14,12 +14,16 @@ from scg.errors import GraphError, NonFiniteError
 from scg.program.program import Program
 from scg.progress import Progress
 from scg.verification.draws import controls_still
-from scg.verification.sequential import Look, Moments, look, p_value, quantile
+from scg.verification.sequential import GUARD, RARE, Look, Moments, look, p_value, quantile
 from scg.verification.trial import ROUNDING, Trial, trial
 from scg.verification.verdict import Bias, Interval, Verification, Word
 
 FIRST = 1024
 """Runs before the first look; each look has twice as many."""
+WHOLE = {"draws": 2**20, "noise": 0}
+"""What whole numbers may look like."""
+SURE = 2.0
+"""How many standard errors a reference has to be from 0, for a bias to be large or small beside it."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,18 @@ class Demand:
     alpha: float
     power: float
     draws: int
+    noise: int
 
     def __post_init__(self) -> None:
-        """Refuse what no number of runs can satisfy."""
+        """Refuse what is no number, and what no number of runs can satisfy."""
         for name in ("resolution", "alpha", "power"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise GraphError(f"{name}={getattr(self, name)}: give a number between 0 and 1")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0.0 < value < 1.0:
+                raise GraphError(f"{name}={value!r}: give a number between 0 and 1")
+        for name in ("draws", "noise"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise GraphError(f"{name}={value!r}: give a whole number, as {name}={WHOLE[name]}")
         if self.draws < FIRST:
             raise GraphError(f"draws={self.draws} tell too little: give {FIRST} or more")
 
@@ -67,7 +77,7 @@ def verify(
     >>> scg.verify(scg.compile(g, "score"), resolution=0.1).verdict
     'unbiased'
     """
-    demand = Demand(resolution, alpha, power, draws)
+    demand = Demand(resolution, alpha, power, draws, noise)
     if not isinstance(program, Program):
         raise GraphError(f"scg.verify takes a program, as scg.compile returns it, not {program!r}")
     if not program._ir.costs:
@@ -75,7 +85,8 @@ def verify(
     held = {name: p for name, p in program.named_parameters() if not name.startswith("controls.")}
     trained = {name: p for name, p in held.items() if p.requires_grad}
     if not trained:
-        raise GraphError("no parameter of the graph requires a gradient, so there is none to verify")
+        frozen = f" ({', '.join(held)}): call .requires_grad_(True) on one of them" if held else ""
+        raise GraphError(f"no parameter of the graph requires a gradient, so there is none to verify{frozen}")
     given = {**program._ir.store.examples, **inputs}
     program.prepare(**given)
     with controls_still(program), torch.enable_grad():
@@ -87,57 +98,103 @@ def _judged(
     case: Trial, trained: dict[str, torch.nn.Parameter], demand: Demand, progress: Progress | None
 ) -> Verification:
     """Look at the gaps again and again, each time at twice as many, until they tell."""
-    moments, looks, target = Moments(len(case.gradient) + 1), 0, FIRST
+    moments, told, looks, target = Moments(len(case.gradient) + 1), Moments(1), 0, FIRST
     rounding = _rounding(case, next(iter(trained.values())).dtype)
     while True:
         for count in _chunks(target - moments.count, case.own.chunk):
-            moments.add(case.gaps(count))
+            for kept, found in zip((moments, told), case.gaps(count), strict=True):
+                kept.add(found)
             if progress is not None:
                 progress.tell(f"verify: {moments.count:,} runs of {demand.draws:,} at most")
         if not bool(moments.mean.isfinite().all()):
-            raise NonFiniteError(f"a run left {_place(trained, moments.mean)} a gradient that is not finite")
-        seen = look(moments, rounding, alpha=demand.alpha, looks=looks, rarest=case.rarest)
+            entry = int((~moments.mean.isfinite()).nonzero()[0])
+            owner = case.owner(min(entry, len(case.gradient) - 1))
+            raise NonFiniteError(f"a run left '{owner}' a gradient that is not finite")
+        seen = look(moments, rounding, alpha=demand.alpha, looks=looks, rarest=case.rare.probability)
         looks += seen.is_ready
-        shown = float(moments.error[-1]) * (quantile(seen.level / 4) + quantile(1 - demand.power))
-        verdict, reason = _verdict(case, moments, seen, shown, demand)
+        bias = _along(case, moments, told, seen, demand.power)
+        verdict, reason = _verdict(case, moments, seen, bias, demand)
         if verdict != "undecided" or target == demand.draws:
             break
         target = min(2 * target, demand.draws)
     return Verification(
         verdict=verdict,
         p_value=min(seen.every, seen.along),
-        scale=_interval(1 + moments.mean[-1], moments.error[-1], demand.alpha) if case.length else None,
+        scale=_interval(1 + bias.value, bias.error, demand.alpha) if bias.is_known else None,
         parameters=_parameters(case, moments, rounding, trained, demand.alpha),
-        detectable=shown if case.length else math.inf,
+        detectable=bias.shown,
         draws=moments.count,
         reference=case.reference.name,
         reason=reason,
     )
 
 
-def _verdict(case: Trial, moments: Moments, seen: Look, shown: float, demand: Demand) -> tuple[Word, str]:
+@dataclass(frozen=True)
+class Along:
+    """The bias along the reference over its length, its standard error, and what bias would have been seen.
+
+    The latter two are infinite where the reference is 0, or is not told from 0.
+    """
+
+    value: float
+    error: float
+    shown: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a length that a bias can be compared with."""
+        return math.isfinite(self.error)
+
+
+def _along(case: Trial, moments: Moments, told: Moments, seen: Look, power: float) -> Along:
+    """Return the bias along the reference; ``told`` has the length of that, as far as draws tell it."""
+    length = float(told.mean)
+    least = length - SURE * float(told.error)
+    if not case.length or least <= 0.0:
+        return Along(0.0, math.inf, math.inf)
+    error = float(moments.error[-1]) / least
+    return Along(float(moments.mean[-1]) / length, error, error * (seen.critical + quantile(1 - power)))
+
+
+def _verdict(case: Trial, moments: Moments, seen: Look, bias: Along, demand: Demand) -> tuple[Word, str]:
     if seen.rejects:
-        if seen.along <= seen.every and case.length:
-            return "biased", f"along the reference, the mean is {1 + float(moments.mean[-1]):.4f} of it"
+        if seen.along <= seen.every and bias.is_known:
+            return "biased", f"along the reference, the mean is {1 + bias.value:.4f} of it"
         return "biased", "an entry of a parameter is off, as the table says"
     if not seen.is_ready:
-        return "undecided", (
-            f"{moments.count:,} runs are too few for gradients of skewness {moments.skew:.0f}, or for "
-            f"outcomes met with probability {case.rarest:.2g}: give more draws"
-        )
+        return "undecided", _too_few(case, moments)
     if not case.length:
         if float(moments.deviation.max()) == 0.0:
             return "unbiased", "every run leaves a gradient of 0, as the reference is"
         return "undecided", (
-            "the reference is 0, so that no bias is small or large beside it; the table says what would have "
-            "been seen. Verify at other parameters"
+            f"the reference is 0 for {', '.join(case.own.names)}, so that no bias is small or large beside "
+            "it; the table says what would have been seen. Verify at other parameters or inputs"
         )
-    if shown <= demand.resolution:
+    if bias.shown <= demand.resolution:
         return "unbiased", f"a bias of {demand.resolution:.3g} of the gradient would have been seen"
+    if not bias.is_known:
+        return "undecided", (
+            f"the reference for {', '.join(case.own.names)} is not told from 0, so that no bias is small or "
+            "large beside it: give more draws, or verify at other parameters or inputs"
+        )
     return (
         "undecided",
-        f"a bias of less than {shown:.3g} of the gradient would not have been seen: give more draws",
+        f"a bias of less than {bias.shown:.3g} of the gradient would not have been seen: give more draws",
     )
+
+
+def _too_few(case: Trial, moments: Moments) -> str:
+    """Say how many runs are needed before any test is believed, and which gradient or outcome needs them."""
+    skews, along = moments.skews[:-1], float(moments.skews[-1])
+    heavy, rare = GUARD * moments.skew**2, RARE / case.rare.probability
+    if heavy >= rare:
+        is_spread = along > 1.01 * float(skews.max())
+        what = "along the reference" if is_spread else f"of '{case.owner(int(skews.argmax()))}'"
+        told = f"the gradient {what}, which has skewness {moments.skew:.0f}"
+    else:
+        told = f"outcomes of '{case.rare.node}' that runs meet with probability {case.rare.probability:.2g}"
+    needed = math.ceil(max(heavy, rare))
+    return f"{moments.count:,} runs are too few for {told}: give draws={needed:,} or more"
 
 
 def _chunks(count: int, size: int) -> Iterator[int]:
@@ -153,9 +210,9 @@ def _rounding(case: Trial, dtype: torch.dtype) -> Tensor:
     return ulp * torch.cat([case.size, torch.tensor([along], dtype=torch.float64)])
 
 
-def _interval(value: Tensor, error: Tensor, alpha: float) -> Interval:
-    half = quantile(alpha / 2) * float(error)
-    return Interval(float(value), float(value) - half, float(value) + half)
+def _interval(value: float, error: float, alpha: float) -> Interval:
+    half = quantile(alpha / 2) * error
+    return Interval(value, value - half, value + half)
 
 
 def _parameters(
@@ -174,18 +231,8 @@ def _parameters(
         found[name] = Bias(
             float(case.gradient[own].norm()),
             index,
-            _interval(mean[place], error[place], alpha / len(case.gradient)),
+            _interval(float(mean[place]), float(error[place]), alpha / len(case.gradient)),
             min(1.0, parameter.numel() * p_value(float(scores[place]), moments.count)),
         )
         start += parameter.numel()
     return found
-
-
-def _place(trained: dict[str, torch.nn.Parameter], mean: Tensor) -> str:
-    """Name the parameter of the first entry that is not finite."""
-    at = int((~mean.isfinite()).nonzero()[0])
-    for name, parameter in trained.items():
-        if at < parameter.numel():
-            return f"'{name}'"
-        at -= parameter.numel()
-    return "some parameter"

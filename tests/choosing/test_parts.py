@@ -254,3 +254,18 @@ def test_parts_are_compiled_by_torch() -> None:
     program.compile(backend="eager")
     program(x=X, seed=0).loss.backward()
     assert torch.allclose(program.w.grad, eager)
+
+
+def test_every_part_draws_noise_of_its_own() -> None:
+    program = scg.compile(smooth(), {"b": Parts({"one": "rebar", "two": "rebar"})})
+    noise = program.draw_noise(0, x=X)
+    assert {"b", "b.1", "b.2"} == noise.keys()
+
+    def found(**changed: Tensor) -> Tensor:
+        program.zero_grad()
+        program(x=X, noise={**noise, **changed}).loss.backward()
+        return program.w.grad.clone()
+
+    start = found()
+    for name in ("b.1", "b.2"):
+        assert not torch.allclose(found(**{name: 1 - noise[name]}), start)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch import distributions as td
 
-from scg.laws import Law, law_for
+from scg.laws import Law, divisor, law_for
 
 
 def scored(law: Law, parameters: dict[str, Tensor], value: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,3 +157,43 @@ def test_large_logits_take_no_digits_from_small_ones_where_shapes_cross() -> Non
     value = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     expected = td.Bernoulli(logits=logits).log_prob(value).sum(-1)
     torch.testing.assert_close(law.log_prob_over({"logits": logits}, value, 2), expected)
+
+
+def test_a_weight_that_has_vanished_divides_to_nothing() -> None:
+    weights = torch.tensor([0.5, 0.0, 1e-320], dtype=torch.float64)
+    assert divisor(weights).tolist() == [0.5, math.inf, math.inf]
+    assert divisor(torch.tensor([1e-45, 1.0])).tolist() == [math.inf, 1.0]
+
+
+@pytest.mark.parametrize(
+    "dist, parameters, outside",
+    [
+        (td.Pareto, {"scale": 2.0, "alpha": 1.5}, [1.9]),
+        (td.Uniform, {"low": -1.0, "high": 2.0}, [-1.1, 2.1]),
+        (td.HalfNormal, {"scale": 2.0}, [-0.1]),
+        (td.HalfCauchy, {"scale": 2.0}, [-0.1]),
+        (td.GeneralizedPareto, {"loc": 1.0, "scale": 2.0, "concentration": -0.5}, [0.9, 5.1]),
+    ],
+)
+def test_what_is_outside_of_a_support_has_no_density(
+    dist: Any, parameters: dict[str, float], outside: list[float]
+) -> None:
+    law, tensors = law_for(dist, {k: torch.tensor(v, dtype=torch.float64) for k, v in parameters.items()})
+    for value in outside:
+        assert law.log_prob(tensors, torch.tensor(value, dtype=torch.float64)) == -math.inf
+
+
+@pytest.mark.parametrize("logit", [9e-3, -9e-3, 1e-3, 1.1e-2])
+def test_a_continuous_bernoulli_near_even_odds_integrates_to_1(logit: float) -> None:
+    law, tensors = law_for(td.ContinuousBernoulli, {"logits": torch.tensor(logit, dtype=torch.float64)})
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    points, measure = torch.from_numpy(nodes + 1) / 2, torch.from_numpy(weights) / 2
+    assert float(measure @ law.log_prob(tensors, points).exp()) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_parameter_without_its_event_dims_stays_without_them() -> None:
+    arguments = {"temperature": torch.tensor(0.7), "logits": torch.zeros(2, 3)}
+    law, tensors = law_for(td.RelaxedOneHotCategorical, arguments)
+    full = law.expand(tensors, torch.Size([4, 2]))
+    assert full["temperature"].shape == ()
+    assert full["logits"].shape == (4, 2, 3)

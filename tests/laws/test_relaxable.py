@@ -283,3 +283,21 @@ def test_parameters_and_values_broadcast_against_the_noise(cls: Any) -> None:
     for column in range(4):
         expected = law.conditional(parameters, value, noise[:, column : column + 1])
         torch.testing.assert_close(ours[:, column : column + 1], expected)
+
+
+@CASE
+def test_the_way_back_from_both_points_is_that_of_their_derivatives(
+    cls: Any, given: str, numbers: Any
+) -> None:
+    torch.manual_seed(4)
+    law, parameters = made(cls, given, numbers)
+    free, tied = (uniform(law, parameters, 5) for _ in range(2))
+    value = law.draw(parameters, free)
+    full = {given: parameters[given].expand(5, *parameters[given].shape)}
+    points, back = law.points(full, law.standard(free), value, tied)
+    live = {given: full[given].clone().requires_grad_()}
+    wanted = torch.stack((law.perturbed(live, free), law.conditional(live, value, tied)))
+    assert torch.allclose(points, wanted.detach())
+    slopes = torch.randn_like(points)
+    (gradient,) = torch.autograd.grad(wanted, live[given], slopes)
+    assert torch.allclose(back(slopes)[given], gradient)

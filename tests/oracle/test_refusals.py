@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Binomial, Gamma, Normal
+from torch.distributions import Bernoulli, Binomial, Categorical, Gamma, Normal
 
 from scg.errors import GraphError
 from scg.graph import Graph
@@ -89,3 +89,12 @@ def test_errors_of_functions_come_up() -> None:
     g.cost("loss", fails, g.sample("b", Bernoulli, probs=0.5))
     with pytest.raises(GraphError, match=r"'loss' .*ValueError: no such thing"):
         exact_objective(g)
+
+
+def test_outcomes_that_one_case_alone_has_are_not_left_out() -> None:
+    g = Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("theta", 0.3))
+    k = g.sample("k", lambda b: Categorical(probs=torch.ones(2 + int(b))), b)
+    g.cost("loss", k.double())
+    with pytest.raises(GraphError, match=r"sample 'k' .* has 2 outcomes in one case and 3 in another"):
+        exact_gradient(g)

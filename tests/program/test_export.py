@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -360,6 +361,17 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="pending"):
         scg.compile(g).export(tmp_path / "module.py")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_gives_other_numbers_than_the_program_is_refused(tmp_path: Path) -> None:
+    """As a function does that counts how often it was called."""
+    calls, g = itertools.count(1), scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("w", 0.3))
+    g.cost("c", g.det("h", lambda b: b + 0.1 * next(calls), b, differentiable=False))
+    with pytest.raises(
+        ExportError, match="gives other gradients than the program, as where a function keeps"
+    ):
+        scg.compile(g, "score").export(tmp_path / "module.py")
 
 
 def test_stages_are_five_and_readable() -> None:

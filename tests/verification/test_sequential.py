@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from scg.verification.sequential import Moments, look, p_value, quantile, spent
+from scg.verification.sequential import Look, Moments, look, p_value, quantile, spent
 
 ALPHA = 0.01
 
@@ -28,7 +29,7 @@ def decided(values: Tensor, masses: Tensor, scale: float, resolution: float, see
         if seen.rejects:
             return "biased"
         looks += seen.is_ready
-        shown = float(moments.error[-1]) * (quantile(seen.level / 4) + quantile(0.05))
+        shown = float(moments.error[-1]) * (seen.critical + quantile(0.05))
         if seen.is_ready and shown <= resolution:
             return "unbiased"
         if count >= 2**20:
@@ -68,6 +69,54 @@ def test_an_error_of_scale_is_seen_at_its_resolution() -> None:
     assert found.count("biased") >= 0.9 * len(found)
 
 
+def one_look(tests: int, *, looks: int = 0, skewed: bool = False) -> tuple[Moments, Look]:
+    """Look at draws of tests of which the first has a mean of 0.1 deviations, as the last one has."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(4096, tests, generator=generator, dtype=torch.double)
+    draws = draws - draws.mean(0)
+    draws[:, [0, -1]] += 0.1
+    if skewed:
+        draws[:8, 1] = 40.0
+    moments = Moments(tests)
+    moments.add(draws)
+    return moments, look(moments, torch.zeros(tests).double(), alpha=ALPHA, looks=looks, rarest=0.5)
+
+
+def test_every_entry_and_the_direction_share_one_level() -> None:
+    moments, seen = one_look(51)
+    first, *_, last = (float(score) for score in moments.mean / moments.error)
+    assert math.isclose(seen.every, 2 * 50 * p_value(first, 4096))
+    assert math.isclose(seen.along, 2 * p_value(last, 4096))
+    assert math.isclose(2 * NormalDist().cdf(-seen.critical), ALPHA / 2 / 2)
+
+
+def test_one_entry_is_its_direction_and_has_the_level_alone() -> None:
+    moments, seen = one_look(2)
+    first, last = (float(score) for score in moments.mean / moments.error)
+    assert math.isclose(seen.every, p_value(first, 4096))
+    assert math.isclose(seen.along, p_value(last, 4096))
+    assert math.isclose(2 * NormalDist().cdf(-seen.critical), ALPHA / 2)
+
+
+def test_later_looks_spend_less() -> None:
+    assert [one_look(3, looks=k)[1].level for k in range(3)] == [ALPHA / 2, ALPHA / 6, ALPHA / 12]
+
+
+def test_one_skewed_entry_makes_all_wait() -> None:
+    assert one_look(3)[1].is_ready
+    moments, seen = one_look(3, skewed=True)
+    assert moments.skew > 10
+    assert not seen.is_ready
+
+
+def test_what_rounding_may_leave_is_no_bias() -> None:
+    moments, _ = one_look(3)
+    rounding = torch.tensor([0.11, 0.0, 0.11]).double()
+    seen = look(moments, rounding, alpha=ALPHA, looks=0, rarest=0.5)
+    assert seen.every > 0.5
+    assert seen.along == 1.0
+
+
 def test_levels_add_up() -> None:
     assert math.isclose(sum(spent(ALPHA, looks) for looks in range(100_000)), ALPHA, rel_tol=1e-4)
 
@@ -82,7 +131,7 @@ def test_moments_are_those_of_all_draws() -> None:
     torch.manual_seed(0)
     draws = torch.randn(5000, 3, dtype=torch.double).exp() + 1e3
     moments = Moments(3)
-    for part in draws.split(700):
+    for part in draws.sort(0).values.split(700):  # the first is no likeness of the rest
         moments.add(part)
     assert torch.allclose(moments.mean, draws.mean(0))
     assert torch.allclose(moments.deviation, draws.std(0))

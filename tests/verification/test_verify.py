@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -15,9 +17,11 @@ from torch.distributions import Bernoulli, Categorical, Normal, Poisson, Uniform
 
 import scg
 from scg.__main__ import main
+from scg.laws import is_transformed
 from scg.noise import NoiseSpec
 from scg.verification.draws import _batched, _looped, controls_still, drawer
 from scg.verification.noises import tilted
+from scg.verification.sequential import quantile
 from scg.verification.trial import trial
 from tests.selection import EVERYTHING
 
@@ -103,10 +107,11 @@ CASES: dict[str, tuple[Callable[[], scg.Graph], Any]] = {
 def test_right_programs_are_seldom_called_biased(case: str) -> None:
     make, policy = CASES[case]
     program = scg.compile(make(), policy)
-    seeds = 1000 if EVERYTHING else 10
-    found = [scg.verify(program, resolution=0.3, noise=seed, draws=2**18) for seed in range(seeds)]
+    seeds, resolution = (1000, 0.05 if case == "toy score" else 0.3) if EVERYTHING else (10, 0.3)
+    found = [scg.verify(program, resolution=resolution, noise=seed, draws=2**18) for seed in range(seeds)]
     words = [one.verdict for one in found]
     assert words.count("biased") <= max(0.02 * seeds, 1)
+    assert words.count("biased") >= 0.003 * seeds or not EVERYTHING or case != "toy score"
     assert words.count("unbiased") >= 0.9 * seeds
     assert {one.reference for one in found} == {"the exact gradient"}
 
@@ -186,6 +191,29 @@ def test_the_score_is_the_reference_where_nothing_is_exact() -> None:
         scg.verify(scg.compile(wide(), "score"))
 
 
+def noisy() -> scg.Graph:
+    """Many bits whose score varies so much that its mean over few runs points anywhere."""
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("theta", torch.linspace(-1, 1, 40)))
+    z = g.sample("z", Normal, b.sum(-1) * 0.1, 0.5)
+    g.cost("f", lambda b, z: (b.sum(-1) - 20) ** 2 / 40 + z**2 + 30, b, z)
+    return g
+
+
+def test_what_is_beside_a_reference_that_noise_hides_is_not_called_small() -> None:
+    wrong = scg.compile(noisy(), {"b": Wrong(scale=0.6), "z": "reparam"})
+    found = scg.verify(wrong, resolution=0.2, draws=2**13)
+    assert found.verdict == "undecided"
+    assert found.reason.startswith("the reference for theta is not told from 0")
+    assert found.scale is None
+
+
+def test_the_length_is_that_of_the_reference_and_not_of_what_it_is_beside() -> None:
+    programs = [scg.compile(noisy(), {"b": Wrong(scale), "z": "reparam"}) for scale in (0.01, 1.0)]
+    small, right = (trial(program, {}, ["theta"], 0) for program in programs)
+    assert torch.allclose(small.gradient, right.gradient)
+
+
 def test_what_is_verified_is_left_as_it_was() -> None:
     program = scg.compile(chain(), scg.Score(baseline="moving-average"))
     x = torch.tensor([0.3, -0.8, 0.5])
@@ -217,10 +245,48 @@ def test_many_gradients_at_once_are_those_of_single_runs(policy: str) -> None:
 def test_rare_outcomes_are_those_of_the_parameters_as_they_are_now() -> None:
     """Not those of the example: training may have made one rare that was not."""
     program = scg.compile(coin(0.5), "score")
-    now = trial(program, {}, ["theta"], 0).rarest
+    now = trial(program, {}, ["theta"], 0).rare.probability
     with torch.no_grad():
         program.theta.fill_(-12.0)
-    assert trial(program, {}, ["theta"], 0).rarest < 0.5 * now
+    assert trial(program, {}, ["theta"], 0).rare.probability < 0.5 * now
+
+
+def test_a_program_is_verified_at_the_parameters_that_it_has() -> None:
+    """They need not be those of its graph any more."""
+    program = copy.deepcopy(scg.compile(toy(), "score"))
+    program.load_state_dict({"theta": torch.tensor(-2.0)}, assign=True)
+    found = scg.verify(program, resolution=0.3)
+    assert found.verdict == "unbiased"
+    p = torch.sigmoid(torch.tensor(-2.0))
+    assert found.parameters["theta"].reference == pytest.approx(float(0.8 * p * (1 - p)))
+
+
+def test_a_look_that_comes_too_early_spends_nothing() -> None:
+    """The first that counts is at the level of the first, and so is the bias that it would have shown."""
+    found = scg.verify(scg.compile(coin(), "score"), resolution=0.9)
+    assert found.verdict == "unbiased"
+    assert found.draws > 1024
+    error = (found.scale.high - found.scale.value) / quantile(0.01 / 2)  # type: ignore[union-attr]
+    assert found.detectable == pytest.approx(error * (quantile(0.01 / 2 / 2) + quantile(0.05)))
+
+
+class Different(nn.Module):
+    """A program whose runs leave twice their gradient where torch transforms them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, noise: dict[str, Tensor]) -> SimpleNamespace:
+        scale = 2.0 if is_transformed() else 1.0
+        return SimpleNamespace(loss=scale * self.theta * noise["u"])
+
+
+def test_gradients_of_many_are_believed_where_they_are_those_of_one_at_a_time() -> None:
+    noise = {"u": torch.tensor([0.2, 0.7, 0.4, 0.9])}
+    found = drawer(Different(), {}, ["theta"], noise)
+    assert not found.is_batched
+    assert torch.allclose(found(noise)[:, 0], noise["u"])
 
 
 def test_functions_that_cannot_be_batched_are_looped() -> None:
@@ -236,7 +302,7 @@ def test_values_without_base_noise_are_drawn_for_every_run() -> None:
     n = g.sample("n", Poisson, g.param("rate", 2.0))
     k = g.sample("k", Bernoulli, logits=n * g.param("w", 0.1))
     g.cost("f", n * 0.1 + k)
-    found = scg.verify(scg.compile(g, {"n": "score", "k": "enumerate"}), resolution=0.5, draws=1024)
+    found = scg.verify(scg.compile(g, {"n": "score", "k": "enumerate"}), resolution=0.6, draws=1024)
     assert found.verdict == "unbiased"
     assert "the score function" in found.reference
 
@@ -254,61 +320,6 @@ def test_weights_make_up_for_what_noise_is_sought() -> None:
         assert abs(float((found.weights * value).mean()) - mean) < 0.02
     met = (found.weights * (found.noise["u"][:, 0] < 1e-5)).mean()
     assert abs(float(met) - 1e-5) < 1e-6
-
-
-@pytest.mark.parametrize(
-    ("ask", "message"),
-    [
-        (lambda: scg.verify(toy()), "takes a program"),  # type: ignore[arg-type]
-        (
-            lambda: scg.verify(scg.compile(toy()), resolution=0.0),
-            "resolution=0.0: give a number between 0 and 1",
-        ),
-        (lambda: scg.verify(scg.compile(toy()), draws=10), "draws=10 tell too little"),
-        (lambda: scg.verify(scg.compile(pending())), "input 'x' is missing"),
-        (lambda: scg.verify(frozen()), "no parameter of the graph requires a gradient"),
-        (lambda: scg.verify(scg.compile(without_costs())), "a graph without costs"),
-    ],
-)
-def test_what_cannot_be_verified_is_said(ask: Callable[[], object], message: str) -> None:
-    with pytest.raises(scg.GraphError, match=message):
-        ask()
-
-
-def pending() -> scg.Graph:
-    g = scg.Graph()
-    g.cost("c", g.sample("b", Bernoulli, logits=g.input("x") + g.param("w", 0.1)))
-    return g
-
-
-def frozen() -> scg.Program:
-    program = scg.compile(toy())
-    program.requires_grad_(False)
-    return program
-
-
-def without_costs() -> scg.Graph:
-    g = scg.Graph()
-    g.sample("b", Bernoulli, logits=g.param("w", 0.1))
-    return g
-
-
-def test_a_reference_of_0_is_undecided_unless_all_is_0() -> None:
-    g = scg.Graph()
-    z = g.sample("z", Normal, g.param("mu", 0.0), 1.0)
-    g.cost("f", z**2)
-    found = scg.verify(scg.compile(g, "reparam"), draws=4096)
-    assert found.verdict == "undecided"
-    assert "the reference is 0" in found.reason
-    assert found.scale is None
-
-
-def test_too_few_draws_leave_it_undecided() -> None:
-    found = scg.verify(scg.compile(toy(), "score"), resolution=0.01, draws=2048)
-    assert found.verdict == "undecided"
-    assert found.draws == 2048
-    assert found.detectable > 0.01
-    assert "would not have been seen: give more draws" in str(found)
 
 
 def test_the_command_exits_by_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli, Normal
 
 import scg
 from scg.estimators import registry as registering
-from scg.estimators.protocol.border import check_kind
+from scg.estimators.protocol.border import check_estimates, check_kind
 
 
 @dataclass(frozen=True)
@@ -257,3 +257,12 @@ def test_axes_are_named() -> None:
     assert [axis.size for axis in seen[-1]] == [3, 4, 2]
     assert [axis.is_mean for axis in seen[-1]] == [True, False, True]
     assert [axis.discount for axis in seen[-1]] == [1.0, 0.5, 1.0]
+
+
+def test_an_estimate_of_as_many_numbers_in_another_shape_is_refused() -> None:
+    wanted = {"logits": torch.zeros(3, 2)}
+    check_estimates(scg.DisARM(), "b", {"logits": torch.zeros(3, 2)}, wanted, ["logits"])
+    with pytest.raises(
+        scg.EstimatorError, match=r"estimate of shape \(2, 3\): return one of its own shape, \(3, 2\)"
+    ):
+        check_estimates(scg.DisARM(), "b", {"logits": torch.zeros(2, 3)}, wanted, ["logits"])

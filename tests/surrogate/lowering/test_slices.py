@@ -27,8 +27,8 @@ def chain(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
 def diamond(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
     """z0 -> (z1, z2) -> cost, in which the slice of z0 goes on as neither of the others."""
     z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
-    z1 = g.sample("z1", Bernoulli, logits=0.5 - z0)
-    z2 = g.sample("z2", Bernoulli, logits=0.7 * z0 - 0.2)
+    z1 = g.sample("z1", Bernoulli, logits=g.param("u", 0.5) - z0)
+    z2 = g.sample("z2", Bernoulli, logits=0.7 * z0 + g.param("v", -0.2))
     return [z0, z1 * z2]
 
 
@@ -36,13 +36,13 @@ def through_a_normal(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
     """z0 -> h -> z1, with a continuous draw on the way."""
     z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
     h = g.sample("h", Normal, loc=z0 - 0.5, scale=0.5)
-    return [z0, g.sample("z1", Bernoulli, logits=h)]
+    return [z0, g.sample("z1", Bernoulli, logits=h + g.param("u", 0.1))]
 
 
 def scored(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
     """z0 -> z1, whose log-probability reads what lies between."""
     z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
-    z1 = g.sample("z1", Bernoulli, logits=1.5 * z0 - 0.4)
+    z1 = g.sample("z1", Bernoulli, logits=1.5 * z0 + g.param("u", -0.4))
     return [z0, (g.log_prob(z1) + z1.sum(-1))[..., None]]
 
 
@@ -68,6 +68,72 @@ def test_a_slice_that_goes_on_is_one_written_in_full(build: Build, policy: str, 
     assert found.keys() == expected.keys() and found
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], msg=lambda m, name=name: f"{name}: {m}")
+
+
+def averaged(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
+    """z0 -> its mean over the plate -> z1, so that elements of z0 have other costs than those of z1."""
+    z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
+    m = g.det("m", lambda z: z.mean(0, keepdim=True).expand_as(z) - 0.3, z0, mixes=("batch",))
+    return [z0, g.sample("z1", Bernoulli, logits=m)]
+
+
+def skipping(g: scg.Graph, x: scg.Node) -> list[scg.Node]:
+    """z0 -> z1, and what lies below z1 reads z0 as well."""
+    z0 = g.sample("z0", Bernoulli, logits=x * g.param("t", 0.3))
+    z1 = g.sample("z1", Bernoulli, logits=1.5 * z0 + g.param("u", -0.4))
+    return [z0, z1 * z0 + z1]
+
+
+@pytest.mark.parametrize("build", [chain, diamond, averaged, skipping], ids=label)
+def test_going_on_is_a_matter_of_length_alone(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(1))
+    found = gradients(program(build, "rebar", None, is_full=False), x=x, seed=3)
+    monkeypatch.setattr(slices, "_goes_on", lambda *_: False)
+    expected = gradients(program(build, "rebar", None, is_full=False), x=x, seed=3)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def estimate(cost: Callable[[Tensor], Tensor], hard: Tensor, u: Tensor, w: Tensor, heat: float) -> Tensor:
+    """REBAR at a bit of logit 0.3 by its formula, with a relaxed cost below it and a hard one."""
+    logit = torch.tensor(0.3, dtype=torch.double, requires_grad=True)
+    z = logit + u.logit()
+    sign = 2 * (z > 0).double() - 1
+    again = sign * (torch.log1p(w * torch.exp(sign * logit)) - torch.log1p(-w))
+    soft, soft_again = (cost(torch.sigmoid(x / heat)) for x in (z, again))
+    (path,) = torch.autograd.grad(soft - soft_again, logit)
+    return path + (hard - soft_again).detach() * ((z > 0).double() - torch.sigmoid(logit)).detach()
+
+
+@pytest.mark.parametrize("u", [0.25, 0.8])
+@pytest.mark.parametrize("kind", ["bit", "normal"])
+def test_what_lies_below_is_drawn_from_the_noise_of_the_run(kind: str, u: float) -> None:
+    """A bit is relaxed there, at the temperature of the node above, and a normal number is moved."""
+    noise = {"b": u, "b.1": 0.35, "y": 0.7}
+    heat, given = 0.8, {name: torch.tensor(value).double() for name, value in noise.items()}
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.param("t", torch.tensor(0.3, dtype=torch.double)))
+    y = (
+        g.sample("y", Bernoulli, logits=1.5 * b - 0.4)
+        if kind == "bit"
+        else g.sample("y", Normal, 1.5 * b, 0.5)
+    )
+    g.cost("c", (y - 0.2) ** 3)
+
+    def below(value: Tensor) -> Tensor:
+        if kind == "normal":
+            return (1.5 * value + 0.5 * given["y"] - 0.2) ** 3
+        return (torch.sigmoid((1.5 * value - 0.4 + given["y"].logit()) / heat) - 0.2) ** 3
+
+    drawn = (given["b"].logit() + 0.3 > 0).double()
+    bit = (1.5 * drawn - 0.4 + given["y"].logit() > 0).double()
+    hard = (bit - 0.2) ** 3 if kind == "bit" else below(drawn)
+    program = scg.compile(
+        g, {"b": scg.REBAR(temperature=heat), "y": "reparam" if kind == "normal" else "score"}
+    )
+    program(noise=given).loss.backward()
+    expected = estimate(below, hard, given["b"], given["b.1"], heat)
+    torch.testing.assert_close(program.t.grad, expected, rtol=1e-9, atol=0.0)
 
 
 def test_a_chain_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,3 +229,15 @@ def test_seeds_mean_the_same_where_the_whole_program_is_compiled(
         assert torch.equal(found.samples["b"], expected.samples["b"])
         assert torch.allclose(found.samples["z"], expected.samples["z"], atol=1e-6)
         assert torch.allclose(found.loss, expected.loss, atol=1e-5)
+
+
+def test_values_that_are_drawn_have_streams_of_their_own_and_leave_torch_alone() -> None:
+    g = scg.Graph()
+    rate = torch.full((30,), 5.0)
+    one, other = (g.sample(name, Poisson, rate) for name in ("one", "other"))
+    g.cost("c", one.sum(-1) + other.sum(-1))
+    program = scg.compile(g, "score")
+    before = torch.get_rng_state()
+    samples = program(seed=3).samples
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(samples["one"], samples["other"])
