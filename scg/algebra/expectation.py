@@ -21,6 +21,8 @@ class Base:
 
     def moment(self, power: int, tilt: sp.Expr) -> sp.Expr:
         """Return the mean of ``x ** power * exp(tilt * x)``."""
+        if self.kind == "exponential" and not (1 - tilt).is_positive:
+            raise UnreadableError(f"the mean of exp({tilt} * {self.symbol}) is infinite, or may be")
         if self.kind == "uniform" and tilt == 0:
             return sp.Rational(1, power + 1)
         return sp.diff(self._generating(TURN), TURN, power).subs(TURN, tilt)

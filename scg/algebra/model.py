@@ -121,20 +121,24 @@ class Model:
             extents = extents_of(path, kinds, case)
             if extents is None:
                 continue
+            if any(path.noisy(bound) for bound in path.domain):
+                raise UnreadableError("a guard against overflow acts on what is random")
             several = [parameters[variable.name] for variable in self.variables]
-            masses = (self._mass(v, parameters[v.name], place, k) for (v, place), k in chosen)
+            mass = sp.Mul(*(self._mass(v, parameters[v.name], place, k) for (v, place), k in chosen))
             weights = self.weights.items()
             cost = sp.Add(*(e for name, own in weights for e in flat(weighted(costs[name], own))))
             bases = tuple(self._bases(random, parameters))
-            yield Situation(
-                self._share(path, extents, bases, cost) * sp.Mul(*masses), cost, bases, tuple(_valid(several))
-            )
+            share = self._share(path, extents, bases, (mass, cost))
+            yield Situation(share * mass, cost, bases, tuple(_valid(several)))
 
-    def _share(self, path: Path, extents: Extents, bases: tuple[Base, ...], cost: sp.Expr) -> sp.Expr:
-        """Return how probable it is that costs go a way, where that is known and they depend on no more."""
+    def _share(
+        self, path: Path, extents: Extents, bases: tuple[Base, ...], rest: Sequence[sp.Expr]
+    ) -> sp.Expr:
+        """Return how probable it is that costs go a way, where nothing that decides it is in the rest."""
         kinds = {base.symbol: base.kind for base in bases}
+        ends = [end for pair in extents.values() for end in pair]
         for symbol in extents:
-            if kinds[symbol] not in ("normal", "uniform") or cost.has(symbol):
+            if kinds[symbol] not in ("normal", "uniform") or any(e.has(symbol) for e in (*rest, *ends)):
                 raise UnreadableError(f"a cost compares {symbol}, which is {kinds[symbol]}, with something")
         if path.choices:
             raise UnreadableError("a cost chooses by what is random")

@@ -16,6 +16,8 @@ from scg.errors import UnreadableError
 T = TypeVar("T")
 GUARD = 99
 """Numbers from which on a comparison is a guard against overflow, which is taken not to act."""
+FAR = 1000
+"""The same where noise is compared, which may well be beyond 99."""
 LARGEST = 10**9
 """Numbers beyond this are not met, and nothing is said of them."""
 ROUNDING = sp.Rational(1, 10**14)
@@ -91,7 +93,8 @@ class Path:
         if expr.is_number:
             return bool(expr > 0)
         constant, rest = expr.as_coeff_Add()
-        if constant.is_infinite or (constant.is_number and abs(constant) >= GUARD):
+        guard = FAR if self.noisy(rest) else GUARD
+        if constant.is_infinite or (constant.is_number and abs(constant) >= guard):
             if abs(constant) < LARGEST:
                 self.domain.add(rest + constant if constant > 0 else -rest - constant)
             return bool(constant > 0)
@@ -129,6 +132,8 @@ class Path:
         for bounds, truth in ((self.lower, True), (self.upper, False)):
             if any(found == bound or is_zero(found.above(bound)) for bound in bounds.get(noise, ())):
                 return truth
+        if any(noise in made.noise for made in self.choices):
+            raise UnreadableError(f"the noise {noise} of a choice is compared with something besides")
         above = self._next(2) == 0
         (self.lower if above else self.upper).setdefault(noise, []).append(found)
         return above
@@ -141,8 +146,8 @@ class Path:
                 best = index if self.decide(entries[index] - entries[best]) else best
             return best
         noise, logits = zip(*(_gumbel(entry, self) for entry in entries), strict=True)
-        if len(set(noise)) < len(noise):
-            raise UnreadableError("a choice in which one noise is used twice")
+        if len(set(noise)) < len(noise) or {*noise} & {*self.lower, *self.upper}:
+            raise UnreadableError("a choice with noise that is used besides")
         for made in self.choices:
             if made.noise == noise and made.is_that_of(logits):
                 return made.index

@@ -42,9 +42,10 @@ def expected(several: list[Way], kinds: Mapping[sp.Symbol, str]) -> list[sp.Expr
     totals: list[sp.Expr] = [sp.Integer(0)] * len(several[0].gradient)
     for way in several:
         cut = {*way.path.lower, *way.path.upper, *(u for made in way.path.choices for u in made.noise)}
+        if left := sorted(way.mass.free_symbols & cut, key=str):
+            raise UnreadableError(f"where noise is cut depends on {left[0]}, which is cut itself")
         for place, entry in enumerate(way.gradient):
-            left = sorted(entry.free_symbols & cut, key=str)
-            if left:
+            if left := sorted(entry.free_symbols & cut, key=str):
                 raise UnreadableError(
                     f"the gradient depends on the noise {left[0]} beyond what it is compared with"
                 )

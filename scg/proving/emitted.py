@@ -135,3 +135,14 @@ def _believe(what: Emitted, found: Reading) -> None:
         values = [v for name in what.live for v in gradient[name].double().reshape(-1).tolist()]
         read = [expr.xreplace(at) for expr in found.on(Path(point=at))]
         agree("the gradient of a run", read, values, single)
+        agree("the gradient that a run leaves by itself", read, _left(what, drawn), single)
+
+
+def _left(what: Emitted, drawn: Mapping[str, Tensor]) -> list[float]:
+    """Return the gradient of a run as users have it, without a transform."""
+    one = {name: value[0] for name, value in drawn.items()}
+    with torch.enable_grad():
+        loss = what.program(noise=one, **what.inputs).loss
+        several = [what.program.get_parameter(name) for name in what.live]
+        found = torch.autograd.grad(loss, several, allow_unused=True, materialize_grads=True)
+    return [v for slope in found for v in slope.double().reshape(-1).tolist()]

@@ -152,7 +152,10 @@ def _arithmetic(attempt: Attempt) -> list[Step] | None:
         valid.update(assumed)
         case = {**case, **assumed}
         several = ways(found, case)
-        attempt.domain.update(bound for way in several for bound in way.path.domain)
+        bounds = {bound for way in several for bound in way.path.domain}
+        if any(bound.free_symbols & set(found.kinds) for bound in bounds):
+            raise UnreadableError("a guard against overflow acts on noise")
+        attempt.domain.update(bounds)
         try:
             totals = expected(several, found.kinds)
         except UnreadableError as error:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import scg
 from scg.algebra.arrays import constant, flat, number, symbols
+from scg.algebra.expectation import Base
 from scg.algebra.paths import Path, UndecidedError, every, impossible
 from scg.algebra.reading import read
 from scg.algebra.tracing import traced
@@ -94,6 +95,28 @@ def test_a_guard_against_overflow_is_told() -> None:
     path = Path()
     assert path.decide(1000 - theta)
     assert path.domain == {1000 - theta}
+
+
+def test_a_guard_that_noise_passes_is_followed() -> None:
+    z = sp.Symbol("z", real=True)
+    path = Path(frozenset([z]))
+    assert path.decide(z - 100)
+    assert path.lower[z][0].at == 100
+
+
+def test_noise_of_a_choice_is_not_cut_besides() -> None:
+    u, v = sp.symbols("u v", positive=True)
+    path = Path(frozenset([u, v]))
+    path.choose([-sp.log(-sp.log(u)), -sp.log(-sp.log(v))])
+    with pytest.raises(scg.UnreadableError, match="of a choice"):
+        path.decide(u - sp.Rational(1, 2))
+
+
+def test_a_mean_that_may_be_infinite_is_refused() -> None:
+    x, a = sp.symbols("x a", positive=True)
+    assert Base(x, "exponential").mean(sp.exp(-a * x) * x) == 1 / (1 + a) ** 2
+    with pytest.raises(scg.UnreadableError, match="infinite"):
+        Base(x, "exponential").mean(sp.exp(a * x))
 
 
 def test_cases_that_contradict_each_other_are_left_out() -> None:
