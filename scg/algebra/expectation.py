@@ -45,7 +45,7 @@ class Base:
         total: sp.Expr = sp.Integer(0)
         for term in sp.Add.make_args(sp.expand(expr, power_exp=True)):
             total += self._term(term)
-        return total.as_real_imag()[0] if total.has(sp.I) else total
+        return total
 
     def _term(self, term: sp.Expr) -> sp.Expr:
         factor, rest = term.as_independent(self.symbol, as_Add=False)
@@ -78,4 +78,4 @@ def mean(expr: sp.Expr, bases: tuple[Base, ...]) -> sp.Expr:
     """Return the mean of an expression over several, from the last to the first."""
     for base in reversed(bases):
         expr = base.mean(expr)
-    return expr
+    return expr.expand(complex=True).as_real_imag()[0] if expr.has(sp.I) else expr

@@ -16,7 +16,7 @@ from scg.errors import UnreadableError
 T = TypeVar("T")
 GUARD = 99
 """Numbers from which on a comparison is a guard against overflow, which is taken not to act."""
-FAR = 1000
+FAR = 500
 """The same where noise is compared, which may well be beyond 99."""
 LARGEST = 10**9
 """Numbers beyond this are not met, and nothing is said of them."""

@@ -10,7 +10,6 @@ from scg.algebra.measure import Case
 from scg.algebra.model import Model, weighted
 from scg.algebra.paths import Path
 from scg.algebra.zero import is_zero
-from scg.errors import UnreadableError
 from scg.estimators.rebar import REBAR
 from scg.nodes.records import Det
 from scg.program.program import Program
@@ -19,22 +18,22 @@ from scg.proving.composition import kept_plates
 from scg.proving.emitted import Reading
 
 
-def follows_scheme(program: Program, model: Model, reading: Reading, several: list[Way], case: Case) -> bool:
-    """Whether a program of one coin leaves, on every way, REBAR's estimate with c = eta cost(sigmoid(z / T)).
+def is_controlled(program: Program, model: Model) -> bool:
+    """Whether a program has one random variable, of coins, under REBAR, whose scheme is written here."""
+    if len(model.variables) != 1 or model.variables[0].family != "Bernoulli":
+        return False
+    estimator = program.policy[model.variables[0].name]
+    has_own = any(isinstance(record, Det) and record.relaxed is not None for record in model.ir.records())
+    return isinstance(estimator, REBAR) and estimator.baseline == REBAR().baseline and not has_own
+
+
+def follows_scheme(model: Model, reading: Reading, several: list[Way], case: Case) -> bool:
+    """Whether a program of coins leaves, on every way, REBAR's estimate with c = eta cost(sigmoid(z / T)).
 
     The scheme is written anew from the graph: (f(b) - c(z~)) dlog p(b) + dc(z) - dc(z~), and the derivative
     of f itself. Tucker et al. (2017, arXiv:1703.07370).
     """
     (variable,) = model.variables
-    estimator = program.policy[variable.name]
-    if (
-        not isinstance(estimator, REBAR)
-        or variable.family != "Bernoulli"
-        or estimator.baseline != REBAR().baseline
-    ):
-        raise UnreadableError("its scheme is not that of REBAR at one Bernoulli node")
-    if any(isinstance(record, Det) and record.relaxed is not None for record in model.ir.records()):
-        raise UnreadableError("a node has a function of its own for relaxed values")
     scheme = Scheme(model, variable.name, variable.shape, reading, case)
     for way in several:
         wanted = scheme.gradient(way)

@@ -21,7 +21,7 @@ from scg.program.program import Program
 from scg.progress import Progress
 from scg.proving.arithmetic import expected, settle, ways
 from scg.proving.composition import composed
-from scg.proving.control import follows_scheme
+from scg.proving.control import follows_scheme, is_controlled
 from scg.proving.culprit import culprit
 from scg.proving.emitted import Emitted, Reading, emitted, reading
 from scg.proving.laws import shown
@@ -158,11 +158,11 @@ def _arithmetic(attempt: Attempt) -> list[Step] | None:
         attempt.domain.update(bounds)
         try:
             totals = expected(several, found.kinds)
-        except UnreadableError as error:
-            if len(program.variables) != 1:
+        except UnreadableError:
+            if not is_controlled(attempt.program, program):
                 raise
-            if not follows_scheme(attempt.program, program, found, several, case):
-                raise UnreadableError(f"{error}, and it does not follow a scheme that is known") from None
+            if not follows_scheme(program, found, several, case):
+                raise
             return len(several), True, True
         objective = program.objective(case)
         return (

@@ -50,7 +50,7 @@ PROVED: list[tuple[Callable[[], scg.Graph], Any, int | None]] = [
     (graphs.toy, scg.REBAR(temperature=1.0, tune=False), None),
 ]
 """Graphs, policies and replicates whose emitted arithmetic is proved right."""
-SHORT = PROVED if EVERYTHING else PROVED[::3]
+SHORT = PROVED if EVERYTHING else [row for row in PROVED[::3] if row[1] != "disarm"]
 
 
 def program(make: Callable[[], scg.Graph], policy: Any, samples: int | None = None) -> Program:
