@@ -16,12 +16,13 @@ POINTS = 3
 def agree(what: str, read: Sequence[sp.Expr], values: Sequence[float], single: bool) -> None:
     """Refuse a reading whose numbers are not those of the computation, up to rounding."""
     size = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    close = (1e-3 if single else 1e-7) * size + (1e-6 if single else 1e-12)
+    rounding = (1e-5 if single else 1e-11) * (size + 1e-3)
     for expr, value in zip(read, values, strict=True):
         found = complex(sp.N(expr, 30))
         if not math.isfinite(value):
             continue
-        if abs(found - value) > close:
+        close = rounding + (1e-3 if single else 1e-7) * abs(value)
+        if not abs(found - value) <= close:
             raise UnreadableError(
                 f"{what} was read as {found.real:.10g} where it is {value:.10g}: "
                 "a function there is not made of torch's operations alone, as with NumPy, or does not "

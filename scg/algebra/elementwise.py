@@ -114,14 +114,19 @@ def greater(a: Entry, b: Entry) -> Condition:
 
 def greater_or_equal(a: Entry, b: Entry) -> Condition:
     """Return ``a >= b``."""
-    return Known(True) if a == b else greater(a, b)
+    return Joined(lambda below: not below, greater(b, a))
 
 
 def equal(a: Entry, b: Entry) -> Condition:
     """Return ``a == b``, which for what is continuous does not happen."""
     if isinstance(a, Condition) or isinstance(b, Condition):
         return Joined(lambda x, y: x == y, condition(a), condition(b))
-    return Known(a == b or (not (a - b).is_number and is_zero(a - b)))
+    if a == b:
+        return Known(True)
+    gap = a - b
+    if gap.has(sp.Max, sp.Abs) or any(symbol.is_integer for symbol in gap.free_symbols):
+        raise UnreadableError("an equality that may well hold at some values and not at others")
+    return Known(not gap.is_number and is_zero(gap))
 
 
 def larger(a: Entry, b: Entry, path: Path) -> Entry:
@@ -213,7 +218,6 @@ ONE: dict[str, Callable[[Entry], Entry]] = {
 TWO: dict[str, Callable[[Entry, Entry], object]] = {
     "mul": times,
     "div": lambda a, b: sp.Integer(0) if a == 0 else a / b,
-    "true_divide": lambda a, b: a / b,
     "pow": power,
     "gt": greater,
     "lt": lambda a, b: greater(b, a),

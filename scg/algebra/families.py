@@ -48,6 +48,17 @@ MAPS: dict[str, tuple[str, Callable[[Mapping[str, Tensor], Tensor], Tensor]]] = 
 """What a value is of a random variable that knows no parameters, and of which kind that is."""
 
 
+LOGS: dict[str, Callable[[Mapping[str, sp.Expr], sp.Expr], sp.Expr]] = {
+    "Normal": lambda p, z: -(((z - p["loc"]) / p["scale"]) ** 2) / 2 - sp.log(p["scale"]),
+    "LogNormal": lambda p, z: (
+        -(((sp.log(z) - p["loc"]) / p["scale"]) ** 2) / 2 - sp.log(p["scale"]) - sp.log(z)
+    ),
+    "Uniform": lambda p, z: -sp.log(p["high"] - p["low"]),
+    "Exponential": lambda p, z: sp.log(p["rate"]) - p["rate"] * z,
+}
+"""The logarithm of a density within its support, but for a constant."""
+
+
 def outcomes(support: Tensor) -> list[tuple[sp.Expr, ...]]:
     """Return the outcomes of one element, each as the entries of it."""
     return [tuple(flat(constant(one))) for one in support.detach()]

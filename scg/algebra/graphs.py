@@ -11,7 +11,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.utils import _pytree as pytree
 
-from scg.algebra.arrays import Array, array, each, filled, number, symbols
+from scg.algebra.arrays import Array, array, each, filled, flat, number, symbols
 from scg.algebra.families import MAPS, MASSES, outcomes
 from scg.algebra.model import Model, Variable
 from scg.algebra.tracing import traced, unchecked
@@ -46,6 +46,10 @@ def model(ir: IR, inputs: Mapping[str, Any]) -> Model:
         _, spec = pytree.tree_flatten(evaluated(values, examples))
     graph = traced(_evaluated(Holder(twinned(ir)), run), values, examples, what="the graph")
     names = {name: symbols(name, tuple(value.shape), real=True) for name, value in values.items()}
+    entries = [s.name for own in names.values() for s in flat(own)]
+    entries += [s.name for v in variables if not v.outcomes for s in flat(symbols(f"{v.name}_", v.shape))]
+    if twice := [name for name in entries if entries.count(name) > 1]:
+        raise UnreadableError(f"two symbols would be called '{twice[0]}': rename a parameter or a node")
     weights = {cost: _weight(ir, cost, shapes) for cost in ir.costs}
     found = Model(ir, names, tuple(variables), graph, spec, weights, values, evaluated)
     found.believe()

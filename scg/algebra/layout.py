@@ -64,6 +64,13 @@ def product(entries: Sequence[Any]) -> Any:
     return functools.reduce(times, entries, sp.Integer(1))
 
 
+def truths(row: list[Any]) -> list[bool]:
+    """Return which of several known numbers are not 0."""
+    if not all(e.is_number for e in row):
+        raise UnreadableError("a number that is asked whether it is 0")
+    return [bool(e != 0) for e in row]
+
+
 def mean(row: list[Any]) -> Any:
     """Return a mean."""
     return total(row) / len(row)
@@ -263,8 +270,8 @@ def log_sigmoid(value: Array, *, path: Path) -> tuple[Array, Array]:
 
 LAYOUT: dict[str, Callable[..., Any]] = {
     "sum": reduction(total), "mean": reduction(mean), "prod": reduction(product), "var": variance_of,
-    "any": reduction(lambda row: sp.Integer(int(any(e != 0 for e in row)))), "amax": largest,
-    "all": reduction(lambda row: sp.Integer(int(all(e != 0 for e in row)))), "amin": smallest,
+    "any": reduction(lambda row: sp.Integer(int(any(truths(row))))), "amax": largest,
+    "all": reduction(lambda row: sp.Integer(int(all(truths(row))))), "amin": smallest,
     "argmax": argmax, "argmin": argmin, "linalg_vector_norm": norm_of, "cumsum": scan(total),
     "cumprod": scan(product), "_softmax": softmax, "_log_softmax": log_softmax, "scatter": scatter,
     "scatter_add": scatter_add,

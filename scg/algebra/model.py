@@ -204,22 +204,23 @@ class Model:
             numbers = live[name].double().reshape(-1).tolist()
             at.update({s: sp.Float(v, 17) for s, v in zip(flat(own), numbers, strict=True)})
         single = any(value.dtype != torch.float64 for value in live.values())
-        costs, _ = self.at(given, Path(point=at))
-        for name, own in costs.items():
-            cost = sp.Add(*flat(weighted(own, self.weights[name])))
-            slopes = (sp.diff(cost, s) for entries in self.parameters.values() for s in flat(entries))
-            read = [expr.xreplace(at) for expr in (cost, *slopes)]
-            agree(f"cost '{name}' ({self.ir[name].where})", read, self._run(name, live, drawn), single)
-
-    def _run(self, cost: str, live: Mapping[str, Tensor], drawn: Mapping[str, Tensor]) -> list[float]:
-        """Return the sum of a cost, and its derivatives, as torch has them."""
+        read_ = self._named(*self.at(given, Path(point=at)))
         leaves = {name: value.detach().clone().requires_grad_() for name, value in live.items()}
         with torch.enable_grad():
-            costs, _ = self.evaluated(leaves, drawn)
-            value = (_plain(self.weights[cost]).to(costs[cost]) * costs[cost]).sum()
-            total = value + sum(0 * leaf.sum() for leaf in leaves.values())
-            slopes = torch.autograd.grad(total, list(leaves.values()))
-        return [v for found in (total, *slopes) for v in found.detach().double().reshape(-1).tolist()]
+            computed = self._named(*self.evaluated(leaves, drawn))
+        inside = [s for own in self.parameters.values() for s in flat(own)]
+        for what, own in read_.items():
+            total = sp.Add(*(place * entry for place, entry in enumerate(flat(own), 1)))
+            several = [expr.xreplace(at) for expr in (total, *(sp.diff(total, s) for s in inside))]
+            agree(what, several, _with_slopes(computed[what], list(leaves.values())), single)
+
+    def _named(self, costs: Mapping[str, Any], parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return costs, and parameters of distributions, by what errors call them."""
+        found = {f"cost '{name}' ({self.ir[name].where})": value for name, value in costs.items()}
+        for name, own in parameters.items():
+            where = self.ir[name].where
+            found.update({f"{key} of sample '{name}' ({where})": value for key, value in own.items()})
+        return found
 
     def objective(self, case: Case) -> sp.Expr:
         """Return the mean of the costs in closed form, where the parameters are in a case."""
@@ -230,11 +231,22 @@ class Model:
         several = {expr: None for one in self.situations(case) for expr in one.valid}
         random = {base.symbol for one in self.situations(case) for base in one.bases}
         path = Path(case=case)
+        if wrong := [
+            expr for expr in several if not expr.free_symbols & random and path.known(expr) is False
+        ]:
+            raise UnreadableError(f"a parameter of a distribution is not valid: {wrong[0]} is not positive")
         return [expr for expr in several if not expr.free_symbols & random and path.known(expr) is None]
 
 
-def _plain(weights: Array) -> Tensor:
-    return torch.tensor([float(w) for w in flat(weights)], dtype=torch.float64).reshape(weights.shape)
+def _with_slopes(value: Tensor, leaves: list[Tensor]) -> list[float]:
+    """Return the sum of entries, each times its place, and its derivatives, as torch has them."""
+    entries = value.double().reshape(-1)
+    total = (entries * torch.arange(1, len(entries) + 1)).sum()
+    slopes = []
+    if leaves:
+        total = total + sum(0 * leaf.sum() for leaf in leaves)
+        slopes = list(torch.autograd.grad(total, leaves, retain_graph=True))
+    return [v for found in (total, *slopes) for v in found.detach().double().reshape(-1).tolist()]
 
 
 def _valid(several: Sequence[Mapping[str, Array]]) -> Iterator[sp.Expr]:
@@ -244,6 +256,8 @@ def _valid(several: Sequence[Mapping[str, Array]]) -> Iterator[sp.Expr]:
                 yield from (bound for p in flat(own) for bound in (p, 1 - p))
             if name in ("scale", "rate"):
                 yield from flat(own)
+        if {"low", "high"} <= parameters.keys():
+            yield from flat(each(lambda low, high: high - low, parameters["low"], parameters["high"]))
 
 
 def weighted(value: Array, weights: Array) -> Array:

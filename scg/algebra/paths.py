@@ -18,7 +18,7 @@ GUARD = 99
 """Numbers from which on a comparison is a guard against overflow, which is taken not to act."""
 FAR = 500
 """The same where noise is compared, which may well be beyond 99."""
-LARGEST = 10**9
+LARGEST = 10**15
 """Numbers beyond this are not met, and nothing is said of them."""
 ROUNDING = sp.Rational(1, 10**14)
 """What a number that something is compared with is off a whole one where it keeps rounding away."""
@@ -90,14 +90,18 @@ class Path:
 
     def known(self, expr: sp.Expr) -> bool | None:
         """Whether an expression is positive, where that is known without making a case of it."""
+        expr = sp.expand(expr)
         if expr.is_number:
             return bool(expr > 0)
         constant, rest = expr.as_coeff_Add()
+        scale = max(abs(factor) for factor in rest.as_coefficients_dict().values())
+        constant, rest = constant / scale, rest / scale
         guard = FAR if self.noisy(rest) else GUARD
         if constant.is_infinite or (constant.is_number and abs(constant) >= guard):
             if abs(constant) < LARGEST:
                 self.domain.add(rest + constant if constant > 0 else -rest - constant)
             return bool(constant > 0)
+        expr = rest + constant
         if self.point is not None and not self.noisy(expr):
             return bool(sp.N(expr.xreplace(dict(self.point))) > 0)
         whole = sp.Integer(round(constant))
@@ -106,6 +110,8 @@ class Path:
         sign = positive(expr)
         if sign is not None:
             return sign
+        if is_zero(expr):
+            return False
         expr = primitive(expr)
         for assumed, truth in self.case.items():
             if expr == assumed or is_zero(expr - assumed):
@@ -177,10 +183,12 @@ def _gumbel(entry: sp.Expr, path: Path) -> tuple[sp.Symbol, sp.Expr]:
 
 @cache
 def positive(expr: sp.Expr) -> bool | None:
-    """Whether an expression is positive for all its symbols, or negative, where that is plain to see."""
+    """Return True if an expression is positive for all its symbols, False if for none, where it is plain."""
     for form in (expr, sp.together(expr)):
-        if form.is_positive or form.is_negative:
-            return bool(form.is_positive)
+        if form.is_positive:
+            return True
+        if form.is_nonpositive:
+            return False
     return None
 
 
@@ -257,7 +265,11 @@ def in_cases(
             if len(waiting) >= limit:
                 raise UnreadableError(f"it distinguishes between more than {limit} cases") from None
             split = [{**case, undecided.expr: truth} for truth in (False, True)]
-            waiting += [one for one in split if not impossible(one)]
+            possible = [one for one in split if not impossible(one)]
+            if not possible:
+                told = f"it is not known whether {undecided.expr} is positive"
+                raise UnreadableError(told) from None
+            waiting += possible
         else:
             yield case, found
 

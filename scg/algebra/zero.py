@@ -28,6 +28,8 @@ def is_zero(expr: sp.Expr) -> bool:
     """
     if expr == 0:
         return True
+    if expr.has(sp.oo, sp.zoo, sp.nan):
+        return False
     if expr.is_number and expr.is_Rational:
         return False
     return not differs(expr) and Quotient().is_zero(expr)

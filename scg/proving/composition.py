@@ -30,6 +30,7 @@ def composed(ir: IR, prepared: Prepared) -> list[Step]:
             if cost in below and not frozenset(influence.kept(ir, name, cost)) <= kept_plates(ir, name, cost)
         ]
         left = [cost for cost in below if cost not in charged]
+        joined += [cost for cost in charged if cost not in below]
         if not below:
             continue
         claim = f"{', '.join(below)} are charged, and nothing that it does not influence"

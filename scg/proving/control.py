@@ -36,6 +36,8 @@ def follows_scheme(model: Model, reading: Reading, several: list[Way], case: Cas
     (variable,) = model.variables
     scheme = Scheme(model, variable.name, variable.shape, reading, case)
     for way in several:
+        if not scheme.cuts_right(way):
+            return False
         wanted = scheme.gradient(way)
         if not all(is_zero(found - entry) for found, entry in zip(way.gradient, wanted, strict=True)):
             return False
@@ -83,6 +85,16 @@ class Scheme:
                 if all(e == own or (ir.plates[p].ordered and e > own) for p, e, own in pairs):
                     total += found[index]
         return total.xreplace(at)
+
+    def cuts_right(self, way: Way) -> bool:
+        """Whether every coin falls by its noise as its logit says, and no other noise is cut."""
+        if {*way.path.lower, *way.path.upper} != set(flat(self.u)) or way.path.choices:
+            return False
+        for u, logit in zip(flat(self.u), flat(self.logits), strict=True):
+            cuts = [*way.path.lower.get(u, []), *way.path.upper.get(u, [])]
+            if len(cuts) != 1 or not is_zero(cuts[0].at - sigmoid(-logit)):
+                return False
+        return True
 
     def gradient(self, way: Way) -> list[sp.Expr]:
         """Return the estimate in every entry of every parameter, on a way through the program."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scg.algebra.arrays import Array, array, constant, each, flat, symbols
-from scg.algebra.families import MAPS, MASSES, outcomes
+from scg.algebra.families import LOGS, MAPS, MASSES, outcomes
 from scg.algebra.measure import extents_of, mass_of
 from scg.algebra.paths import Path, UndecidedError, every
 from scg.algebra.reading import read
@@ -113,14 +113,24 @@ def transported(one: Lone) -> list[Step]:
     (own,) = one.read(lambda p, u: law.draw(p, u), (example, one.noise))
     base = one.noise if kind in ("normal", "uniform") else each(lambda u: -sp.log(u), one.noise)
     (defined,) = one.read(lambda p, e: fn(p, e), (example, base))
-    turned = {u: 1 - u for u in flat(one.noise)}
+    turned = {u: -u if kind == "normal" else 1 - u for u in flat(one.noise)}
     mirrored = each(lambda e: e.subs(turned, simultaneous=True), defined)
     forms = [
         _standing(*(a - b for a, b in zip(flat(own), flat(form), strict=True)))
         for form in (defined, mirrored)
     ]
-    how = "a draw is the transport of its noise that defines the law"
-    return [Step(how, max(forms, key=STRENGTH.index), "algebra")]
+    claim = "a draw is the transport of its noise that defines the law"
+    steps = [Step(claim, max(forms, key=STRENGTH.index), "algebra")]
+    z = symbols("z", own.shape, **({"real": True} if law.family == "Normal" else {"positive": True}))
+    named = {name: array.item() for name, array in one.symbols.items()}
+    inside = {z.item() - named["low"]: True, named["high"] - z.item(): True} if "low" in named else {}
+    (log,) = one.read(lambda p, v: law.log_prob(p, v), (example, z), path=Path(case=inside))
+    gap = log.item() - LOGS[law.family](named, z.item())
+    slopes = [sp.diff(gap, s) for s in (*named.values(), z.item())]
+    return [
+        *steps,
+        Step("log p has the derivative of the logarithm of its density", _standing(*slopes), "algebra"),
+    ]
 
 
 def conditioned(one: Lone) -> list[Step]:

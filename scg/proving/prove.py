@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scg.algebra.arrays import flat
+from scg.algebra.families import MASSES
 from scg.algebra.graphs import model
 from scg.algebra.measure import Case
 from scg.algebra.model import Model
@@ -25,7 +26,7 @@ from scg.proving.control import follows_scheme, is_controlled
 from scg.proving.culprit import culprit
 from scg.proving.emitted import Emitted, Reading, emitted, reading
 from scg.proving.laws import shown
-from scg.proving.proof import Counterexample, Proof, Step
+from scg.proving.proof import Counterexample, Proof, Standing, Step
 from scg.proving.quadrature import integrated
 from scg.proving.truth import Truth, placed, truth
 from scg.verification.draws import controls_still
@@ -119,6 +120,7 @@ def _proof(attempt: Attempt) -> Proof:
 
 
 def _ended(attempt: Attempt, steps: list[Step], found: Counterexample | None = None) -> Proof:
+    steps = [*steps, *_masses(attempt)]
     names = {s for arrays in _symbols(attempt) for s in arrays}
     domain = sorted({_shown(bound) for bound in attempt.domain if bound.free_symbols <= names})
     reasons = () if all(step.standing == "proved" for step in steps) else tuple(attempt.reasons)
@@ -177,7 +179,7 @@ def _arithmetic(attempt: Attempt) -> list[Step] | None:
         raise UnreadableError("its mean does not reduce to the gradient of the objective")
     count = sum(number for _, (number, _, _) in several)
     how = f"the emitted program averaged over all noise: {count} ways through it in {len(several)} cases"
-    if not several[0][1][2]:
+    if not any(by_scheme for _, (_, _, by_scheme) in several):
         return [
             Step(
                 "the mean gradient is that of the objective",
@@ -203,19 +205,49 @@ def _identity(program: Model, several: list[tuple[Case, Any]]) -> sp.Expr | None
     return sp.Eq(sp.Function("E")(sp.Symbol("g")), slope, evaluate=False)
 
 
-def _schemes(attempt: Attempt) -> list[Step]:
-    """Show, for every random variable, what its estimator rests on."""
-    steps: list[Step] = []
-    densities: dict[str, Any] = {}
+def _masses(attempt: Attempt) -> list[Step]:
+    """Say of probabilities that are taken from the code of laws what they were held against."""
+    found = attempt.model
+    foreign = [v.name for v in found.variables if v.outcomes and v.family not in MASSES] if found else []
+    steps = []
+    for name, density in _densities(attempt).items() if foreign else ():
+        law, parameters = density.law, {k: v.detach() for k, v in density.parameters.items()}
+        if name not in foreign:
+            continue
+        claim, support = f"{law.family} has the probabilities that its law says", law.support(parameters)
+        try:
+            spread = support.reshape(
+                len(support), *(1,) * len(law.batch_shape(parameters)), *support.shape[1:]
+            )
+            wanted = law.distribution(parameters).log_prob(spread).exp()
+            close = torch.allclose(wanted.double(), law.mass(parameters).double(), atol=1e-6)
+            standing: Standing = "certified" if close else "failed"
+        except Exception:  # noqa: BLE001 - a class of the user's may refuse in any way
+            standing = "assumed"
+        steps.append(
+            Step(claim, standing, "against torch.distributions, at the parameters as they are", name)
+        )
+    return steps
+
+
+def _densities(attempt: Attempt) -> dict[str, Any]:
+    """Return the law of every random variable, and its parameters, in one run."""
+    found: dict[str, Any] = {}
 
     def draw(record: Any, density: Any, batch: Any) -> Tensor:
-        densities[record.name] = density
+        found[record.name] = density
         value: Tensor = density.law.distribution(density.law.expand(dict(density.parameters), batch)).sample()
         return value
 
     with torch.random.fork_rng(), torch.no_grad():
         evaluate(attempt.program._ir, attempt.inputs, draw)
-    for name, density in densities.items():
+    return found
+
+
+def _schemes(attempt: Attempt) -> list[Step]:
+    """Show, for every random variable, what its estimator rests on."""
+    steps: list[Step] = []
+    for name, density in _densities(attempt).items():
         estimator = attempt.program.policy[name]
         steps += [
             Step(step.claim, step.standing, step.how, name)
@@ -234,9 +266,11 @@ def _measured(attempt: Attempt) -> tuple[Step, Counterexample | None] | None:
     if found is None or attempt.truth is None:
         return None
     generator = torch.Generator().manual_seed(attempt.seed)
+    places = set()
     worst, single = 0.0, any(v.dtype != torch.float64 for v in attempt.what.live.values())
     for number in range(attempt.points + 1):
         live, state = _somewhere(attempt, generator if number else None)
+        places.add(tuple(v for value in live.values() for v in value.reshape(-1).tolist()))
         coarse, fine = integrated(attempt.what, found, live, state, attempt.seed + number)
         exact = attempt.truth.at(live)
         size = float(exact.abs().max().maximum(fine.abs().max())) + 1e-12
@@ -247,7 +281,7 @@ def _measured(attempt: Attempt) -> tuple[Step, Counterexample | None] | None:
         if tolerance > 1e-3:
             raise UnreadableError(f"two orders of quadrature differ by {apart:.1g} of the gradient")
         worst = max(worst, error, apart)
-    how = f"quadrature of two orders, {attempt.points + 1} parameters, within {max(worst, 1e-15):.0e}"
+    how = f"quadrature of two orders, {len(places)} parameters, within {max(worst, 1e-15):.0e}"
     return Step("the mean gradient is that of the objective", "certified", how), None
 
 

@@ -64,8 +64,8 @@ class Truth:
         }
         for case, objective in self.cases:
             if all(bool(sp.N(expr.xreplace(point)) > 0) == truth for expr, truth in case.items()):
-                slopes = [float(sp.N(sp.diff(objective, s).xreplace(point))) for s in point]
-                return torch.tensor(slopes, dtype=torch.float64)
+                slopes = [complex(sp.N(sp.diff(objective, s).xreplace(point))) for s in point]
+                return torch.tensor([slope.real for slope in slopes], dtype=torch.float64)
         return None
 
     def _summed(self, live: Mapping[str, Tensor]) -> Tensor:

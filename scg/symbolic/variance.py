@@ -90,6 +90,8 @@ def _mean(way: Way, entry: sp.Expr, power: int, found: Reading) -> sp.Expr:
         return averaged(way.mass * entry**power, found.kinds)
     if others := sorted(noise - set(uniform), key=str):
         raise UnreadableError(f"the gradient depends on {others[0]} and on {uniform[0]} together")
+    if moved := [s for s in uniform for end in way.extents.get(s, ()) if end.free_symbols & set(found.kinds)]:
+        raise UnreadableError(f"where {moved[0]} is cut depends on other noise")
     widths = {s: way.extents.get(s, (sp.S.Zero, sp.S.One)) for s in uniform}
     density = way.mass / sp.Mul(*(high - low for low, high in widths.values()))
     return density * _integral(_parts(entry, uniform), power, widths)
