@@ -65,10 +65,7 @@ class Situation:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A graph on fixed inputs, as mathematics in its ``parameters``, which are arrays of symbols.
-
-    ``bases`` are the random variables that are left where all that is finite is assigned.
-    """
+    """A graph on fixed inputs, as mathematics in its ``parameters``, which are arrays of symbols."""
 
     ir: IR
     parameters: Mapping[str, Array]
@@ -79,15 +76,6 @@ class Model:
     values: Mapping[str, Tensor]
     evaluated: Callable[..., Any]
     """What gives costs, and parameters of distributions, for values of parameters and of what is random."""
-
-    @property
-    def point(self) -> dict[sp.Symbol, float]:
-        """The values that parameters have now."""
-        return {
-            symbol: value
-            for name, array in self.parameters.items()
-            for symbol, value in zip(flat(array), self.values[name].reshape(-1).tolist(), strict=True)
-        }
 
     def at(
         self, given: Mapping[str, Array], path: Path
