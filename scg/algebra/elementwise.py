@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -14,20 +15,20 @@ from scg.errors import UnreadableError
 Entry: TypeAlias = sp.Expr
 
 
-class Condition:
+class Condition(ABC):
     """A truth value that need not be known: it is asked for on a path where something depends on it."""
 
+    @abstractmethod
     def known(self, path: Path) -> bool | None:
         """Return it where that makes no case."""
-        raise NotImplementedError
 
+    @abstractmethod
     def holds(self, path: Path) -> bool:
         """Return it on a path."""
-        raise NotImplementedError
 
 
 class Positive(Condition):
-    """Whether an expression is positive; at 0, where it is decided otherwise, nobody looks."""
+    """Whether an expression is positive, which 0 is not."""
 
     def __init__(self, expr: Entry) -> None:
         """Keep what is compared with 0."""

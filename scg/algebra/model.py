@@ -216,14 +216,13 @@ class Model:
 
     def valid(self, case: Case) -> list[sp.Expr]:
         """Return what has to be positive for the parameters of distributions to be valid, and need not be."""
-        several = {expr: None for one in self.situations(case) for expr in one.valid}
-        random = {base.symbol for one in self.situations(case) for base in one.bases}
-        path = Path(case=case)
-        if wrong := [
-            expr for expr in several if not expr.free_symbols & random and path.known(expr) is False
-        ]:
+        situations, path = list(self.situations(case)), Path(case=case)
+        random = {base.symbol for one in situations for base in one.bases}
+        bounds = dict.fromkeys(expr for one in situations for expr in one.valid)
+        signs = {expr: path.known(expr) for expr in bounds if not expr.free_symbols & random}
+        if wrong := [expr for expr, sign in signs.items() if sign is False]:
             raise UnreadableError(f"a parameter of a distribution is not valid: {wrong[0]} is not positive")
-        return [expr for expr in several if not expr.free_symbols & random and path.known(expr) is None]
+        return [expr for expr, sign in signs.items() if sign is None]
 
 
 def _with_slopes(value: Tensor, leaves: list[Tensor]) -> list[float]:

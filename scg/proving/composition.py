@@ -30,20 +30,19 @@ def composed(ir: IR, prepared: Prepared) -> list[Step]:
             if cost in below and not frozenset(influence.kept(ir, name, cost)) <= kept_plates(ir, name, cost)
         ]
         left = [cost for cost in below if cost not in charged]
-        joined += [cost for cost in charged if cost not in below]
+        besides = [cost for cost in charged if cost not in below]
         if not below:
             continue
-        claim = f"{', '.join(below)} are charged, and nothing that it does not influence"
         if joined:
-            found.append(
-                Step(f"elements of {joined[0]} are kept apart that a path joins", "failed", "structure", name)
-            )
+            claim = f"elements of {joined[0]} are kept apart that a path joins"
+            found.append(Step(claim, "failed", "structure", name))
         elif left:
-            found.append(
-                Step(
-                    f"{', '.join(left)} are left out, although paths lead there", "assumed", "structure", name
-                )
-            )
+            claim = f"{', '.join(left)} are left out, although paths lead there"
+            found.append(Step(claim, "assumed", "structure", name))
+        elif besides:
+            claim = f"{', '.join(besides)} are charged, although no path leads there"
+            found.append(Step(claim, "assumed", "structure", name))
         else:
+            claim = f"{', '.join(below)} are charged, and nothing that it does not influence"
             found.append(Step(claim, "proved", "every path of the graph", name))
     return found

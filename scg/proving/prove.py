@@ -47,7 +47,7 @@ class Attempt:
     tell: Callable[[str], None]
     model: Model | None = None
     reading: Reading | None = None
-    truth: Truth | None = None
+    truth: Truth = field(init=False)
     reasons: list[str] = field(default_factory=list)
     domain: set[sp.Expr] = field(default_factory=set)
 
@@ -89,6 +89,8 @@ def prove(
         raise GraphError("a graph without costs has no gradient to prove anything of: declare g.cost(...)")
     if not any(p.requires_grad for n, p in program.named_parameters() if not n.startswith("controls.")):
         raise GraphError("no parameter of the graph requires a gradient, so there is nothing to prove")
+    if isinstance(points, bool) or not isinstance(points, int) or points < 0:
+        raise GraphError(f"points={points!r}: give how many more parameters to look at, 0 or more")
     given = {**program._ir.store.examples, **inputs}
     program.prepare(**given)
     shown_progress = Progress() if progress else None
@@ -263,7 +265,7 @@ def _schemes(attempt: Attempt) -> list[Step]:
 def _measured(attempt: Attempt) -> tuple[Step, Counterexample | None] | None:
     """Integrate the emitted program at several parameters, by two orders, and compare."""
     found = attempt.reading
-    if found is None or attempt.truth is None:
+    if found is None:
         return None
     generator = torch.Generator().manual_seed(attempt.seed)
     places = set()
@@ -273,6 +275,8 @@ def _measured(attempt: Attempt) -> tuple[Step, Counterexample | None] | None:
         places.add(tuple(v for value in live.values() for v in value.reshape(-1).tolist()))
         coarse, fine = integrated(attempt.what, found, live, state, attempt.seed + number)
         exact = attempt.truth.at(live)
+        if not all(bool(value.isfinite().all()) for value in (coarse, fine, exact)):
+            raise UnreadableError("the mean gradient, or that of the objective, is not finite")
         size = float(exact.abs().max().maximum(fine.abs().max())) + 1e-12
         apart, error = (float((fine - other).abs().max()) / size for other in (coarse, exact))
         tolerance = max(10 * apart, 1e-4 if single else NEAR)
@@ -324,7 +328,6 @@ def _broken(
         if value.dim()
         else ()
     )
-    assert attempt.truth is not None
     node = culprit(attempt.program, attempt.inputs, attempt.truth, live)
     counter = Counterexample(node, name, index, dict(live), float(found[place]), float(exact[place]))
     step = Step(

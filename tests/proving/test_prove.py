@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -100,11 +100,13 @@ class Scaled(scg.Cut):
 
     name: ClassVar[str] = "scaled"
 
+    factor: float = 0.8
+
     def refuses(self, facts: scg.NodeFacts) -> scg.Refusal | None:
         return None
 
     def gradient(self, site: scg.Site) -> dict[str, Tensor]:
-        return {name: 0.98 * part for name, part in site.score(site.value, site.credit).items()}
+        return {name: self.factor * part for name, part in site.score(site.value, site.credit).items()}
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,17 @@ def test_a_wrong_program_fails_with_numbers_that_runs_have(make: Any, policy: An
     mean, error = averaged(wrong, found)
     assert abs(mean - found.emitted) < 5 * error + 1e-9, (mean, error, found)
     assert abs(exact(make, found) - found.exact) < 1e-6, found
-    assert abs(found.emitted - found.exact) > 1e-6
+    assert abs(found.emitted - found.exact) > 5 * error, "too few runs to tell the two numbers apart"
     assert node in str(proof)
 
 
-def averaged(wrong: Program, found: scg.Counterexample, draws: int = 40_000) -> tuple[float, float]:
+def test_two_per_cent_are_seen() -> None:
+    proof = scg.prove(program(graphs.toy, Scaled(0.98)), points=0)
+    assert proof.counterexample is not None
+    assert abs(proof.counterexample.emitted / proof.counterexample.exact - 0.98) < 1e-9
+
+
+def averaged(wrong: Program, found: scg.Counterexample, draws: int = 160_000) -> tuple[float, float]:
     """Return the mean of the entry over runs, at the parameters of a counterexample, and its error."""
     held = {name: p.detach() for name, p in wrong.named_parameters()}
     live = dict(found.parameters)
@@ -217,8 +225,6 @@ def test_a_proof_prints_and_is_latex() -> None:
     assert "theta < 1000" in str(proof)
     assert r"\begin{enumerate}" in proof.latex()
     assert bool(proof)
-    step = proof.steps[0]
-    assert replace(step, standing="failed").standing == "failed"
 
 
 def numpy_cost() -> scg.Graph:
@@ -263,6 +269,9 @@ def test_bad_input_is_refused_by_name() -> None:
     with pytest.raises(scg.GraphError, match="input 'x' is missing"):
         scg.prove(scg.compile(g, "score"))
     assert scg.prove(scg.compile(g, "score"), x=graphs.number(0.5)).standing == "proved"
+    for points in (-1, 0.5, True):
+        with pytest.raises(scg.GraphError, match="points="):
+            scg.prove(program(graphs.toy, "score"), points=points)  # type: ignore[arg-type]
     made = program(graphs.toy, "score")
     made.get_parameter("theta").requires_grad_(False)
     with pytest.raises(scg.GraphError, match="no parameter of the graph requires a gradient"):

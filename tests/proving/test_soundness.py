@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Exponential, Normal, Poisson, Uniform
 
 import scg
-from tests.proving.graphs import number
+from scg.proving import prove
+from tests.proving.graphs import number, toy
 
 
 def smooth(g: scg.Graph, fn: Callable[..., Tensor], *parents: scg.Node) -> scg.Graph:
@@ -69,6 +70,14 @@ def test_a_wrong_program_is_not_proved(make: Callable[[], scg.Graph], policy: st
 def test_a_right_program_beyond_closed_forms_is_not_failed() -> None:
     proof = scg.prove(scg.compile(cut_by_a_normal(), "score"), points=0)
     assert proof.standing in ("certified", "assumed"), proof
+
+
+def test_what_is_not_finite_is_not_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = torch.full((1,), torch.nan, dtype=torch.float64)
+    monkeypatch.setattr(prove, "integrated", lambda *_: (nothing, nothing))
+    proof = scg.prove(scg.compile(toy(), "relax"), points=0)
+    assert proof.standing == "assumed", proof
+    assert any("not finite" in reason for reason in proof.reasons)
 
 
 def test_uniform_noise_is_cut_within_its_ends() -> None:
