@@ -138,7 +138,7 @@ def conditioned(one: Lone) -> list[Step]:
     law = one.law
     values = law.support(one.parameters)
     given = next(iter(one.symbols))
-    conclusion = f"E of the estimate is dJ/d({given}) for every differentiable c"
+    conclusion = f"E of the estimate is dJ/d({given}) for every differentiable c, bounded with its derivative"
     if law.family == "Bernoulli":
         no, yes = (_bernoulli(one, float(b)) for b in values)
         ends = [sp.limit(end, no.fresh, 1) for end in (no.left, yes.left)]

@@ -100,7 +100,7 @@ class Proof:
             return "the mean gradient of the program is not the gradient of its objective"
         told = "the mean gradient of the program is the gradient of its objective"
         return {
-            "proved": f"{told}, for all parameters",
+            "proved": f"{told} on these inputs, for all parameters",
             "certified": f"{told}, as far as was measured",
             "assumed": f"that {told} is assumed in part",
         }[self.standing]
