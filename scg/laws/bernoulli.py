@@ -68,6 +68,11 @@ class Bernoulli(Relaxable):
         tilted = torch.addcmul(noise.log(), sign, self.location(parameters))
         return sign * (log1p_exp(tilted) - torch.log1p(-noise))
 
+    def settled(self, location: Tensor, value: Tensor, standard: Tensor) -> Tensor:
+        """A one keeps ``z`` above 0."""
+        least = location.abs() * torch.finfo(standard.dtype).eps - location
+        return torch.where(value > 0, torch.maximum(standard, least), standard)
+
     def points(
         self, parameters: Parameters, standard: Tensor, value: Tensor, fresh: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:

@@ -69,13 +69,25 @@ class Categorical(Relaxable):
 
     def conditional(self, parameters: Parameters, value: Tensor, noise: Tensor) -> Tensor:
         """``z_b = G_b``, the greatest, and below it ``z_i = G_b - log(1 + exp(G_b - G_i - log p_i))``."""
-        index = value.argmax(-1, keepdim=True) if self.one_hot else value.long().unsqueeze(-1)
+        index = self._index(value)
         batch = broadcast(noise.shape[:-1], index.shape[:-1])
         index, free = index.expand(*batch, 1), gumbel(noise).expand(*batch, -1)
         top = free.gather(-1, index)
         # Minus infinity makes the drop of the top itself 0, in value and in derivatives.
         gap = (top - free).scatter(-1, index, -INFINITY)
         return top - log1p_exp(gap - self.location(parameters))
+
+    def settled(self, location: Tensor, value: Tensor, standard: Tensor) -> Tensor:
+        """The others stay below the outcome by what rounds away."""
+        z = location + standard
+        index = self._index(value).expand(*z.shape[:-1], 1)
+        top, eps = z.gather(-1, index), torch.finfo(z.dtype).eps
+        most = top - 2 * eps * (top.abs() + location.abs()) - location
+        chosen = torch.arange(z.shape[-1], device=z.device) == index
+        return torch.where(chosen, standard, torch.minimum(standard, most))
+
+    def _index(self, value: Tensor) -> Tensor:
+        return value.argmax(-1, keepdim=True) if self.one_hot else value.long().unsqueeze(-1)
 
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:
         """``softmax(z / temperature)``, a point of the simplex."""

@@ -15,6 +15,7 @@ from scg.laws.law import Law, Noise, Parameters, Pathwise, Reach, violation
 from scg.laws.numbers import HALVES, wide
 
 Formula = Callable[[Parameters, Tensor], Tensor]
+Recovery = Callable[[Parameters, Tensor, Tensor], Tensor]
 
 UNLISTED: Mapping[str, constraints.Constraint] = {
     "temperature": constraints.positive,
@@ -30,7 +31,8 @@ class Formulas:
     ``log_prob`` None is torch's own. ``draw`` maps noise to a value, or, for noise "value", attaches
     the implicit derivative ``dz = -dF/dtheta / p``; None has neither. ``movers`` are the parameters
     on which the support depends, and ``noise_event`` is the shape of one event's noise. ``sample``
-    replaces torch's own from parameters of the full batch shape.
+    replaces torch's own from parameters of the full batch shape. ``recovered`` maps a value and fresh
+    noise to noise that draws the value.
     """
 
     cls: type[Distribution]
@@ -44,6 +46,7 @@ class Formulas:
     movers: tuple[str, ...] = ()
     noise_event: Callable[[Parameters], Size] | None = None
     sample: Callable[[Parameters], Tensor] | None = None
+    recovered: Recovery | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class Elementary(Law):
         if self.discrete or self.formulas.draw is None:
             return None
         return "implicit" if self.noise == "value" else "explicit"
+
+    @property
+    def recovers(self) -> bool:
+        """As the row says."""
+        return self.noise == "value" or self.formulas.recovered is not None
 
     @property
     def value_rank(self) -> int:
@@ -124,6 +132,13 @@ class Elementary(Law):
             return formulas.draw(_widened(parameters), noise)
         with torch.no_grad():
             return formulas.draw(_widened(parameters), noise)
+
+    def recovered(self, parameters: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+        """The row's formula."""
+        formula = self.formulas.recovered
+        if formula is None:
+            return super().recovered(parameters, value, fresh)
+        return formula(_widened(parameters), wide(value), fresh)
 
     def sample(self, parameters: Parameters, batch: Size) -> Tensor:
         """The row's sampler, or torch's."""

@@ -48,6 +48,11 @@ class Independent(Law):
         return self.base.twice
 
     @property
+    def recovers(self) -> bool:
+        """As the base, but for one that recovers what is added to a location."""
+        return self.base.recovers and (self.noise == "value" or not self.discrete)
+
+    @property
     def value_rank(self) -> int:
         """That of the base and ``rank``."""
         return self.base.value_rank + self.rank
@@ -75,6 +80,11 @@ class Independent(Law):
     def draw(self, parameters: Parameters, noise: Tensor) -> Tensor:
         """The base's draw."""
         return self.base.draw(parameters, noise)
+
+    def recovered(self, parameters: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+        """The base's."""
+        owner = self.base.recovered if self.recovers else super().recovered
+        return owner(parameters, value, fresh)
 
     def sample(self, parameters: Parameters, batch: Size) -> Tensor:
         """The base's sample."""

@@ -26,6 +26,9 @@ class Law(ABC):
       ``noise``: open uniform, standard normal, or ("value") a value that ``sample`` drew.
     - ``draw`` is attached to the parameters exactly where ``pathwise`` is not None, and then
       ``E d f(draw)`` is the gradient of ``E f`` for smooth ``f``.
+    - Where the law ``recovers``, ``draw(parameters, recovered(parameters, value, fresh))`` is ``value``
+      up to rounding, and for a ``value`` of this law and ``fresh`` base noise of its own, what is
+      recovered has the law of base noise.
     """
 
     @property
@@ -62,6 +65,11 @@ class Law(ABC):
     def twice(self) -> bool:
         """Whether second derivatives through ``draw`` are right."""
         return self.pathwise == "explicit"
+
+    @property
+    def recovers(self) -> bool:
+        """Whether there is a ``recovered``: always for values that are their own noise."""
+        return self.noise == "value"
 
     @property
     def unbounded(self) -> bool:
@@ -118,6 +126,17 @@ class Law(ABC):
     def drawer(self, parameters: Parameters) -> Callable[[Parameters, Tensor], Tensor]:
         """The shortest call that does what ``draw`` does to parameters of these types."""
         return self.draw
+
+    def recovered(self, parameters: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+        """Base noise that ``value`` is the draw of, ``draw(parameters, noise) = value``.
+
+        ``fresh`` is base noise of shape ``noise_shape``, which decides where several draw the value.
+        """
+        if self.noise == "value":
+            return value
+        raise NotImplementedError(
+            f"{self.family} has no way back from a value to its base noise: ask `recovers` first."
+        )
 
     def sample(self, parameters: Parameters, batch: Size) -> Tensor:
         """A detached draw of batch shape ``batch`` from torch's global generator, for "value" laws."""

@@ -74,6 +74,16 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALVES else tensor
 
 
+def opened(unit: Tensor) -> Tensor:
+    """Numbers of the unit interval moved off its ends, to where base noise is.
+
+    >>> opened(torch.tensor([0.0, 0.5, 1.0])).logit().isfinite().all()
+    tensor(True)
+    """
+    bounds = torch.finfo(unit.dtype)
+    return unit.clamp(bounds.tiny, 1 - bounds.eps / 2)
+
+
 def log_both(probs: Tensor) -> tuple[Tensor, Tensor]:
     """``(log p, log(1 - p))``, with zero gradients where p is exactly 0 or 1."""
     zero, one = probs == 0, probs == 1

@@ -24,6 +24,9 @@ class Relaxable(Finite):
     - ``draw(parameters, u) = H(perturbed(parameters, u))`` for a fixed step ``H``.
     - ``conditional(parameters, b, v)`` has the law of ``z = perturbed(parameters, u)`` given ``H(z) = b``.
     - Both are attached to the parameters and finite for every valid one, and so are two derivatives.
+    - What is ``recovered`` is not ``u`` but ``standard(u)``, which is added to the location:
+      ``H(location(parameters) + recovered(parameters, b, v)) = b``, with the law of ``standard(u)`` for
+      a ``b`` of this law.
     """
 
     @abstractmethod
@@ -54,6 +57,20 @@ class Relaxable(Finite):
     @abstractmethod
     def conditional(self, parameters: Parameters, value: Tensor, noise: Tensor) -> Tensor:
         """Draw ``z`` given its hard value, from fresh noise of shape ``noise_shape``."""
+
+    @property
+    def recovers(self) -> bool:
+        """Always: the noise that is added to the location."""
+        return True
+
+    def recovered(self, parameters: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+        """``z`` given its hard value, minus the location: ``draw_standard`` of it is ``value``."""
+        location = self.location(parameters)
+        return self.settled(location, value, self.conditional(parameters, value, fresh) - location)
+
+    @abstractmethod
+    def settled(self, location: Tensor, value: Tensor, standard: Tensor) -> Tensor:
+        """``standard``, with ``H(location + standard) = value`` also where rounding has made that a tie."""
 
     @abstractmethod
     def relax(self, z: Tensor, temperature: Tensor | float) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from scg.laws.categorical import log_simplex
 from scg.laws.elementary import Formulas
 from scg.laws.law import Parameters
-from scg.laws.numbers import gumbel, log_both, logistic
+from scg.laws.numbers import INFINITY, gumbel, log_both, logistic, opened
 
 
 def _logits(p: Parameters) -> Tensor:
@@ -28,6 +28,13 @@ def _logit_relaxed_draw(p: Parameters, u: Tensor) -> Tensor:
     return (_logits(p) + logistic(u)) / p["temperature"]
 
 
+def _logit_relaxed_recovered(p: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+    """A certain value is the draw of any noise."""
+    logits = _logits(p)
+    noise = opened(torch.sigmoid(p["temperature"] * value - logits))
+    return torch.where(logits.isinf(), fresh, noise)
+
+
 def _logit_relaxed_log_prob(p: Parameters, value: Tensor) -> Tensor:
     temperature = p["temperature"]
     gap = _logits(p) - value * temperature
@@ -36,6 +43,15 @@ def _logit_relaxed_log_prob(p: Parameters, value: Tensor) -> Tensor:
 
 def _relaxed_draw(p: Parameters, u: Tensor) -> Tensor:
     return torch.sigmoid(_logit_relaxed_draw(p, u))
+
+
+def _relaxed_recovered(p: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+    """What rounding took to an end is the draw of all noise beyond some, of which fresh noise takes one."""
+    inner = opened(value)
+    noise = torch.sigmoid(p["temperature"] * logistic(inner) - _logits(p))
+    low, high = value < inner, value > inner
+    beyond = torch.where(high, noise + (1 - noise) * fresh, noise)
+    return opened(torch.where(low, noise * fresh, beyond))
 
 
 def _relaxed_log_prob(p: Parameters, value: Tensor) -> Tensor:
@@ -47,6 +63,21 @@ def _relaxed_log_prob(p: Parameters, value: Tensor) -> Tensor:
 
 def _concrete_draw(p: Parameters, u: Tensor) -> Tensor:
     return torch.softmax((_log_simplex(p) + gumbel(u)) / p["temperature"], -1)
+
+
+def _concrete_recovered(p: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+    """``-log u_i`` are exponential times: the value tells their shares, and fresh noise their scale.
+
+    Given the shares, their sum is one of as many fresh times as there are outcomes. An outcome that is
+    impossible, or that rounding took to 0, has only a least time: it tells nothing else of the scale, and
+    waits a fresh time beyond, as times have no memory.
+    """
+    log_p, tiny = _log_simplex(p), torch.finfo(value.dtype).tiny
+    told = (value > tiny) & (log_p > -INFINITY)
+    share = torch.softmax(log_p - p["temperature"] * value.clamp(min=tiny).log(), -1)
+    times = -fresh.log()
+    scale = torch.where(told, times, 0.0).sum(-1, keepdim=True)
+    return opened(torch.exp(-(scale * share + torch.where(told, 0.0, times))))
 
 
 def _concrete_log_prob(p: Parameters, value: Tensor) -> Tensor:
@@ -75,6 +106,16 @@ def _continuous_draw(p: Parameters, u: Tensor) -> Tensor:
     return torch.where(flat, near, torch.where(positive, 1 - bent, bent))
 
 
+def _continuous_recovered(p: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+    """``F(x)``, for ``l > 0`` with ``exp(-l)`` taken out of both its terms."""
+    logits = _logits(p)
+    flat = logits == 0
+    down = torch.where(flat, -1.0, -logits.abs())
+    unit = torch.expm1(down * value) / torch.expm1(down)
+    bent = torch.where(logits > 0, torch.exp(down * (1 - value)) * unit, unit)
+    return opened(torch.where(flat, value, bent))
+
+
 def _continuous_log_prob(p: Parameters, value: Tensor) -> Tensor:
     """``l (x - 1/2) - log(2 sinh(|l|/2) / |l|)``, with a series near ``l = 0``."""
     logits = _logits(p)
@@ -87,15 +128,28 @@ def _continuous_log_prob(p: Parameters, value: Tensor) -> Tensor:
 
 
 CONTINUOUS_BERNOULLI = Formulas(
-    td.ContinuousBernoulli, _continuous_log_prob, _continuous_draw, "uniform", reach="unit"
+    td.ContinuousBernoulli,
+    _continuous_log_prob,
+    _continuous_draw,
+    "uniform",
+    reach="unit",
+    recovered=_continuous_recovered,
 )
-RELAXED_BERNOULLI = Formulas(td.RelaxedBernoulli, _relaxed_log_prob, _relaxed_draw, "uniform", reach="unit")
+RELAXED_BERNOULLI = Formulas(
+    td.RelaxedBernoulli,
+    _relaxed_log_prob,
+    _relaxed_draw,
+    "uniform",
+    reach="unit",
+    recovered=_relaxed_recovered,
+)
 LOGIT_RELAXED_BERNOULLI = Formulas(
     td.relaxed_bernoulli.LogitRelaxedBernoulli,
     _logit_relaxed_log_prob,
     _logit_relaxed_draw,
     "uniform",
     reach="reals",
+    recovered=_logit_relaxed_recovered,
 )
 RELAXED_ONE_HOT_CATEGORICAL = Formulas(
     td.RelaxedOneHotCategorical,
@@ -105,4 +159,5 @@ RELAXED_ONE_HOT_CATEGORICAL = Formulas(
     ranks=(("probs", 1), ("logits", 1), ("temperature", 1)),
     value_rank=1,
     noise_event=_outcomes,
+    recovered=_concrete_recovered,
 )

@@ -9,7 +9,9 @@ from torch import Size, Tensor
 from torch import distributions as td
 
 from scg.laws.law import Law, Noise, Parameters, Pathwise, Reach, part, sum_right
+from scg.laws.numbers import wide
 from scg.laws.transforms import Chain, Template
+from scg.laws.undoing import is_bijective, undone
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class Transformed(Law):
     def twice(self) -> bool:
         """As the base."""
         return self.base.twice
+
+    @property
+    def recovers(self) -> bool:
+        """As the base under bijections, but for one that recovers what is added to a location."""
+        if self.noise == "value":
+            return True
+        return self.base.recovers and not self.discrete and all(map(is_bijective, self.transforms))
 
     @property
     def value_rank(self) -> int:
@@ -114,6 +123,15 @@ class Transformed(Law):
         for transform in reversed(self._built(parameters)):
             value = transform.inv(value)
         return value
+
+    def recovered(self, parameters: Parameters, value: Tensor, fresh: Tensor) -> Tensor:
+        """What the base recovers from the value before the transforms; a value is its own noise."""
+        if self.noise == "value" or not self.recovers:
+            return super().recovered(parameters, value, fresh)
+        before = wide(value)
+        for transform in reversed(self._built(parameters)):
+            before = undone(transform, before)
+        return self.base.recovered(part(parameters, "base"), before, fresh)
 
     def sample(self, parameters: Parameters, batch: Size) -> Tensor:
         """The transforms of the base's sample."""
