@@ -85,6 +85,7 @@ EXAMPLES = [Example(cls, arguments) for cls, arguments in LAW_ARGUMENTS]
 ADMITTED: dict[str, Callable[[Example], bool]] = {
     "example": lambda example: True,
     "explicit": lambda example: law_for(example.cls, example.arguments)[0].pathwise == "explicit",
+    "pathwise": lambda example: law_for(example.cls, example.arguments)[0].pathwise is not None,
     "finite": lambda example: law_for(example.cls, example.arguments)[0].finite,
     # torch's own log_prob of the generalized Pareto compares float64 with float32; scipy is its reference.
     "referenced": lambda example: example.cls is not td.GeneralizedPareto,
