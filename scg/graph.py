@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from scg import draw
 from scg.analysis.captured import with_captured
 from scg.analysis.check import check
 from scg.errors import GraphError, PlateError
+from scg.evaluation.simulating import run
 from scg.nodes.arguments import Arguments, Ref, exemplary, spelled
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store, hold
 from scg.nodes.names import caller, check_name
 from scg.nodes.plates import Plate, Reduce, plate_order, resolve_layout
+from scg.nodes.played import played
 from scg.nodes.records import (
     Constant,
     Cost,
@@ -30,10 +33,13 @@ from scg.nodes.records import (
     Param,
     Record,
     Sample,
+    Simulation,
     attribute,
     identity,
     part,
 )
+from scg.nodes.rollout import Rollout
+from scg.rollouts import declare
 
 Plates = str | Plate | tuple[str | Plate, ...] | list[str | Plate]
 
@@ -186,12 +192,23 @@ class Graph:
         /,
         *args: Any,
         plates: Plates | None = None,
+        value: Node | None = None,
+        where: Node | None = None,
+        behaviour: Node | None = None,
         **parents: Any,
     ) -> Node:
         """Declare a draw from ``dist(*args, **parents)``, a Distribution class or what returns one.
 
-        Every element of its ``plates`` is drawn on its own; all other dimensions are one event.
+        Every element of its ``plates`` is drawn on its own; all other dimensions are one event. ``value`` has
+        what was drawn elsewhere from this law, in the run that the other parents are of; it passes on
+        detached. If it was drawn from another law, ``behaviour`` has its log-probability under that, and
+        costs below are weighed by the ratios. Elements where ``where`` is 0 do not exist, nor do those of
+        costs below: they count for nothing, whatever was recorded there.
         """
+        besides = {"value": value, "where": where, "behaviour": behaviour}
+        stated = {key: self._stated(name, key, node) for key, node in besides.items() if node is not None}
+        if behaviour is not None and value is None:
+            raise GraphError(f"sample '{name}': behaviour= is of a value drawn elsewhere: give value= too")
         return self._add(
             Sample(
                 name=name,
@@ -199,8 +216,62 @@ class Graph:
                 where=caller(),
                 arguments=self._arguments(name, args, parents),
                 dist=self._function(name, dist),
+                value=stated.get("value"),
+                exists=stated.get("where"),
+                behaviour=stated.get("behaviour"),
             )
         )
+
+    def _stated(self, name: str, key: str, node: Any) -> str:
+        """Return the name of the node that an option of a sample gives."""
+        if not isinstance(node, (Node, Tensor)):
+            raise GraphError(f"sample '{name}': {key}= is a node, not a {type(node).__name__}")
+        return str(self._leaf(f"{name}_{key}", node).name)
+
+    def rollout(
+        self,
+        name: str,
+        simulate: Callable[..., Any],
+        policy: Callable[..., Any],
+        /,
+        *parents: Any,
+        plates: Plates,
+        example: Any = None,
+        behaviour: str | None = None,
+    ) -> Rollout:
+        """Declare actions that ``simulate(policy, *parents)`` draws from ``policy(state)`` in every run.
+
+        It returns a dict with "action" and "state", what the policy was given, and perhaps "mask", 1 where a
+        step exists, "log_prob" and whatever else was recorded, the ``plates`` first; it runs without
+        gradients. ``policy(state)`` is then called once on all of it. The node returned is that of the
+        actions; ``node["reward"]`` and the like are outcomes, which the actions influence, and
+        ``node.parents`` what the policy read, which they do not. ``example`` is a record, made here if none
+        is given. ``behaviour`` is the key of the log-probability of the actions if another policy drew them.
+        """
+        arguments = self._arguments(name, parents, {})
+        self._check_settled(name, arguments)
+        function = self._function(name, policy)
+        several = self._named(plates)
+        if example is None:
+            known = self.freeze()
+            example = run(known, known.store.examples, name, simulate, function, arguments)
+        found, inputs = declare(self, name, policy, played(name, example, several), several, behaviour)
+        simulation = Simulation(simulate, function, arguments, inputs)
+        self._records[name] = replace(self._records[name], simulation=simulation)  # type: ignore[call-arg]
+        return found
+
+    def _check_settled(self, name: str, arguments: Arguments) -> None:
+        """Refuse a simulator that reads what the program draws: it runs before."""
+        waiting, seen = [*arguments.names], set[str]()
+        while waiting:
+            above = self._records[waiting.pop()]
+            if isinstance(above, Sample):
+                raise GraphError(
+                    f"rollout '{name}' simulates from '{above.name}', which is drawn in the program: draw it "
+                    "in simulate, and declare what was drawn with g.sample(..., value=...)"
+                )
+            waiting += [parent for parent in above.parents if parent not in seen]
+            seen.update(above.parents)
 
     def log_prob(self, dist: Any, value: Any = None, /, *args: Any, **parents: Any) -> Node:
         """Declare the log-density of a sample node, or of ``value`` under ``dist(*args, **parents)``.

@@ -28,6 +28,7 @@ def model(ir: IR, inputs: Mapping[str, Any]) -> Model:
     """Read a graph on inputs, or refuse it by the node or function that cannot be read."""
     if not ir.costs:
         raise GraphError('the graph has no costs, hence no objective: declare one with g.cost("name", node)')
+    ir.drawn_here("a proof")
     given = accept(ir, {**ir.store.examples, **inputs})
     _check_black_boxes(ir)
     holder = Holder(ir)

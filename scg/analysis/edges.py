@@ -32,6 +32,8 @@ def edge(ir: IR, around: Around, parent: str, record: Record, known: dict[Any, V
     trace = around.first
     if not any(leaf.is_floating_point() for leaf in pytree.tensors(trace.values[parent])):
         return Verdict(Smoothness.BROKEN, f"'{parent}' is not floating point", "structural")
+    if isinstance(record, Sample) and parent in record.besides:
+        return Verdict(Smoothness.BROKEN, "what was drawn elsewhere passes on detached", "structural")
     if isinstance(record, Det) and record.differentiable is not None:
         declared = Smoothness.SMOOTH if record.differentiable else Smoothness.BROKEN
         return Verdict(declared, f"declared differentiable={record.differentiable}", "declared")

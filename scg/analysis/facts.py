@@ -216,7 +216,7 @@ class Facts:
 
     def _world(self, seed: int) -> Trace:
         with undisturbed(self.ir.store.modules, seed):
-            return evaluate(self.ir, self.inputs, spread)
+            return evaluate(self.ir, self.inputs, spread, draws_all=seed > 0)
 
     def _contrast(self, seed: int) -> Trace:
         """Evaluate the graph with a different outcome for every element of every finite draw."""
@@ -227,7 +227,7 @@ class Facts:
             return other_than(density.law, dict(density.parameters), self.trace.values[record.name])
 
         with undisturbed(self.ir.store.modules, seed):
-            return evaluate(self.ir, self.inputs, draw)
+            return evaluate(self.ir, self.inputs, draw, draws_all=True)
 
     def _cost_fault(self, name: str) -> str | None:
         value, plates = self.trace.values[name], self.ir.layout[name]

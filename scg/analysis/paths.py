@@ -89,7 +89,7 @@ def _flows(ir: IR, trace: Trace) -> set[str]:
     flows: set[str] = set()
     for record in ir.records():
         if isinstance(record, Sample):
-            if trace.densities[record.name].law.pathwise is not None:
+            if record.value is None and trace.densities[record.name].law.pathwise is not None:
                 flows.add(record.name)
         elif not flows.isdisjoint(record.parents):
             flows.add(record.name)

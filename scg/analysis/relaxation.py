@@ -23,6 +23,8 @@ from scg.nodes.records import Cost, Det, Function, LogProb, Record, Sample
 from scg.probes.smoothness import Smoothness, Verdict
 from scg.probes.twice import Twice, attached, differentiated_twice, is_attached
 
+ELSEWHERE = "its value was drawn elsewhere, and what follows cannot be evaluated at other actions"
+
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
@@ -116,6 +118,9 @@ def _judge(
             if finding.joint is not None:
                 search.fail(record.name, f"its function of relaxed values crosses plate '{plate}'")
                 return
+    if isinstance(record, Sample) and record.value is not None:
+        search.fail(record.name, ELSEWHERE)
+        return
     for parent in record.parents:
         if parent not in search.reached:
             continue

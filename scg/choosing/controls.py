@@ -124,7 +124,7 @@ def _context(facts: Facts, name: str, choice: Choice) -> tuple[str, ...]:
     if names is None:
         return ()
     if not names:
-        return tuple(other for other in ir[name].parents if is_readable(facts, other))
+        return tuple(other for other in ir[name].arguments.names if is_readable(facts, other))
     unknown = [other for other in names if other not in ir]
     if unknown:
         there = [other for other in ir if other != name and is_readable(facts, other)]
@@ -132,6 +132,8 @@ def _context(facts: Facts, name: str, choice: Choice) -> tuple[str, ...]:
             f"context of '{name}' names nodes that are not there: {unknown}; there are {there[:8]}"
         )
     lower = {*below(ir, name), name}
+    value = getattr(ir[name], "value", None)
+    lower.update((value, *below(ir, value)) if value is not None else ())
     wrong = [other for other in names if other in lower]
     if wrong:
         raise PolicyError(

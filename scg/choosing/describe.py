@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from scg.analysis.facts import Facts
+from scg.analysis.influence import below
+from scg.analysis.relaxation import ELSEWHERE
 from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
 from scg.evaluation.calls import runner, user_function
 from scg.evaluation.invoke import seen
@@ -47,7 +49,11 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         dtype=density.dtype,
         slice=lambda: _slice(facts, name),
         is_short=lambda limit: facts.is_short(name, limit),
-        parents=record.parents,
+        parents=record.arguments.names,
+        is_given=record.value is not None,
+        is_followed=any(other in facts.ir.given for other in below(facts.ir, name))
+        if facts.ir.given
+        else False,
         shape=lambda other: _shape(facts, other),
     )
 
@@ -70,6 +76,9 @@ def _axes(facts: Facts, name: str, samples: int | None) -> tuple[Axis, ...]:
 
 
 def _slice(facts: Facts, name: str) -> Slice:
+    if name in facts.ir.given:
+        reached = facts.influence.costs_of(facts.influence.reached[name])
+        return Slice((), dict.fromkeys(reached, ELSEWHERE))
     found = facts.relaxation(name)
     draws = tuple(record.name for record in found.records if isinstance(record, Sample))
     return Slice(found.smooth, found.obstacles, draws)

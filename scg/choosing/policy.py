@@ -14,7 +14,7 @@ from scg.errors import BiasedEstimatorError, EstimatorError, PolicyError
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.border import asked, check_kind, refusal
 from scg.estimators.protocol.facts import NodeFacts, Refusal
-from scg.estimators.protocol.kinds import Branched, Estimator, Through
+from scg.estimators.protocol.kinds import Branched, Cut, Estimator, Through
 from scg.estimators.registry import by_name, in_turn
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost
@@ -34,13 +34,20 @@ Policy = PolicyEntry | Mapping[str, PolicyEntry]
 class Choice:
     """The estimator of one node, the reason it was chosen, and what it asks for.
 
-    ``parts`` has the choice for each part, where the node has several.
+    ``parts`` has the choice for each part, where the node has several. It ``recovers`` if an estimator reads
+    noise, and the value was drawn elsewhere.
     """
 
     estimator: Estimator | Parts
     reason: str
     asks: Asks
     parts: Mapping[Part, Choice] = field(default_factory=dict)
+    recovers: bool = False
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """The kinds of fresh noise: what is asked for, then what recovers that of a value drawn elsewhere."""
+        return (*self.asks.fresh, *(("base",) if self.recovers else ()))
 
     @property
     def estimators(self) -> tuple[Estimator, ...]:
@@ -160,7 +167,13 @@ def _asked_for(
     fault = _refusal(estimator, facts, allow_biased)
     if fault is not None:
         faults.append(fault)
-    return Choice(estimator, "asked for", Asks() if fault else asked(estimator, facts))
+    asks = Asks() if fault else asked(estimator, facts)
+    return Choice(estimator, "asked for", asks, recovers=_recovers(estimator, facts))
+
+
+def _recovers(estimator: Estimator, facts: NodeFacts) -> bool:
+    """Say whether fresh noise is needed to recover that of a value drawn elsewhere."""
+    return facts.is_given and isinstance(estimator, Cut) and facts.law.noise != "value"
 
 
 def _in_parts(
@@ -185,27 +198,30 @@ def _in_parts(
         downstream=sum(asks.downstream for asks in several),
         relaxed=sum(asks.relaxed for asks in several),
     )
-    return Choice(entry, "asked for", together, found)
+    recovers = any(choice.recovers for choice in found.values())
+    return Choice(entry, "asked for", together, found, recovers)
 
 
 def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> EstimatorError | None:
     if not estimator.unbiased and not allow_biased:
         return BiasedEstimatorError(
             f"'{estimator.name}' at '{facts.name}' is biased: compile with allow_biased=True to accept that, "
-            f"or use {_alternatives(facts)}"
+            f"or use {_alternatives(facts, estimator.name)}"
         )
     found = refusal(estimator, facts)
     if found is None:
         return None
-    ending = "" if found.instead is not None else f". Use {_alternatives(facts)}"
+    ending = "" if found.instead is not None else f". Use {_alternatives(facts, estimator.name)}"
     return EstimatorError(f"{estimator.name} cannot estimate '{facts.name}': {found}{ending}")
 
 
-def _alternatives(facts: NodeFacts) -> str:
-    """Name the best estimators that a node can have."""
+def _alternatives(facts: NodeFacts, refused: str) -> str:
+    """Name the best estimators that a node can have, but the one that was refused."""
     able = [kind for kind in in_turn() if kind.unbiased and refusal(kind(), facts) is None]
-    best = [f'"{kind.name}"' for kind in able[:NAMED]]
-    return " or ".join(best) or "another distribution: no estimator can carry it"
+    best = [f'"{kind.name}"' for kind in able if kind.name != refused][:NAMED]
+    if best:
+        return " or ".join(best)
+    return "it with other options" if able else "another distribution: no estimator can carry it"
 
 
 def _automatic(facts: NodeFacts, joint: int) -> Choice:
@@ -221,7 +237,8 @@ def _automatic(facts: NodeFacts, joint: int) -> Choice:
         if isinstance(estimator, Estimator) and reason is None:
             why = "; ".join(f"{name}: {found}" for name, found in passed)
             chosen = f"automatic{', since ' + why if why else ''}"
-            return Choice(estimator, chosen, asked(estimator, facts))
+            asks = asked(estimator, facts)
+            return Choice(estimator, chosen, asks, recovers=_recovers(estimator, facts))
         passed.append((kind.name, str(reason)))
     found = "; ".join(f"{name}: {reason}" for name, reason in passed)
     raise EstimatorError(f"no estimator can carry '{facts.name}': {found}")

@@ -71,7 +71,7 @@ def _value(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor]) -
     before, density = trace.values[record.name], trace.densities.get(record.name)
     try:
         with Bounded(MANY):
-            value = valued(ir, trace, record, inputs, spread)
+            value = valued(ir, trace, record, inputs, spread, draws_all=True)
         found = trace.densities.get(record.name)
         outside = isinstance(record, Sample) and found is not None and found.law.violations(found.parameters)
     except Exception:  # noqa: BLE001 - of arbitrary functions, at arguments that they may not be made for

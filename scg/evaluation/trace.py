@@ -12,6 +12,13 @@ from torch import Tensor
 
 from scg.errors import GraphError
 from scg.evaluation.densities import Density, make_density, pad
+from scg.evaluation.elsewhere import (
+    given_value,
+    of_existing,
+    of_existing_elements,
+    present,
+    selected,
+)
 from scg.evaluation.invoke import black_box, call, callable_of, seen
 from scg.evaluation.sizes import placed, plate_sizes
 from scg.laws import sum_event
@@ -63,18 +70,34 @@ Draw = Callable[[Record, Density, torch.Size], Tensor]
 
 
 def evaluate(
-    ir: IR, inputs: Mapping[str, Tensor], draw: Draw, fixed: Mapping[str, Any] = MappingProxyType({})
+    ir: IR,
+    inputs: Mapping[str, Tensor],
+    draw: Draw,
+    fixed: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    draws_all: bool = False,
 ) -> Trace:
-    """Evaluate every node in order; nodes in ``fixed``, which are not stochastic, have the given value."""
+    """Evaluate every node in order; nodes in ``fixed``, which are not stochastic, have the given value.
+
+    With ``draws_all`` those are drawn as well whose value was drawn elsewhere.
+    """
     trace = Trace(sizes=plate_sizes(ir, inputs))
     for record in ir.records():
         given = record.name in fixed
-        value = fixed[record.name] if given else valued(ir, trace, record, inputs, draw)
+        value = fixed[record.name] if given else valued(ir, trace, record, inputs, draw, draws_all=draws_all)
         trace.values[record.name] = value
     return trace
 
 
-def valued(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor], draw: Draw) -> Any:
+def valued(
+    ir: IR,
+    trace: Trace,
+    record: Record,
+    inputs: Mapping[str, Tensor],
+    draw: Draw,
+    *,
+    draws_all: bool = False,
+) -> Any:
     """Return the value of one node, given those of its parents."""
     if isinstance(record, Input):
         return inputs[record.name]
@@ -83,10 +106,14 @@ def valued(ir: IR, trace: Trace, record: Record, inputs: Mapping[str, Tensor], d
     if isinstance(record, Det):
         return deterministic(ir, trace, record)
     if isinstance(record, Sample):
-        density = trace.densities[record.name] = make_density(ir, trace.values, record, record.dist)
+        density = make_density(ir, trace.values, record, record.dist)
+        density = trace.densities[record.name] = of_existing(ir, trace.values, record, density)
         lead = torch.Size(trace.sizes[plate] for plate in ir.layout[record.name])
         batch = density.law.batch_shape(density.parameters)
-        return draw(record, density, lead + batch[len(batch) - density.inner :])
+        value = draw(record, density, lead + batch[len(batch) - density.inner :])
+        if record.value is None or draws_all:
+            return value
+        return given_value(ir, trace.values, record, density, value)
     assert isinstance(record, LogProb)
     return _log_prob(ir, trace, record)
 
@@ -105,7 +132,7 @@ def deterministic(ir: IR, trace: Trace, record: Det) -> Any:
     def place(path: str, tensor: Tensor) -> Tensor:
         return placed(ir, trace.sizes, record, inherited, tensor, path)
 
-    return pytree.tree_map_placed(place, record.name, value)
+    return of_existing_elements(ir, trace.values, record, pytree.tree_map_placed(place, record.name, value))
 
 
 def _containers(trace: Trace, record: Record) -> dict[str, list[tuple[str, int]]]:
@@ -144,4 +171,8 @@ def _log_prob(ir: IR, trace: Trace, record: LogProb) -> Tensor:
     lead = plates if ir.layout[record.value] else 0
     value = pad(value, lead, density.inner - (value.dim() - density.law.value_rank - lead))
     result: Tensor = call(record, density.law.log_prob, (dict(density.parameters), value), {})
-    return sum_event(result, plates)
+    summed = sum_event(result, plates)
+    owner = None if record.of is None else ir[record.of]
+    if not isinstance(owner, Sample) or owner.exists is None:
+        return summed
+    return selected(summed, present(ir, trace.values, owner, owner.exists).mask)

@@ -10,8 +10,9 @@ from typing import Any
 import networkx as nx
 from torch import Tensor, nn
 
+from scg.errors import GraphError
 from scg.nodes.plates import Plate
-from scg.nodes.records import Cost, Det, Input, Param, Record, Sample
+from scg.nodes.records import Cost, Det, Input, Param, Record, Sample, Simulation
 
 CAPTURED = "captured"
 
@@ -107,6 +108,35 @@ class IR:
         return self._of(Sample)
 
     @cached_property
+    def given(self) -> tuple[str, ...]:
+        """Names of the stochastic nodes whose value was drawn elsewhere."""
+        several = ((name, self[name]) for name in self.samples)
+        return tuple(name for name, record in several if isinstance(record, Sample) and record.value)
+
+    def drawn_here(self, what: str) -> None:
+        """Raise for ``what`` needs every value to be drawn by the graph, where some are not."""
+        if self.given:
+            raise GraphError(
+                f"{what} needs values that the graph draws, and the value of '{self.given[0]}' "
+                f"({self[self.given[0]].where}) is drawn elsewhere"
+            )
+
+    @cached_property
+    def masks(self) -> Mapping[str, tuple[str, ...]]:
+        """The nodes that say which elements of a cost exist, which do if one of them says so.
+
+        They are those of samples above, as long as every node on the way has all of their plates.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for record in self.records():
+            kept = set(self.layout[record.name]) - (record.mixes if isinstance(record, Det) else frozenset())
+            above = [mask for parent in record.parents for mask in found.get(parent, ())]
+            above += [record.exists] if isinstance(record, Sample) and record.exists is not None else []
+            several = dict.fromkeys(mask for mask in above if kept.issuperset(self.layout[mask]))
+            found[record.name] = tuple(several)
+        return {name: found[name] for name in self.costs if found[name]}
+
+    @cached_property
     def costs(self) -> tuple[str, ...]:
         """Names of the costs, in the order of declaration."""
         return self._of(Cost)
@@ -115,6 +145,24 @@ class IR:
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs, in the order of declaration."""
         return self._of(Input)
+
+    @cached_property
+    def partial_inputs(self) -> Mapping[str, str]:
+        """Inputs that laws read of which some elements do not exist, with the input that says which do."""
+        found: dict[str, str] = {}
+        for record in self.records():
+            if isinstance(record, Sample) and record.exists in self.inputs:
+                plates = set(self.layout[record.exists])
+                above = (name for name in nx.ancestors(self.dag, record.name) if name in self.inputs)
+                names = (name for name in above if name != record.exists and plates <= {*self.layout[name]})
+                found.update(dict.fromkeys(names, record.exists))
+        return found
+
+    @cached_property
+    def simulations(self) -> Mapping[str, Simulation]:
+        """The simulators, by the node whose value they draw."""
+        several = ((name, self[name]) for name in self.samples)
+        return {n: r.simulation for n, r in several if isinstance(r, Sample) and r.simulation is not None}
 
     @cached_property
     def params(self) -> tuple[str, ...]:

@@ -79,7 +79,22 @@ def resolve_layout(
         if union not in unions:
             unions[union] = tuple(sorted(union, key=rank.__getitem__))
         layout[record.name] = unions[union]
+        if isinstance(record, Sample):
+            faults += _apart(record, layout)
     return layout, faults
+
+
+def _apart(record: Sample, layout: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Say which plates a value that was drawn elsewhere, or its log-probability, lacks."""
+    found = []
+    for key, name in (("value", record.value), ("behaviour", record.behaviour)):
+        lost = [plate for plate in layout[record.name] if name is not None and plate not in layout[name]]
+        if lost:
+            found.append(
+                f"sample '{record.name}' ({record.where}) lies in plates {layout[record.name]}, and its "
+                f"{key} '{name}' lacks {lost}: every element has a {key} of its own"
+            )
+    return found
 
 
 Index = tuple[slice | None, ...]

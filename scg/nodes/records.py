@@ -107,11 +107,44 @@ class Cost(Det):
     """A deterministic node whose value is a term of the objective, one per element of its plates."""
 
 
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A simulator that is called as ``simulate(policy, *arguments)`` in a run, and what it fills in.
+
+    ``inputs`` has the names of the graph's inputs in the places of the record.
+    """
+
+    simulate: Callable[..., Any]
+    policy: Function
+    arguments: Arguments
+    inputs: Mapping[str, Any]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sample(Record):
-    """A stochastic node: a draw from the distribution that ``dist`` makes of its parents."""
+    """A stochastic node: a draw from the distribution that ``dist`` makes of its parents.
+
+    ``value`` names the node that has the value where it was drawn elsewhere, and ``behaviour`` that with its
+    log-probability under the law it was drawn from, where that was another. Elements at which the node
+    ``exists`` is 0 are none. A ``simulation`` makes all of this in each run.
+    """
 
     dist: Function
+    value: str | None = None
+    exists: str | None = None
+    behaviour: str | None = None
+    simulation: Simulation | None = None
+
+    @property
+    def besides(self) -> tuple[str, ...]:
+        """The nodes that say what was drawn elsewhere, which its law does not read."""
+        several = (self.value, self.exists, self.behaviour)
+        return tuple(name for name in several if name is not None)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The distribution's arguments, and what says what was drawn elsewhere."""
+        return tuple(dict.fromkeys((*self.arguments.names, *self.besides)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -75,6 +75,7 @@ def _terms(ir: IR, inputs: Mapping[str, Tensor], points: int, limit: int) -> Ite
     """Yield the objective in parts, each attached to the parameters."""
     if not ir.costs:
         raise GraphError('the graph has no costs, hence no objective: declare one with g.cost("name", node)')
+    ir.drawn_here("an exact objective")
     given = accept(ir, {**ir.store.examples, **inputs})
     check(ir, given)
     every = [cases_of(ir, cost, given, points=points, limit=limit) for cost in ir.costs]

@@ -58,7 +58,7 @@ def check_traceable(ir: IR, prepared: Prepared, given: Noise) -> None:
         f"'{name}' has no base noise, so a compiled program cannot draw it from a seed: give "
         "noise=program.draw_noise(seed, **inputs)"
         for name in (ir.samples if given.has_seed else ())
-        if name not in given
+        if name not in given and name not in ir.given
     ]
     if faults:
         raise CompileError("\n".join(faults))

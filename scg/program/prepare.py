@@ -159,6 +159,11 @@ def prepare(
 
     Warnings in ``warned`` are not repeated.
     """
+    if samples is not None and ir.given:
+        raise GraphError(
+            f"samples={samples}: the value of '{ir.given[0]}' was drawn once, elsewhere. Draw several there, "
+            "and declare a plate for them"
+        )
     facts = checked(gather(ir, inputs), warned)
     choices = choose(facts, policy, samples, allow_biased=allow_biased)
     check_branches(facts, choices)
@@ -194,9 +199,9 @@ def _randomness(
     return Randomness(
         ir,
         samples,
-        facts.noise,
+        {name: spec for name, spec in facts.noise.items() if name not in ir.given},
         {name: facts.trace.event_shape(ir, name) for name in ir.samples},
-        {name: tuple(_spec(facts, name, kind) for kind in c.asks.fresh) for name, c in choices.items()},
+        {name: tuple(_spec(facts, name, kind) for kind in c.fresh) for name, c in choices.items()},
         next((held.device for held in (*ir.store.tensors.values(), *tensors(dict(inputs)))), None),
     )
 

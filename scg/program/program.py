@@ -23,6 +23,7 @@ from scg.choosing.policy import Policy, match
 from scg.errors import ExportError, GraphError, ScgError
 from scg.estimators.parts.memory import averages
 from scg.estimators.protocol.kinds import Estimator
+from scg.evaluation.elsewhere import healed
 from scg.evaluation.sizes import plate_sizes
 from scg.export.listing import listed
 from scg.laws import can_look
@@ -38,6 +39,7 @@ from scg.program.explain import explain
 from scg.program.export import arguments, written
 from scg.program.prepare import Emitted, Prepared, collector_paused, prepare
 from scg.program.recording import Recording, controls_kept, record
+from scg.program.rollouts import recorded, records
 from scg.program.signature import Signature, held, kind, signature
 from scg.program.stages import Stages, stages
 from scg.standing import Assumption
@@ -130,6 +132,8 @@ class Program(nn.Module):
         if noise is not None and seed is not None:
             raise GraphError("give noise= or seed=, not both: they are two names for one thing")
         is_traced = torch.compiler.is_compiling()
+        if self._ir.simulations:
+            inputs, noise = recorded(self._live_ir, inputs, noise, seed)
         inputs = self._declared(inputs)
         accepted = Accepted(self._prepared_before(inputs)) if is_traced else self._accepted_for(inputs)
         prepared, gradients = accepted.prepared, torch.is_grad_enabled()
@@ -223,7 +227,12 @@ class Program(nn.Module):
         return self
 
     def _declared(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Leave out keys that no input has, and warn of them once, unless they may be meant for another."""
+        """Leave out keys that no input has, and warn of them once, unless they may be meant for another.
+
+        What is not finite where nothing exists is 0.
+        """
+        if self._ir.partial_inputs:
+            inputs = healed(self._ir, inputs)
         if len(inputs) == len(self._ir.inputs) or not all(name in inputs for name in self._ir.inputs):
             return inputs
         if not self._has_warned and not torch.compiler.is_compiling():
@@ -239,10 +248,12 @@ class Program(nn.Module):
 
         Nodes without base noise have their value there. It may be changed, and given to a run as ``noise``.
         """
+        played = records(self._live_ir, inputs, seed)
+        inputs, _ = recorded(self._live_ir, inputs, played, None)
         inputs = self._declared(inputs)
         prepared = self._prepared_for(inputs)
         noise = self._noise(prepared, seed, inputs)
-        values = [name for name in self._ir.samples if name not in noise]
+        values = [name for name in self._ir.samples if name not in noise and name not in self._ir.given]
         if values:
             compiling, self._compiling = self._compiling, None
             try:
@@ -251,7 +262,9 @@ class Program(nn.Module):
             finally:
                 self._compiling = compiling
             noise.update({name: drawn[name] for name in values})
-        return Noise({name: noise[name] for name in sorted(noise, key=self._place)}, seed)
+        drawn = {name: noise[name] for name in sorted(noise, key=self._place)}
+        everything: dict[str, Any] = {**played, **drawn}
+        return Noise(everything, seed)
 
     def _place(self, name: str) -> tuple[int, str]:
         """Return what sorts entries of the noise: by node, its own first."""
@@ -278,7 +291,7 @@ class Program(nn.Module):
         if key not in self._accepted:
             accept(self._ir, inputs)
             prepared = self._prepared_by(inputs)
-            prepared.fit(replace(self._ir, store=self._live_store()), inputs)
+            prepared.fit(self._live_ir, inputs)
             key = signature(self, self._ir, inputs)  # to which networks made by now belong
             self._accepted[key] = Accepted(prepared)
         return self._accepted[key]
@@ -296,7 +309,7 @@ class Program(nn.Module):
         """Return what inputs of one kind determine, whatever the sizes of plates."""
         found = kind(self._ir, signature(self, self._ir, inputs))
         if found not in self._prepared:
-            ir = replace(self._ir, store=self._live_store())
+            ir = self._live_ir
             options = self._options
             with collector_paused():
                 prepared = prepare(
@@ -326,6 +339,11 @@ class Program(nn.Module):
                 "program.prepare(**inputs), or run the program once, before it is compiled"
             )
         return self._prepared[found]
+
+    @property
+    def _live_ir(self) -> IR:
+        """The graph with what the program holds now."""
+        return replace(self._ir, store=self._live_store())
 
     def _live_store(self) -> Store:
         store = self._ir.store

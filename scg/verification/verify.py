@@ -82,6 +82,7 @@ def verify(
         raise GraphError(f"scg.verify takes a program, as scg.compile returns it, not {program!r}")
     if not program._ir.costs:
         raise GraphError("a graph without costs has no gradient to verify: declare g.cost(...)")
+    program._ir.drawn_here("scg.verify")
     held = {name: p for name, p in program.named_parameters() if not name.startswith("controls.")}
     trained = {name: p for name, p in held.items() if p.requires_grad}
     if not trained:

@@ -17,7 +17,9 @@ class Asks:
     ``relaxed`` count the points at which the costs below are evaluated, hard and relaxed; ``branches`` the
     outcomes that everything below is evaluated at. ``points`` tells that its network reads values of the
     node, before the hard step if there is one, and ``context`` what else: None is nothing, () the node's
-    parents. ``independent`` names the axis whose elements are compared.
+    parents. ``independent`` names the axis whose elements are compared. Where a value was drawn from
+    another law, the credit of each element is weighed by the product of ratios, and so is the estimate,
+    unless ``by_step`` asks for the credit as it is and the ratio of the element alone.
     """
 
     site: bool = True
@@ -29,6 +31,7 @@ class Asks:
     points: bool = False
     context: tuple[str, ...] | None = None
     independent: str | None = None
+    by_step: bool = False
 
     @property
     def evaluations(self) -> int:

@@ -13,7 +13,7 @@ from scg.errors import EstimatorError
 from scg.estimators.protocol.asks import KINDS as NOISES
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import NodeFacts, Refusal
-from scg.estimators.protocol.kinds import KINDS, Branched, Estimator, Through
+from scg.estimators.protocol.kinds import KINDS, Branched, Cut, Estimator, Scored, Through
 
 
 def check_kind(kind: Any) -> None:
@@ -89,8 +89,15 @@ def refusal(estimator: Estimator, facts: NodeFacts) -> Refusal | None:
                 f"{estimator.name} at '{facts.name}': refuses() returns a scg.Refusal or None, not {found!r}"
             )
         return found
-    axis = asked(estimator, facts).independent
-    return None if axis is None else _compared(facts, axis)
+    asks = asked(estimator, facts)
+    if (facts.is_given or facts.is_followed) and (asks.downstream or isinstance(estimator, Branched)):
+        what = "what follows cannot be evaluated at other actions"
+        return Refusal(what, "take another baseline" if isinstance(estimator, Scored) else None)
+    if facts.is_given and isinstance(estimator, Through):
+        return Refusal("its value was drawn elsewhere, and passes on without a derivative")
+    if facts.is_given and isinstance(estimator, Cut) and not facts.law.recovers:
+        return Refusal(f"it reads noise, which a value of a {facts.law.family} does not tell")
+    return None if asks.independent is None else _compared(facts, asks.independent)
 
 
 def _compared(facts: NodeFacts, name: str) -> Refusal | None:

@@ -68,9 +68,10 @@ class NodeFacts:
     on which the support depends. ``obstacle()`` describes the first path to a cost that is not known to be
     smooth, or is None; it is asked only when it matters, like ``slice()``, what is smooth at relaxed values,
     which is asked for relaxable laws only, and ``is_short(limit)``, whether at most that many nodes lie
-    below. ``has_mode`` tells whether the law knows its most likely value. ``dtype`` is that of the
-    parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those
-    of the node.
+    below. ``has_mode`` tells whether the law knows its most likely value. ``is_given`` tells
+    whether the value was drawn elsewhere, and ``is_followed`` whether that of a node below was. ``dtype`` is
+    that of the parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents``
+    are those that its law reads.
     """
 
     name: str
@@ -87,6 +88,8 @@ class NodeFacts:
     slice: Callable[[], Slice] = lambda: Slice((), {})
     is_short: Callable[[int], bool] = lambda limit: True
     parents: tuple[str, ...] = ()
+    is_given: bool = False
+    is_followed: bool = False
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
 
     @property

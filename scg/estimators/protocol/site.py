@@ -60,7 +60,10 @@ class Site:
     own weight. ``weight`` is the probability of the branches it lives in, times the weight of its plates, or
     None where that is 1; ``unit`` is the latter alone. ``parameters`` are detached, in the full shape of the
     node, and ``noise`` is what the value was drawn from. ``share`` is what a step of an ordered plate counts,
-    or None where all count the same. ``controls`` is what ``learns`` returned,
+    or None where all count the same. ``exists`` [*lead] says which elements do, where some do not: their
+    credit is 0, and their parameters and value are those of another. ``ratio`` [*lead] is that of the node's
+    law to the one which the value was drawn from, where that was another: estimates count it.
+    ``controls`` is what ``learns`` returned,
     ``training`` its mode, and ``trained`` are those of its parameters that require a gradient. Where a value,
     or branches, are about to be made, the parameters are attached, and value and credit are empty; ``apart``
     is there for branches alone.
@@ -79,6 +82,8 @@ class Site:
     training: bool = False
     trained: tuple[nn.Parameter, ...] = ()
     share: Tensor | None = None
+    exists: Tensor | None = None
+    ratio: Tensor | None = None
     apart: Apart | None = None
 
     @property

@@ -10,6 +10,7 @@ from torch import fx
 
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.plan import Labels, Plan
+from scg.surrogate.lowering.weighing import charged
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import discounted, possible, to_go, undiscounted
 
@@ -34,11 +35,17 @@ class Credit:
     one is written as that one and the rest, so that a chain costs one addition a node.
     """
 
-    def __init__(self, plan: Plan, branching: Branching, *, attached: bool = False) -> None:
-        """Start with nothing written; credit is detached from the costs unless ``attached``."""
+    def __init__(
+        self, plan: Plan, branching: Branching, *, attached: bool = False, is_weighed: bool = True
+    ) -> None:
+        """Start with nothing written; credit is detached from the costs unless ``attached``.
+
+        If it ``is_weighed``, costs count their importance weights.
+        """
         self.plan = plan
         self.branching = branching
         self.attached = attached
+        self.is_weighed = is_weighed
         self._sums: dict[Labels, list[Sum]] = {}
         self._terms: dict[tuple[str, tuple[str, ...], Labels], fx.Node] = {}
 
@@ -74,7 +81,8 @@ class Credit:
 
     def _write(self, world: World, cost: str, kept: tuple[str, ...], lead: Labels) -> fx.Node:
         emitter, plates = world.emitter, self.plan.ir.plates
-        value, labels = world.value(cost), world.lead(cost)
+        value = charged(world, cost) if self.is_weighed else world.value(cost)
+        labels = world.lead(cost)
         if not self.attached:
             value = emitter.method("detach", value, name=f"{cost}_credit")
         value, labels = self.branching.expected(world, value, labels, lead)

@@ -16,10 +16,12 @@ from scg.laws import Law, Relaxable, bind
 from scg.nodes.arguments import Ref
 from scg.nodes.plates import positions, trimmed
 from scg.nodes.records import LogProb, Record, Sample
+from scg.surrogate.lowering import elsewhere
 from scg.surrogate.lowering.emitter import Part
 from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import log_prob, relaxed_draw, replay
+from scg.surrogate.runtime.randomness import fresh_key
 
 
 def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
@@ -33,6 +35,9 @@ def sample(world: World, record: Sample) -> None:
     name, plan = record.name, world.plan
     density = world.trace.densities[name]
     law, axes = density.law, own_axes(world, record)
+    if record.value is not None:
+        elsewhere.given(world, record, parameters(world, record, world.axes_of(record.value)))
+        return
     given = parameters(world, record, axes)
     if world.temperature is not None:
         _relaxed(world, record, axes, given)
@@ -64,6 +69,8 @@ def sample(world: World, record: Sample) -> None:
 
 def standard_noise(world: World, name: str, axes: Labels) -> fx.Node:
     """Return what is added to the location of a discrete node, aligned to leading ``axes``."""
+    if name in world.plan.ir.given:
+        return _recovered(world, name, axes)
     root, key = world.root, f"#standard:{name}"
     if key not in root.values:
         law = world.plan.facts.trace.densities[name].law
@@ -117,6 +124,8 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
     """
     name, plan, emitter = record.name, world.plan, world.emitter
     law, plates = world.trace.densities[name].law, plan.ir.layout[name]
+    if record.value is not None:
+        return _recovered(world, name, axes)
     if law.noise == "value":
         if name in world.values:
             return world.values[name]
@@ -134,6 +143,22 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
         line = world.called(f"{name}_noise")
         return emitter.placed(name, emitter.call(op, world.value(NOISE), key, given, lead, inner, name=line))
     return base_noise(world, name, name, f"{name}_noise", axes)
+
+
+def _recovered(world: World, name: str, axes: Labels) -> fx.Node:
+    """Return the noise that a value drawn elsewhere is the draw of, or the value where nothing reads it."""
+    root, choice = world.root, world.plan.choices[name]
+    record = root.plan.ir[name]
+    assert isinstance(record, Sample)
+    fresh = None
+    if choice.recovers:
+        key = fresh_key(name, len(choice.asks.fresh))
+        fresh = base_noise(root, name, key, f"{name}_recovering", root.axes_of(name))
+    elif world.trace.densities[name].law.noise != "value":
+        return world.value(name)
+    line = elsewhere.recovered(root, record, parameters(root, record, root.axes_of(name)), fresh)
+    plates = world.plan.ir.layout[name]
+    return world.aligned(world.capture(line), root.axes_of(name) + plates, axes + plates)
 
 
 def base_noise(world: World, name: str, key: str, label: str, axes: Labels) -> fx.Node:
@@ -214,7 +239,8 @@ def _laid_out(
     missing = density.missing[key]
     plates = positions(have, world.plan.ir.layout[record.name])
     front = (*positions(carried, axes), *plates) if carried else plates
-    return world.emitter.index(value, trimmed((*front, *(None,) * missing)))
+    laid = world.emitter.index(value, trimmed((*front, *(None,) * missing)))
+    return elsewhere.of_existing(world, record, laid, axes if carried else ())
 
 
 def log_probability(world: World, record: LogProb) -> None:
@@ -256,7 +282,7 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     given = parameters(world, record, axes)
     value = world.aligned(world.lean(name), world.lead(name), axes + plates)
     line = _log_prob(world, law, axes + plates, given, value, f"{name}_log_prob")
-    world.log_probs[name] = world.emitter.placed(name, line)
+    world.log_probs[name] = elsewhere.kept(world, record, world.emitter.placed(name, line), axes)
     return world.log_probs[name]
 
 

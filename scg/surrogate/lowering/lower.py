@@ -22,6 +22,7 @@ from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
 from scg.surrogate.lowering.totals import branched_total, total
 from scg.surrogate.lowering.watch import UNWATCHED, Watch
+from scg.surrogate.lowering.weighing import charged
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import output
 
@@ -79,7 +80,7 @@ def lower(
     _arguments(world)
     _evaluate(world, keep)
     costs = {
-        name: total(world, world.value(name), world.lead(name), f"{name}_total") for name in plan.ir.costs
+        name: total(world, charged(world, name), world.lead(name), f"{name}_total") for name in plan.ir.costs
     }
     loss = emitter.add(list(costs.values()), "objective") if costs else None
     leads = _leads(world)
@@ -156,7 +157,7 @@ def _surrogate(world: World, objective: fx.Node, leads: dict[str, Lead]) -> fx.N
         return emitter.call(operator.add, objective, _no_value(emitter, surrogate), name="loss")
     paths = [
         branched_total(
-            inside, branching, inside.value(name), inside.lead(name), f"{name}_expected", attached=True
+            inside, branching, charged(inside, name), inside.lead(name), f"{name}_expected", attached=True
         )
         for name in plan.ir.costs
     ]

@@ -16,8 +16,10 @@ from scg.nodes.records import Det, LogProb, Record, Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
 from scg.surrogate.lowering.draws import log_probability, sample
+from scg.surrogate.lowering.elsewhere import keep_existing
 from scg.surrogate.lowering.emitter import Emitter, Part
 from scg.surrogate.lowering.plan import POINTS, Labels, Plan
+from scg.surrogate.lowering.weighing import charged
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import discounted, named, output
 
@@ -43,6 +45,7 @@ def emit_record(world: World, record: Record) -> None:
         sample(world, record)
     elif isinstance(record, Det):
         world.deterministic(record)
+        keep_existing(world, record)
     elif isinstance(record, LogProb):
         log_probability(world, record)
     else:
@@ -172,7 +175,7 @@ def _total(inside: World, branching: Branching, name: str, cost: str) -> fx.Node
     """Append the total [n] of a cost in each branch of a node, over the weight of the node's mean plates."""
     emitter, plates = inside.emitter, inside.plan.ir.plates
     own, lead = inside.plan.ir.layout[name], branching.lead(inside, name)
-    value, labels = branching.expected(inside, inside.value(cost), inside.lead(cost), lead)
+    value, labels = branching.expected(inside, charged(inside, cost), inside.lead(cost), lead)
     for dim, label in enumerate(labels):
         if label in plates and plates[label].discount != 1.0:
             shown = emitter.shown("discounted", None, discounted)

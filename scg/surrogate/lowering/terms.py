@@ -21,10 +21,12 @@ from scg.surrogate.lowering.draws import (
     parameters,
     standard_noise,
 )
+from scg.surrogate.lowering.elsewhere import exists
 from scg.surrogate.lowering.emitter import Part
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.slices import Slice, downstream, relaxed
 from scg.surrogate.lowering.totals import branched_total
+from scg.surrogate.lowering.weighing import ratio
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import first_order, named
 from scg.surrogate.runtime.randomness import fresh_key
@@ -43,7 +45,7 @@ class Terms:
         self.plan = inside.plan
         self.inside = inside
         self.branching = branching
-        self._credits: dict[tuple[str, ...], Credit] = {}
+        self._credits: dict[tuple[tuple[str, ...], bool], Credit] = {}
         self._slices: dict[str, Slice] = {}
         self._scores: dict[tuple[fx.Node, Labels], list[fx.Node]] = {}
         self._scalars: list[fx.Node] = []
@@ -63,7 +65,7 @@ class Terms:
             return
         world = self.inside if name in self.inside.values else outer
         lead = self.branching.lead(world, name)
-        credit = self._credit(self.plan.of(view)).of(self.inside, name)
+        credit = self._credit(self.plan.of(view), by_step=view.choice.asks.by_step).of(self.inside, name)
         is_attached = self.plan.choices[name].through is not None  # and so is log p of the value
         if not view.choice.asks.site and not is_attached:
             self._score(world, name, credit, lead)
@@ -79,12 +81,12 @@ class Terms:
         factor = self._line(world, name, view, "factor", estimation.factor, site)
         self._score(world, name, factor, lead)
 
-    def _credit(self, plan: Plan) -> Credit:
+    def _credit(self, plan: Plan, *, by_step: bool) -> Credit:
         """Return what writes credit from the costs of a view, shared by those that have the same."""
-        costs = plan.ir.costs
-        if costs not in self._credits:
-            self._credits[costs] = Credit(plan, self.branching)
-        return self._credits[costs]
+        key = (plan.ir.costs, by_step)
+        if key not in self._credits:
+            self._credits[key] = Credit(plan, self.branching, is_weighed=not by_step)
+        return self._credits[key]
 
     def total(self) -> fx.Node | None:
         """Append the sum of all terms, or nothing if there are none."""
@@ -130,6 +132,7 @@ class Terms:
             index=insertion(world.lead(name), lead),
             axes=tuple(plan.axis(label, together) for label in lead),
             caller=plan.controls[view.key].caller if view.key in plan.controls else None,
+            by_step=view.choice.asks.by_step,
         )
 
     def _site(
@@ -140,12 +143,21 @@ class Terms:
         given, noise = parameters(world, record, axes), noise_of(world, record, axes)
         weights = self.branching.product(world, lead, attached=False)
         weight = None if weights is None else self.branching.fitted(world, weights, lead)
-        extra = self._provided(world, name, lead, view)
+        extra = {**self._provided(world, name, lead, view), **self._elsewhere(world, record, lead, view)}
         label = f"{view.label}_site"
         shown = named(label, self.plan.watch.detail(label, blueprint.site))
         arguments = (given, noise, world.value(name), credit, weight)
         line = emitter.placed(name, emitter.call(shown, *arguments, name=label, **extra))
         return emitter.part(line, Part(name, label, view.key))
+
+    def _elsewhere(self, world: World, record: Sample, lead: Labels, view: View) -> dict[str, Any]:
+        """Return which elements exist, and the ratios of what was drawn from another law."""
+        found = dict[str, Any]()
+        mask = exists(world, record, tuple(label for label in lead if label in self.plan.axes))
+        if mask is not None:
+            found["exists"] = world.emitter.call(operator.getitem, mask, 0, name=f"{record.name}_mask")
+        weight = ratio(world, record.name, lead, by_step=view.choice.asks.by_step)
+        return found if weight is None else {**found, "ratio": weight}
 
     def _provided(self, world: World, name: str, lead: Labels, view: View) -> dict[str, Any]:
         """Return what an estimator asks for besides what every site has."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module as holding
 
 from scg.errors import EstimatorError
+from scg.evaluation.elsewhere import Existing, selected
 from scg.laws import Law, Relaxable, broadcast, divisor, is_seen_finite, is_transformed
 from scg.nodes import trees as pytree
 from scg.noise import start_generators, substream
@@ -39,6 +40,22 @@ def relaxed_draw(
     """Return the relaxed value of a discrete variable, in the type of its parameters."""
     soft = law.relax(law.location(parameters) + standard, temperature)
     return soft.to(parameters[law.given].dtype)
+
+
+def log_ratio(own: Tensor, behaviour: Tensor, exists: Existing | None) -> Tensor:
+    """Return log p - log q of each element, detached; 0 for those that do not exist."""
+    found = own.detach() - behaviour.detach().to(own.dtype)
+    return found if exists is None else selected(found, exists.mask)
+
+
+def along(log: Tensor, dim: int) -> Tensor:
+    """Add up what each step and those before it have."""
+    return log.cumsum(dim)
+
+
+def likelihood(log: Tensor) -> Tensor:
+    """Return the ratio of likelihoods of its logarithm."""
+    return log.exp()
 
 
 def log_prob(law: Law, lead: int, parameters: Mapping[str, Tensor], value: Tensor) -> Tensor:

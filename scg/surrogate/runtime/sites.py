@@ -15,6 +15,7 @@ from scg.estimators.protocol.border import check_estimates
 from scg.estimators.protocol.facts import Axis
 from scg.estimators.protocol.kinds import Cut, Scored
 from scg.estimators.protocol.site import Provided, Relaxed, Site
+from scg.evaluation.elsewhere import selected
 from scg.laws import Law, broadcast, is_transformed
 from scg.nodes.plates import Index
 from scg.surrogate.runtime.ops import add_all, descend, discount_weights, paired
@@ -28,13 +29,14 @@ class Blueprint:
 
     ``index`` gives values and parameters the leading dimensions that only the credit has; ``axes`` are the
     leading dimensions, their sizes left out. ``caller`` tells how the network of the estimator is called, if
-    it has one.
+    it has one, and ``by_step`` that the credit is not weighed by ratios.
     """
 
     law: Law
     index: Index | None
     axes: tuple[Axis, ...]
     caller: Caller | None = None
+    by_step: bool = False
 
     def site(
         self,
@@ -43,6 +45,8 @@ class Blueprint:
         value: Tensor,
         credit: Tensor,
         weight: Tensor | None,
+        exists: Tensor | None = None,
+        ratio: Tensor | None = None,
         **given: Any,
     ) -> Site:
         """Return the site of live tensors, every one of them detached and in full shape."""
@@ -54,6 +58,13 @@ class Blueprint:
         shape = credit.shape
         share = self._share(credit, shape) if self.is_discounted else None
         unit = self._unit(credit, shape)
+        total = _product(unit, weight, share)
+        if exists is not None:
+            exists = exists.expand(shape)
+            credit, total = selected(credit, exists), selected(total.expand(shape), exists)
+        if ratio is not None:
+            ratio = ratio.expand(shape)
+            credit = credit if self.by_step else _over(credit, ratio)
         return Site(
             law=self.law,
             parameters={name: leaf.detach() for name, leaf in self.full(parameters, value).items()},
@@ -61,9 +72,11 @@ class Blueprint:
             value=value,
             credit=credit,
             axes=tuple(axis._replace(size=size) for axis, size in zip(self.axes, shape, strict=True)),
-            weight=_product(unit, weight, share),
+            weight=total,
             unit=unit,
             share=share,
+            exists=exists,
+            ratio=ratio,
             **self._providers(shape, **given),
         )
 
@@ -176,7 +189,7 @@ class Estimation:
         """Return the factor of the score, attached to the controls."""
         assert isinstance(self.estimator, Scored)
         with torch.enable_grad():
-            factor = self.estimator.factor(site)
+            factor = _counted(site, self.estimator.factor(site))
         self.estimator.remember(site)
         return factor
 
@@ -202,11 +215,12 @@ class Estimation:
     def _estimates(self, site: Site, attached: Parameters) -> Parameters:
         """Return the estimates of what needs a gradient."""
         if isinstance(self.estimator, Scored):
-            found = site.score(site.value, self.estimator.factor(site))
+            found = site.score(site.value, _counted(site, self.estimator.factor(site)))
         else:
             found = self.estimator.gradient(site)
             wanted = {name: site.parameters[name] for name in attached}
             check_estimates(self.estimator, self.node, found, wanted, tuple(site.parameters))
+            return {name: _counted(site, found[name]) for name in attached}
         return {name: found[name] for name in attached}
 
     def _transformed(self, site: Site, attached: Parameters) -> tuple[Parameters, list[Tensor]]:
@@ -231,6 +245,18 @@ def _product(unit: Tensor, *factors: Tensor | None) -> Tensor:
     for factor in factors:
         unit = unit if factor is None else unit * factor
     return unit
+
+
+def _over(credit: Tensor, ratio: Tensor) -> Tensor:
+    """Divide credit by the ratio that it is weighed by already: 0 where that is."""
+    return torch.where(ratio > 0, credit / ratio.clamp(min=torch.finfo(ratio.dtype).tiny), 0.0)
+
+
+def _counted(site: Site, estimate: Tensor) -> Tensor:
+    """Weigh an estimate by the ratio of its element, and put 0 where that does not exist."""
+    if site.ratio is not None:
+        estimate = estimate * site.spread(site.ratio, estimate)
+    return estimate if site.exists is None else selected(estimate, site.spread(site.exists, estimate))
 
 
 def _weighed(site: Site, estimate: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""Running simulators: once, without gradients, on values of what they read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scg.errors import GraphError, ScgError
+from scg.evaluation.invoke import callable_of
+from scg.evaluation.probing import spread
+from scg.evaluation.trace import Trace, valued
+from scg.nodes import trees
+from scg.nodes.arguments import Arguments
+from scg.nodes.ir import IR
+from scg.nodes.played import filling, played
+from scg.nodes.records import Function
+from scg.noise import start_generators, substream
+
+
+def filled_in(ir: IR, inputs: Mapping[str, Any], name: str, found: Any) -> dict[str, Tensor]:
+    """Return the inputs that a record of a rollout fills in."""
+    simulation = ir.simulations[name]
+    return filling(name, simulation.inputs, played(name, found, ir.layout[name]))
+
+
+def simulate(ir: IR, inputs: Mapping[str, Any], name: str, seed: int | None = None) -> Any:
+    """Return what the simulator of a rollout records in a run on these inputs."""
+    simulation = ir.simulations[name]
+    return run(ir, inputs, name, simulation.simulate, simulation.policy, simulation.arguments, seed)
+
+
+def run(
+    ir: IR,
+    inputs: Mapping[str, Any],
+    name: str,
+    simulator: Callable[..., Any],
+    policy: Function,
+    arguments: Arguments,
+    seed: int | None = None,
+) -> Any:
+    """Call a simulator for a rollout; with a seed, what it draws from torch is a function of that."""
+    values = settled(ir, inputs, arguments.names)
+    args, _ = arguments.substitute(values.__getitem__)
+    options = {} if seed is None or not _takes_seed(simulator) else {"seed": seed}
+    with torch.no_grad(), nullcontext() if seed is None else torch.random.fork_rng():
+        if seed is not None:
+            start_generators(substream(seed, name))
+        try:
+            return simulator(callable_of(ir, policy), *args, **options)
+        except ScgError:
+            raise
+        except Exception as error:
+            raise GraphError(
+                f"rollout '{name}': its simulator raised {type(error).__name__}: {error}"
+            ) from error
+
+
+def settled(ir: IR, inputs: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the values of nodes that nothing stochastic is above, detached."""
+    wanted = set(names)
+    for record in reversed(list(ir.records())):
+        if record.name in wanted:
+            wanted.update(record.parents)
+    trace = Trace(sizes=_sizes(ir, inputs, wanted))
+    for record in ir.records():
+        if record.name in wanted:
+            trace.values[record.name] = valued(ir, trace, record, inputs, spread)
+    return {name: trees.tree_map_only(Tensor, Tensor.detach, trace.values[name]) for name in names}
+
+
+def _sizes(ir: IR, inputs: Mapping[str, Any], names: set[str]) -> dict[str, int]:
+    """Return the sizes of the plates that some nodes have; those of the record are not known yet."""
+    sizes = {name: plate.size for name, plate in ir.plates.items() if plate.size is not None}
+    leaves = {name: inputs[name] if name in inputs else ir.store.tensors.get(name) for name in names}
+    for name, value in leaves.items():
+        for leaf in trees.tensors(value):
+            sizes.update(zip(ir.layout[name], leaf.shape, strict=False))
+    return sizes
+
+
+def _takes_seed(simulator: Callable[..., Any]) -> bool:
+    """Say whether a simulator has an argument ``seed``."""
+    try:
+        return "seed" in inspect.signature(simulator).parameters
+    except (TypeError, ValueError):
+        return False

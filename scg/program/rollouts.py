@@ -1,0 +1,64 @@
+"""Rollouts of a run: simulated before it, or given as noise to be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, SupportsIndex
+
+import torch
+
+from scg.errors import GraphError
+from scg.evaluation.simulating import filled_in, simulate
+from scg.nodes.ir import IR
+from scg.nodes.played import Played
+from scg.nodes.trees import placed_leaves
+from scg.surrogate.runtime.randomness import Noise
+
+Given = SupportsIndex | Mapping[str, Any] | None
+
+
+def records(ir: IR, inputs: Mapping[str, Any], seed: SupportsIndex | None) -> dict[str, Played]:
+    """Simulate every rollout whose record is not among the inputs already, and return the records by node."""
+    missing = [name for name in ir.simulations if not _is_filled(ir, inputs, name)]
+    if missing and torch.compiler.is_compiling():
+        raise GraphError(
+            f"torch.compile cannot trace the simulator of rollout '{missing[0]}': compile with "
+            "program.compile(), which simulates outside, or pass noise=program.draw_noise(seed)"
+        )
+    return {name: simulate(ir, inputs, name, None if seed is None else int(seed)) for name in missing}
+
+
+def recorded(
+    ir: IR, inputs: Mapping[str, Any], noise: Given, seed: SupportsIndex | None
+) -> tuple[dict[str, Any], Given]:
+    """Return inputs with the records of all rollouts, of the noise where it has some, and the other noise."""
+    given, rest = _parted(ir, noise)
+    filled = dict(inputs)
+    for name, record in given.items():
+        filled.update(filled_in(ir, filled, name, record))
+    number = noise if isinstance(noise, SupportsIndex) and not isinstance(noise, Mapping) else seed
+    for name, record in records(ir, filled, number).items():
+        filled.update(filled_in(ir, filled, name, record))
+    return filled, rest
+
+
+def _parted(ir: IR, noise: Given) -> tuple[dict[str, Any], Given]:
+    """Part noise into records and the rest; a record of the only rollout may be given as it is."""
+    noise = noise.to_dict() if noise is not None and hasattr(noise, "to_dict") else noise
+    if not isinstance(noise, Mapping) or not ir.simulations:
+        return {}, noise
+    only, simulation = next(iter(ir.simulations.items()))
+    if not set(simulation.inputs).isdisjoint(noise) and all(key not in ir for key in noise):
+        return {only: noise}, None
+    given = {name: noise[name] for name in ir.simulations if name in noise}
+    others = {name: value for name, value in noise.items() if name not in given}
+    if isinstance(noise, Noise) and noise.has_seed:
+        return given, Noise(others, noise.seed)
+    is_all = not others and set(ir.samples) <= {*given, *ir.given}
+    return given, None if is_all else others
+
+
+def _is_filled(ir: IR, inputs: Mapping[str, Any], name: str) -> bool:
+    """Say whether the record of a rollout is among the inputs."""
+    wanted = [leaf for _, leaf in placed_leaves(name, dict(ir.simulations[name].inputs))]
+    return all(input_name in inputs for input_name in wanted)

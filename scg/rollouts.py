@@ -1,0 +1,81 @@
+"""What ``g.rollout`` declares: inputs for a record, the actions as a sample, and the outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from scg.errors import GraphError
+from scg.evaluation.elsewhere import selected
+from scg.nodes import trees
+from scg.nodes.handle import Node
+from scg.nodes.played import Played, named
+from scg.nodes.rollout import Rollout
+
+
+class Declares(Protocol):
+    """What is needed of a graph."""
+
+    def __getitem__(self, name: str) -> Node:
+        """Return a node."""
+        ...
+
+    def input(self, name: str, example: Any = None, *, plates: Any = ()) -> Node:
+        """Declare an input."""
+        ...
+
+    def det(self, name: Any, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """Declare a deterministic node."""
+        ...
+
+    def sample(self, name: str, dist: Callable[..., Any], /, *args: Any, **options: Any) -> Node:
+        """Declare a stochastic node."""
+        ...
+
+
+def outcome(value: Any, action: Tensor, mask: Tensor | None = None) -> Any:
+    """Return what was recorded with an action, 0 where nothing exists."""
+    if mask is None:
+        return value
+
+    def kept(leaf: Tensor) -> Tensor:
+        return selected(leaf, mask[(..., *(None,) * (leaf.dim() - mask.dim()))])
+
+    return trees.tree_map_only(Tensor, kept, value)
+
+
+def declare(
+    graph: Declares, name: str, policy: Any, record: Played, plates: tuple[str, ...], behaviour: str | None
+) -> tuple[Rollout, Played]:
+    """Declare a rollout; return its handle, and the names of the inputs in the places of the record."""
+    names = named(name, record)
+    raw = _inputs(graph, record, names, plates)
+    if behaviour is not None and behaviour not in raw:
+        raise GraphError(
+            f"rollout '{name}': behaviour= is a key of its record, not {behaviour!r}; it has {', '.join(raw)}"
+        )
+    mask, likelihood = raw.get("mask"), None if behaviour is None else raw[behaviour]
+    action = graph.sample(
+        name, policy, raw["state"], plates=plates, value=raw["action"], where=mask, behaviour=likelihood
+    )
+    besides = () if mask is None else (mask,)
+    outcomes = {
+        key: graph.det(f"{name}_{key}", outcome, part, action, *besides, plates=plates, differentiable=False)
+        for key, part in raw.items()
+        if key != "action"
+    }
+    parents = tuple(node for node in trees.tree_leaves(raw["state"]) if isinstance(node, Node))
+    return Rollout(action.graph, name, parents, {"action": action, **outcomes}), names
+
+
+def _inputs(graph: Declares, record: Any, names: Any, plates: tuple[str, ...]) -> Any:
+    """Declare an input for every tensor of a record, and return their nodes in its places."""
+    parts = trees.children(record)
+    if parts is None:
+        return graph.input(names, record, plates=plates)
+    places = trees.children(names) or {}
+    return trees.with_children(
+        record, {k: _inputs(graph, part, places[k], plates) for k, part in parts.items()}
+    )
