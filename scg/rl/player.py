@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -56,13 +57,14 @@ class Player:
 def _play(world: World, policy: Policy, plan: Plan, seed: int | None) -> dict[str, Any]:
     """Play rounds of episodes, one in each environment, until there are as many as planned."""
     turn, rounds, total, rows = first(world.size), plan.rounds(world.size), 0, list[Row]()
+    limit = plan.limit or sys.maxsize
     state = _tried(turn, "reset", world.reset, seed)
     while True:
         action, log_prob, taken = _act(world, policy, state, turn)
         moved = _tried(turn, "step", world.step, taken)
         ended = moved.terminated | moved.truncated
         playing = turn.playing
-        cut = playing & ~ended & (turn.clock + 1 >= (plan.limit or np.inf))
+        cut = playing & ~ended & (turn.clock + 1 >= limit)
         rows.append(Row(turn, state, action, log_prob, moved.reward, moved.terminated, moved.truncated | cut))
         total += int(np.count_nonzero(playing))
         turn, state = after(turn, ended, cut, rounds, world.mode), moved.state

@@ -45,11 +45,12 @@ class Actions:
     def array(self, drawn: Tensor) -> np.ndarray | None:
         """Return actions [N, ...] as an array of their own, or None where one is outside the space."""
         found = drawn.cpu().numpy()
-        with np.errstate(invalid="ignore"):  # NaN is no integer, and in no bounds
-            taken = found.astype(self.dtype)
-        inside = ((found >= self.low) & (found <= self.high)).all()
+        if not ((found >= self.low) & (found <= self.high)).all():
+            return None
+        # Environments may change what they are given, which is not to change the record.
+        taken: np.ndarray = found.astype(self.dtype)
         whole = found.dtype.kind != "f" or taken.dtype.kind == "f" or (found == taken).all()
-        return taken if inside and whole else None
+        return taken if whole else None
 
 
 def check_observations(space: Any) -> None:

@@ -50,8 +50,10 @@ def afresh(turn: Turn, rounds: int) -> Turn:
 
 def after(turn: Turn, ended: np.ndarray, cut: np.ndarray, rounds: int, mode: AutoresetMode) -> Turn:
     """Return the turn after a step in which environments ended, and episodes were cut off."""
-    playing = turn.playing
-    over = playing & (ended | cut)
+    playing, over = turn.playing, ended | cut
+    if not (over.any() or turn.resets.any()):
+        return Turn(turn.episode, turn.clock + playing, turn.idle, turn.resets)
+    over = playing & over
     episode = turn.episode + over
     idle = turn.idle | (episode >= rounds)
     if mode is not AutoresetMode.DISABLED:

@@ -16,11 +16,11 @@ class Walk(gymnasium.Env[Any, Any]):
     """A walk whose length a reset draws; it writes states into one array, and changes its actions."""
 
     action_space = spaces.Box(-10.0, 10.0, (2,), np.float32)
-    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 
     def __init__(self, shortest: int = 1, longest: int = 6, truncates: bool = False) -> None:
         self.shortest, self.longest, self.truncates = shortest, longest, truncates
-        self.place = np.zeros(3)
+        self.place = np.zeros(3, np.float32)
         self.left = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
@@ -89,6 +89,30 @@ class Nested(gymnasium.Env[Any, Any]):
         assert self.action_space.contains(action)
         self.clock += 1
         return self._shown(), 0.5, self.clock == 2, False, {}
+
+
+class Shared(VectorEnv[Any, Any, Any]):
+    """Two environments, of episodes of two and three steps, that write into the same arrays all the time."""
+
+    single_action_space = action_space = spaces.Discrete(2)
+    single_observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    observation_space = spaces.Box(-np.inf, np.inf, (2, 1), np.float32)
+
+    def __init__(self) -> None:
+        self.num_envs, self.metadata = 2, {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.clock = np.zeros((2, 1), np.float32)
+        self.reward, self.over, self.cut = np.zeros(2), np.zeros(2, bool), np.zeros(2, bool)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        self.clock[:] = 0
+        return self.clock, {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict]:
+        self.clock += 1
+        self.reward[:] = self.clock[:, 0]
+        self.over[:], self.cut[:] = [self.clock[0, 0] == 2, False], [False, self.clock[1, 0] == 3]
+        self.clock[self.over | self.cut] = 0
+        return self.clock, self.reward, self.over, self.cut, {}
 
 
 def vector(
