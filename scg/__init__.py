@@ -1,6 +1,6 @@
 """scg compiles stochastic computation graphs into torch programs with unbiased gradients."""
 
-from scg import symbolic
+from scg import rl, symbolic
 from scg.choosing.parts import Parts
 from scg.errors import (
     BiasedEstimatorError,
@@ -91,6 +91,7 @@ __all__ = [
     "exact_gradient",
     "exact_objective",
     "prove",
+    "rl",
     "symbolic",
     "verify",
 ]
