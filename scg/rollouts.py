@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from scg.errors import GraphError
-from scg.evaluation.elsewhere import selected
 from scg.nodes import trees
 from scg.nodes.handle import Node
 from scg.nodes.played import Played, named
+from scg.nodes.records import outcome
 from scg.nodes.rollout import Rollout
 
 
@@ -33,17 +31,6 @@ class Declares(Protocol):
     def sample(self, name: str, dist: Callable[..., Any], /, *args: Any, **options: Any) -> Node:
         """Declare a stochastic node."""
         ...
-
-
-def outcome(value: Any, action: Tensor, mask: Tensor | None = None) -> Any:
-    """Return what was recorded with an action, 0 where nothing exists."""
-    if mask is None:
-        return value
-
-    def kept(leaf: Tensor) -> Tensor:
-        return selected(leaf, mask[(..., *(None,) * (leaf.dim() - mask.dim()))])
-
-    return trees.tree_map_only(Tensor, kept, value)
 
 
 def declare(

@@ -54,6 +54,24 @@ def crossings(ir: IR, worlds: Sequence[Trace], findings: dict[tuple[str, str], F
     return faults
 
 
+def foreseen(ir: IR, worlds: Sequence[Trace]) -> list[str]:
+    """Return a warning for each value drawn elsewhere whose law reads other elements, or later steps.
+
+    It was drawn before those were there. ``worlds`` differ in what is read.
+    """
+    shared = {name: frozenset(plates) for name, plates in ir.layout.items()}
+    found = []
+    for name in ir.given:
+        for plate, finding in crossed(ir, worlds, ir[name], shared, {}):
+            if finding.joint is not None:
+                what = "later elements" if ir.plates[plate].ordered else "other elements"
+                found.append(
+                    f"the law of '{name}' ({ir[name].where}) reads {what} of plate '{plate}' through "
+                    f"{finding.joint}: its value was drawn before those were there, so from another law"
+                )
+    return found
+
+
 def crossed(
     ir: IR, worlds: Sequence[Trace], record: Record, shared: Shared, known: dict[Any, Finding]
 ) -> Iterator[tuple[str, Finding]]:
@@ -145,7 +163,7 @@ def _difference(ir: IR, worlds: Sequence[Trace], record: Record, plate: str, amo
 def _watched(ir: IR, worlds: Sequence[Trace], record: Record, plate: str, among: Sequence[str]) -> str:
     one = worlds[0]
     size, position = one.sizes[plate], ir.layout[record.name].index(plate)
-    before, seen_before = _outputs(ir, one, record, {}), "none"
+    before, seen_before = outputs(ir, one, record, {}), "none"
     for mask in _masks(size, ordered=ir.plates[plate].ordered):
         keep = (~mask).nonzero()[:, 0]
         for other in worlds[1:]:
@@ -153,7 +171,7 @@ def _watched(ir: IR, worlds: Sequence[Trace], record: Record, plate: str, among:
                 parent: _blend(one.values[parent], other.values[parent], mask, ir.layout[parent].index(plate))
                 for parent in among
             }
-            after = _outputs(ir, one, record, replaced)
+            after = outputs(ir, one, record, replaced)
             for old, new in zip(before, after, strict=True):
                 if position < old.dim() and old.shape[position] == size:
                     kind = _kind(_part(old, position, keep), _part(new, position, keep))
@@ -208,7 +226,8 @@ def _blend(one: Any, other: Any, mask: Tensor, position: int) -> Any:
     return pytree.tree_map(leaf, one, other)
 
 
-def _outputs(ir: IR, trace: Trace, record: Record, replaced: dict[str, Any]) -> list[Tensor]:
+def outputs(ir: IR, trace: Trace, record: Record, replaced: dict[str, Any]) -> list[Tensor]:
+    """Return the tensors that the function of a node gives where some parents have other values."""
     args, kwargs = record.arguments.substitute(
         lambda name: seen(ir, record, name, replaced.get(name, trace.values[name]))
     )

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from scg.analysis.choices import Finding
-from scg.analysis.crossing import crossings
+from scg.analysis.crossing import crossings, foreseen
 from scg.analysis.hidden import Hidden, hidden
 from scg.analysis.influence import Influence, influence, useful
 from scg.analysis.modes import does_repeat, run_modes
 from scg.analysis.paths import Paths, describe, paths
 from scg.analysis.relaxation import Relaxation, relaxation
 from scg.analysis.soft import Softening
+from scg.analysis.unmoved import unmoved
 from scg.errors import GradientWarning, GraphError, PlateError
 from scg.evaluation.densities import Density
 from scg.evaluation.moved import Around, moved_traces
@@ -128,6 +129,14 @@ class Facts:
         """Return what functions hide where the named inputs require a gradient."""
         with undisturbed(self.ir.store.modules):
             return hidden(self.ir, self.trace, lambda: self.worlds[1], attached)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What users are warned of: lost gradients, and values drawn elsewhere that are not told so."""
+        with undisturbed(self.ir.store.modules):
+            found = unmoved(self.ir, self.worlds, lambda: self.moved) if self.ir.costs else []
+            found += foreseen(self.ir, [self.trace, *self.moved]) if self.ir.given else []
+        return (*self.hidden.warnings, *found)
 
     @cached_property
     def useful(self) -> frozenset[str]:
@@ -256,7 +265,7 @@ def checked(facts: Facts, warned: Container[str] = ()) -> Facts:
     if faults:
         crosses = all("crosses plate" in fault for fault in faults)
         raise (PlateError if crosses else GraphError)("\n".join(faults))
-    warn(facts.hidden.warnings, warned)
+    warn(facts.warnings, warned)
     return facts
 
 

@@ -14,7 +14,7 @@ from scg.evaluation.trace import Trace
 from scg.laws import LAWS
 from scg.nodes import trees as pytree
 from scg.nodes.ir import IR
-from scg.nodes.records import STRUCTURAL, Det, Function, LogProb, Record, Sample
+from scg.nodes.records import STRUCTURAL, Det, Function, LogProb, Record, Sample, outcome
 from scg.probes.known import ELEMENTWISE
 
 
@@ -44,10 +44,13 @@ def listed(fn: Any, table: Any) -> bool:
 def transform_of(record: Record) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
     """Return what makes a user's function one from tensors to tensors, or None where it is one.
 
-    A black box is detached; a factory of distributions becomes that of their parameters.
+    A black box is detached, unless it is known to take tensors; a factory of distributions becomes that of
+    their parameters.
     """
     if not isinstance(record, Det):
         return lambda fn: partial(_parameters, fn)
+    if record.fn.call is outcome:
+        return None
     return (lambda fn: partial(_boxed, fn)) if record.differentiable is False else None
 
 

@@ -13,17 +13,20 @@ from torch import Tensor
 from scg.errors import GraphError
 from scg.evaluation.densities import Density
 from scg.evaluation.invoke import call, seen
-from scg.laws import Law, broadcast, can_look
+from scg.laws import Law, broadcast, can_look, is_seen_finite
 from scg.nodes import trees
 from scg.nodes.ir import IR
 from scg.nodes.records import Record, Sample
 
 
 class Existing(NamedTuple):
-    """Which elements exist, [*lead], and the place of the first that does, counted flat."""
+    """Which elements exist, [*lead], and the place of the first that does, counted flat.
+
+    There is no place where a look told that all do.
+    """
 
     mask: Tensor
-    first: Tensor
+    first: Tensor | None
 
 
 def existing(mask: Tensor) -> Existing:
@@ -37,6 +40,8 @@ def existing(mask: Tensor) -> Existing:
         if can_look(mask) and bool(wrong.any()):
             raise GraphError(f"where= is 0 or 1 for every element, found {mask[wrong].flatten()[0].item()}")
         mask = mask != 0
+    if can_look(mask) and bool(mask.all()):
+        return Existing(mask, None)
     return Existing(mask, mask.flatten().to(torch.uint8).argmax())
 
 
@@ -46,7 +51,7 @@ def filled(value: Tensor, exists: Existing) -> Tensor:
     What is computed of it is then as finite as it is there, and no gradient reaches what was recorded.
     """
     mask, rank = exists.mask, exists.mask.dim()
-    if not rank:
+    if not rank or exists.first is None:
         return value
     lead = broadcast(value.shape[:rank], mask.shape)
     full = value if value.shape[:rank] == lead else value.expand(lead + value.shape[rank:])
@@ -63,13 +68,17 @@ def healed(ir: IR, inputs: dict[str, Any]) -> dict[str, Any]:
     found = dict(inputs)
     for name, mask in ir.partial_inputs.items():
         if name in inputs and isinstance(inputs.get(mask), Tensor):
-            exists = present(ir, inputs, ir[name], mask).mask
-            found[name] = trees.tree_map_only(Tensor, partial(_healed, exists), inputs[name])
+            leaves = [leaf for leaf in trees.tensors(inputs[name]) if leaf.is_floating_point()]
+            if not all(map(is_seen_finite, leaves)):
+                exists = present(ir, inputs, ir[name], mask).mask
+                found[name] = trees.tree_map_only(Tensor, partial(_healed, exists), inputs[name])
     return found
 
 
 def _healed(exists: Tensor, leaf: Tensor) -> Tensor:
-    if not leaf.is_floating_point() or leaf.dim() < exists.dim():
+    if not leaf.is_floating_point():
+        return leaf
+    if leaf.dim() < exists.dim():
         return leaf
     return torch.where(spread(exists, leaf) | leaf.isfinite(), leaf, torch.zeros_like(leaf))
 
@@ -81,7 +90,12 @@ def selected(value: Tensor, *masks: Tensor) -> Tensor:
     tensor([0., 2.])
     """
     mask = reduce(torch.logical_or, masks) if len(masks) > 1 else masks[0]
-    return torch.where(mask != 0 if mask.dtype != torch.bool else mask, value, torch.zeros_like(value))
+    return torch.where(mask if mask.dtype == torch.bool else mask != 0, value, 0.0)
+
+
+def kept_of(value: Tensor, exists: Existing) -> Tensor:
+    """Put 0 in the place of elements, [*lead], that do not exist."""
+    return value if exists.first is None else selected(value, exists.mask)
 
 
 def spread(mask: Tensor, like: Tensor) -> Tensor:
@@ -93,12 +107,12 @@ def taken(value: Tensor, like: torch.dtype, bounds: tuple[float, float] | None) 
     """Return a value that was drawn elsewhere in the type of one drawn here; hold it against its support."""
     value = value.detach().to(like)
     if bounds is not None and can_look(value) and value.numel():
-        low, high = torch.aminmax(value)
+        low, high = (end.item() for end in torch.aminmax(value))
         is_whole = not value.is_floating_point() or bool((value == value.floor()).all())
         if low < bounds[0] or high > bounds[1] or not is_whole:
             raise GraphError(
                 f"its value is outside of its support: a whole number from {bounds[0]:g} to {bounds[1]:g} is "
-                f"wanted, and there are values from {low.item():g} to {high.item():g}"
+                f"wanted, and there are values from {low:g} to {high:g}"
             )
     return value
 

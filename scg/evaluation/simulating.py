@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from scg.errors import GraphError, ScgError
+from scg.evaluation.densities import make_density
+from scg.evaluation.elsewhere import filled, of_existing, present
 from scg.evaluation.invoke import callable_of
 from scg.evaluation.probing import spread
 from scg.evaluation.trace import Trace, valued
+from scg.laws import sum_event
 from scg.nodes import trees
 from scg.nodes.arguments import Arguments
 from scg.nodes.ir import IR
 from scg.nodes.played import filling, played
-from scg.nodes.records import Function
+from scg.nodes.records import Function, Sample
 from scg.noise import start_generators, substream
 
 
@@ -58,6 +61,21 @@ def run(
             raise GraphError(
                 f"rollout '{name}': its simulator raised {type(error).__name__}: {error}"
             ) from error
+
+
+def rescored(ir: IR, inputs: Mapping[str, Any], name: str) -> Tensor:
+    """Return log p(value) of a value drawn elsewhere by the law of its node now, for elements that exist."""
+    record = ir[name]
+    assert isinstance(record, Sample) and record.value is not None
+    trace = Trace(settled(ir, inputs, record.parents))
+    with torch.no_grad():
+        density = make_density(ir, trace.values, record, record.dist)
+        density = of_existing(ir, trace.values, record, density)
+        value = trace.values[record.value]
+        if record.exists is not None:
+            value = filled(value, present(ir, trace.values, record, record.exists))
+        log = density.law.log_prob(dict(density.parameters), value)
+    return sum_event(log, len(ir.layout[name]))
 
 
 def settled(ir: IR, inputs: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

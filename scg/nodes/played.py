@@ -30,7 +30,10 @@ def played(name: str, found: Any, plates: Sequence[str]) -> Played:
         raise GraphError(
             f"{who} lacks {' and '.join(lacks)}; it has {', '.join(map(str, found)) or 'nothing'}"
         )
-    record = {key: trees.tree_map(partial(_tensor, who, key), part) for key, part in found.items()}
+    record = {
+        key: part.detach() if isinstance(part, Tensor) else trees.tree_map(partial(_tensor, who, key), part)
+        for key, part in found.items()
+    }
     _check_lead(who, record, plates)
     if "mask" in record:
         record["mask"] = _truth(who, record["mask"])
@@ -60,7 +63,11 @@ def filling(name: str, inputs: Mapping[str, Any], record: Played) -> dict[str, T
 
 
 def _places(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [pair for key, part in record.items() for pair in trees.placed_leaves(f"'{key}'", part)]
+    places: list[tuple[str, Any]] = []
+    for key, part in record.items():
+        place = f"'{key}'"
+        places += [(place, part)] if isinstance(part, (Tensor, str)) else trees.placed_leaves(place, part)
+    return places
 
 
 def _tensor(who: str, key: str, leaf: Any) -> Tensor:

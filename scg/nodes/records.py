@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from scg.nodes import trees
 from scg.nodes.arguments import Arguments
 
 NO_ARGUMENTS = Arguments()
@@ -50,6 +52,17 @@ def attribute(value: Any, name: str) -> Any:
     if inspect.isroutine(found):
         raise TypeError(f"'{name}' is a method of a {kind}: call it, as in node.{name}()")
     return found
+
+
+def outcome(value: Any, action: Tensor, mask: Tensor | None = None) -> Any:
+    """Return what was recorded with an action, 0 where nothing exists: the function of an outcome."""
+    if mask is None:
+        return value
+    if not isinstance(value, Tensor):
+        return trees.tree_map(lambda leaf: outcome(leaf, action, mask), value)
+    inner = value.dim() - mask.dim()
+    zero = 0.0 if value.is_floating_point() else torch.zeros((), dtype=value.dtype, device=value.device)
+    return torch.where(mask[(..., *(None,) * inner)] if inner else mask, value, zero)
 
 
 STRUCTURAL = (identity, part)

@@ -20,7 +20,7 @@ from scg.analysis.check import accept, unused
 from scg.choosing.apart import apart
 from scg.choosing.parts import Parts
 from scg.choosing.policy import Policy, match
-from scg.errors import ExportError, GraphError, ScgError
+from scg.errors import ExportError, GradientWarning, GraphError, ScgError
 from scg.estimators.parts.memory import averages
 from scg.estimators.protocol.kinds import Estimator
 from scg.evaluation.elsewhere import healed
@@ -39,7 +39,7 @@ from scg.program.explain import explain
 from scg.program.export import arguments, written
 from scg.program.prepare import Emitted, Prepared, collector_paused, prepare
 from scg.program.recording import Recording, controls_kept, record
-from scg.program.rollouts import recorded, records
+from scg.program.rollouts import differs, recorded, records
 from scg.program.signature import Signature, held, kind, signature
 from scg.program.stages import Stages, stages
 from scg.standing import Assumption
@@ -93,6 +93,9 @@ class Program(nn.Module):
         self._accepted: dict[Signature, Accepted] = {}
         self._compiling: dict[str, Any] | None = None
         self._has_warned = False
+        self._is_simulated, self._is_partial = bool(ir.simulations), bool(ir.partial_inputs)
+        self._rollouts = 0
+        self._told_of: set[str] = set()
         self._bare = {name: p for name, p in ir.store.tensors.items() if name.startswith(f"{CAPTURED}.")}
         hold(self, ir.store)
         self.constants = nn.Module()
@@ -132,8 +135,8 @@ class Program(nn.Module):
         if noise is not None and seed is not None:
             raise GraphError("give noise= or seed=, not both: they are two names for one thing")
         is_traced = torch.compiler.is_compiling()
-        if self._ir.simulations:
-            inputs, noise = recorded(self._live_ir, inputs, noise, seed)
+        if self._is_simulated:
+            inputs, noise = recorded(self._ir, self._live_ir, inputs, noise, seed)
         inputs = self._declared(inputs)
         accepted = Accepted(self._prepared_before(inputs)) if is_traced else self._accepted_for(inputs)
         prepared, gradients = accepted.prepared, torch.is_grad_enabled()
@@ -159,6 +162,8 @@ class Program(nn.Module):
                 if named is error:
                     raise
                 raise named from error
+        if self._is_simulated:
+            self._compare_records(inputs)
         loss = estimate.loss
         if loss is not None and can_look(loss) and isnan(loss.item()):
             self._explain_nan(emitted, inputs, arguments)
@@ -231,7 +236,7 @@ class Program(nn.Module):
 
         What is not finite where nothing exists is 0.
         """
-        if self._ir.partial_inputs:
+        if self._is_partial:
             inputs = healed(self._ir, inputs)
         if len(inputs) == len(self._ir.inputs) or not all(name in inputs for name in self._ir.inputs):
             return inputs
@@ -248,8 +253,8 @@ class Program(nn.Module):
 
         Nodes without base noise have their value there. It may be changed, and given to a run as ``noise``.
         """
-        played = records(self._live_ir, inputs, seed)
-        inputs, _ = recorded(self._live_ir, inputs, played, None)
+        played = records(self._ir, self._live_ir, inputs, seed)
+        inputs, _ = recorded(self._ir, self._live_ir, inputs, played, None)
         inputs = self._declared(inputs)
         prepared = self._prepared_for(inputs)
         noise = self._noise(prepared, seed, inputs)
@@ -291,7 +296,7 @@ class Program(nn.Module):
         if key not in self._accepted:
             accept(self._ir, inputs)
             prepared = self._prepared_by(inputs)
-            prepared.fit(self._live_ir, inputs)
+            prepared.fit(self._live_ir(), inputs)
             key = signature(self, self._ir, inputs)  # to which networks made by now belong
             self._accepted[key] = Accepted(prepared)
         return self._accepted[key]
@@ -309,7 +314,7 @@ class Program(nn.Module):
         """Return what inputs of one kind determine, whatever the sizes of plates."""
         found = kind(self._ir, signature(self, self._ir, inputs))
         if found not in self._prepared:
-            ir = self._live_ir
+            ir = self._live_ir()
             options = self._options
             with collector_paused():
                 prepared = prepare(
@@ -320,7 +325,7 @@ class Program(nn.Module):
                     keep=options.keep,
                     allow_biased=options.allow_biased,
                     controls=self.controls,
-                    warned={w for p in self._prepared.values() for w in p.facts.hidden.warnings},
+                    warned={w for p in self._prepared.values() for w in p.facts.warnings},
                 )
                 prepared.surrogate(self)
             found = kind(self._ir, signature(self, self._ir, inputs))
@@ -340,7 +345,17 @@ class Program(nn.Module):
             )
         return self._prepared[found]
 
-    @property
+    def _compare_records(self, inputs: Mapping[str, Any]) -> None:
+        """Warn, once, of actions that another policy drew; runs are looked at ever more seldom."""
+        self._rollouts += 1
+        if self._rollouts & (self._rollouts - 1):
+            return
+        for name in self._ir.simulations:
+            found = None if name in self._told_of else differs(self._live_ir(), inputs, name)
+            if found is not None:
+                self._told_of.add(name)
+                warnings.warn(found, GradientWarning, stacklevel=stack_level())
+
     def _live_ir(self) -> IR:
         """The graph with what the program holds now."""
         return replace(self._ir, store=self._live_store())

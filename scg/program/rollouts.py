@@ -2,44 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any, SupportsIndex
 
 import torch
 
 from scg.errors import GraphError
-from scg.evaluation.simulating import filled_in, simulate
+from scg.evaluation.simulating import filled_in, rescored, simulate
 from scg.nodes.ir import IR
 from scg.nodes.played import Played
 from scg.nodes.trees import placed_leaves
 from scg.surrogate.runtime.randomness import Noise
 
+ROUNDING, LARGE, ERRORS = 1e-3, 0.1, 5.0
+"""Log-ratios below the first are rounding; above the second they are told of whatever their mean."""
+
 Given = SupportsIndex | Mapping[str, Any] | None
 
 
-def records(ir: IR, inputs: Mapping[str, Any], seed: SupportsIndex | None) -> dict[str, Played]:
-    """Simulate every rollout whose record is not among the inputs already, and return the records by node."""
+def records(
+    ir: IR, live: Callable[[], IR], inputs: Mapping[str, Any], seed: SupportsIndex | None
+) -> dict[str, Played]:
+    """Simulate every rollout whose record is not among the inputs already, and return the records by node.
+
+    ``live`` gives the graph with what the program holds now.
+    """
     missing = [name for name in ir.simulations if not _is_filled(ir, inputs, name)]
     if missing and torch.compiler.is_compiling():
         raise GraphError(
             f"torch.compile cannot trace the simulator of rollout '{missing[0]}': compile with "
             "program.compile(), which simulates outside, or pass noise=program.draw_noise(seed)"
         )
-    return {name: simulate(ir, inputs, name, None if seed is None else int(seed)) for name in missing}
+    number = None if seed is None else operator.index(seed)
+    return {name: simulate(live(), inputs, name, number) for name in missing}
 
 
 def recorded(
-    ir: IR, inputs: Mapping[str, Any], noise: Given, seed: SupportsIndex | None
+    ir: IR, live: Callable[[], IR], inputs: Mapping[str, Any], noise: Given, seed: SupportsIndex | None
 ) -> tuple[dict[str, Any], Given]:
     """Return inputs with the records of all rollouts, of the noise where it has some, and the other noise."""
     given, rest = _parted(ir, noise)
     filled = dict(inputs)
     for name, record in given.items():
         filled.update(filled_in(ir, filled, name, record))
-    number = noise if isinstance(noise, SupportsIndex) and not isinstance(noise, Mapping) else seed
-    for name, record in records(ir, filled, number).items():
+    number = noise if isinstance(noise, SupportsIndex) else seed
+    for name, record in records(ir, live, filled, number).items():
         filled.update(filled_in(ir, filled, name, record))
     return filled, rest
+
+
+def differs(ir: IR, inputs: Mapping[str, Any], name: str) -> str | None:
+    """Say that the log-probability of recorded actions is not that which the policy gives them now.
+
+    Rounding is not told, nor what averages out: log-ratios count whose mean is beyond ``ERRORS`` standard
+    errors, or that are large.
+    """
+    record, simulation = ir[name], ir.simulations[name]
+    key = simulation.inputs.get("log_prob")
+    if key is None or getattr(record, "behaviour", None) is not None:
+        return None
+    log = rescored(ir, inputs, name) - inputs[key]
+    mask = simulation.inputs.get("mask")
+    log = (log if mask is None else log[inputs[mask]]).flatten().double()
+    size, mean = float(log.square().mean().sqrt()), float(log.mean())
+    error = float(log.std(correction=0)) / max(len(log), 1) ** 0.5
+    if not size > ROUNDING or (abs(mean) <= ERRORS * error and size < LARGE):
+        return None
+    return (
+        f"rollout '{name}' ({record.where}): the recorded log-probabilities of its actions are not those "
+        f"that its policy gives them now: log-ratios have mean {mean:.3g} and size {size:.3g}. Dropout, "
+        'another precision or an older policy do that; behaviour="log_prob" counts the ratios'
+    )
 
 
 def _parted(ir: IR, noise: Given) -> tuple[dict[str, Any], Given]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from functools import partial
 
 from torch import Tensor, fx
 
-from scg.evaluation.elsewhere import bounds_of, existing, filled, selected, taken
+from scg.evaluation.elsewhere import bounds_of, existing, filled, kept_of, selected, taken
 from scg.laws import Law
 from scg.nodes.records import Record, Sample
 from scg.surrogate.lowering.plan import Labels
@@ -41,8 +40,8 @@ def kept(world: World, record: Record, value: fx.Node, axes: Labels) -> fx.Node:
     found = exists(world, record, axes)
     if found is None:
         return value
-    mask = world.emitter.call(operator.getitem, found, 0, name=f"{record.name}_mask")
-    return world.emitter.call(world.emitter.shown("selected", None, selected), value, mask, name=value.name)
+    shown = world.emitter.shown("kept", None, kept_of)
+    return world.emitter.call(shown, value, found, name=value.name)
 
 
 def keep_existing(world: World, record: Record) -> None:

@@ -155,7 +155,7 @@ class Terms:
         found = dict[str, Any]()
         mask = exists(world, record, tuple(label for label in lead if label in self.plan.axes))
         if mask is not None:
-            found["exists"] = world.emitter.call(operator.getitem, mask, 0, name=f"{record.name}_mask")
+            found["exists"] = mask
         weight = ratio(world, record.name, lead, by_step=view.choice.asks.by_step)
         return found if weight is None else {**found, "ratio": weight}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import torch
@@ -13,10 +13,13 @@ from torch.nn.utils.stateless import _reparametrize_module as holding
 
 from scg.errors import EstimatorError
 from scg.evaluation.elsewhere import Existing, selected
-from scg.laws import Law, Relaxable, broadcast, divisor, is_seen_finite, is_transformed
+from scg.laws import Law, Relaxable, broadcast, can_look, divisor, is_seen_finite, is_transformed
 from scg.nodes import trees as pytree
 from scg.noise import start_generators, substream
 from scg.surrogate.runtime.randomness import Noise
+
+SHORT = 256
+"""The most steps of which a product adds up what is to go: it has as many numbers as that squared."""
 
 
 def replay(
@@ -72,25 +75,48 @@ def possible(value: Tensor, mass: Tensor) -> Tensor:
 
 def discount_weights(like: Tensor, size: int, rate: float) -> Tensor:
     """Return rate**t for t < size."""
-    return rate ** torch.arange(size, dtype=like.dtype, device=like.device)
+    if not _can_hold(like):
+        return rate ** torch.arange(size, dtype=like.dtype, device=like.device)
+    return _held_weights(size, rate, like.dtype)
+
+
+def _can_hold(like: Tensor) -> bool:
+    """Say whether what is computed here may be kept for later runs."""
+    return can_look(like) and not torch.is_inference_mode_enabled()
+
+
+@lru_cache(maxsize=64)
+def _held_sums(size: int, rate: float, dtype: torch.dtype) -> Tensor:
+    """Return what rate**(t' - t) is for t' >= t, [t', t], 0 below: one product adds up what is to go."""
+    steps = torch.arange(size, dtype=torch.float64)
+    return (rate ** (steps[:, None] - steps).clamp(min=0)).tril().to(dtype)
+
+
+@lru_cache(maxsize=64)
+def _held_weights(size: int, rate: float, dtype: torch.dtype) -> Tensor:
+    """Return rate**t for t < size, the same tensor each time: nothing writes into it."""
+    return rate ** torch.arange(size, dtype=dtype)
 
 
 def discounted(value: Tensor, dim: int, rate: float) -> Tensor:
     """Weigh each element of an ordered plate by rate**t."""
     weights = discount_weights(value, value.shape[dim], rate)
-    return value * weights.view([-1 if i == dim else 1 for i in range(value.dim())])
+    return value * weights[(..., *(None,) * (value.dim() - dim - 1))]
 
 
 def undiscounted(value: Tensor, dim: int, size: int, rate: float) -> Tensor:
     """Divide by the rate**t of a node's own elements, 0 where that has vanished."""
-    weights = discount_weights(value, size, rate).view([-1 if i == dim else 1 for i in range(value.dim())])
-    return value / divisor(weights)
+    weights = discount_weights(value, size, rate)
+    return value / divisor(weights[(..., *(None,) * (value.dim() - dim - 1))])
 
 
 def to_go(value: Tensor, dim: int, rate: float) -> Tensor:
     """Return sum over t' >= t of rate**(t' - t) value[t'] along an ordered plate."""
     if rate == 1.0:
         return value.flip(dim).cumsum(dim).flip(dim)
+    is_short = dim == value.dim() - 1 and value.shape[dim] <= SHORT
+    if is_short and _can_hold(value) and is_seen_finite(value):
+        return value @ _held_sums(value.shape[dim], rate, value.dtype)
     wide = discounted(value.to(torch.float64), dim, rate)
     summed = wide.flip(dim).cumsum(dim).flip(dim)
     return undiscounted(summed, dim, value.shape[dim], rate).to(value.dtype)

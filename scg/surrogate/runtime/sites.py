@@ -15,7 +15,7 @@ from scg.estimators.protocol.border import check_estimates
 from scg.estimators.protocol.facts import Axis
 from scg.estimators.protocol.kinds import Cut, Scored
 from scg.estimators.protocol.site import Provided, Relaxed, Site
-from scg.evaluation.elsewhere import selected
+from scg.evaluation.elsewhere import Existing, selected
 from scg.laws import Law, broadcast, is_transformed
 from scg.nodes.plates import Index
 from scg.surrogate.runtime.ops import add_all, descend, discount_weights, paired
@@ -45,7 +45,7 @@ class Blueprint:
         value: Tensor,
         credit: Tensor,
         weight: Tensor | None,
-        exists: Tensor | None = None,
+        exists: Existing | None = None,
         ratio: Tensor | None = None,
         **given: Any,
     ) -> Site:
@@ -59,9 +59,10 @@ class Blueprint:
         share = self._share(credit, shape) if self.is_discounted else None
         unit = self._unit(credit, shape)
         total = _product(unit, weight, share)
-        if exists is not None:
-            exists = exists.expand(shape)
-            credit, total = selected(credit, exists), selected(total.expand(shape), exists)
+        mask = None
+        if exists is not None and exists.first is not None:
+            mask = exists.mask.expand(shape)
+            credit, total = selected(credit, mask), selected(total.expand(shape), mask)
         if ratio is not None:
             ratio = ratio.expand(shape)
             credit = credit if self.by_step else _over(credit, ratio)
@@ -75,7 +76,7 @@ class Blueprint:
             weight=total,
             unit=unit,
             share=share,
-            exists=exists,
+            exists=mask,
             ratio=ratio,
             **self._providers(shape, **given),
         )
