@@ -286,8 +286,14 @@ class Graph:
                     f"g.log_prob(Distribution, value, parameter=...)"
                 )
             name = f"{dist.name}_log_prob"
-            if name not in self._records:
-                self._add(LogProb(name=name, where=caller(), value=dist.name, of=dist.name))
+            known = self._records.get(name)
+            if known is None:
+                return self._add(LogProb(name=name, where=caller(), value=dist.name, of=dist.name))
+            if not isinstance(known, LogProb) or known.of != dist.name:
+                raise GraphError(
+                    f"g.log_prob('{dist.name}') is called '{name}', which is another node ({known.where}): "
+                    "rename that"
+                )
             return self[name]
         name = self._fresh("log_prob")
         arguments = self._arguments(name, args, parents)

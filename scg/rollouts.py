@@ -47,14 +47,19 @@ def declare(
     action = graph.sample(
         name, policy, raw["state"], plates=plates, value=raw["action"], where=mask, behaviour=likelihood
     )
-    besides = () if mask is None else (mask,)
+    besides, options = (() if mask is None else (mask,)), {"plates": plates, "differentiable": False}
     outcomes = {
-        key: graph.det(f"{name}_{key}", outcome, part, action, *besides, plates=plates, differentiable=False)
+        key: graph.det(_called(name, key), outcome, part, action, *besides, **options)
         for key, part in raw.items()
         if key != "action"
     }
     parents = tuple(node for node in trees.tree_leaves(raw["state"]) if isinstance(node, Node))
     return Rollout(action.graph, name, parents, {"action": action, **outcomes}), names
+
+
+def _called(name: str, key: str) -> str:
+    """Return the name of an outcome; that of the log-probability is taken by that of the node itself."""
+    return f"{name}_recorded_{key}" if key == "log_prob" else f"{name}_{key}"
 
 
 def _inputs(graph: Declares, record: Any, names: Any, plates: tuple[str, ...]) -> Any:

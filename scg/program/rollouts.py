@@ -82,7 +82,7 @@ def _parted(ir: IR, noise: Given) -> tuple[dict[str, Any], Given]:
     if not isinstance(noise, Mapping) or not ir.simulations:
         return {}, noise
     only, simulation = next(iter(ir.simulations.items()))
-    if not set(simulation.inputs).isdisjoint(noise) and all(key not in ir for key in noise):
+    if not set(simulation.inputs).isdisjoint(noise) and not {*ir.samples}.intersection(noise):
         return {only: noise}, None
     given = {name: noise[name] for name in ir.simulations if name in noise}
     others = {name: value for name, value in noise.items() if name not in given}
