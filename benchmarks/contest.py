@@ -15,7 +15,7 @@ import scg
 BY_HAND, BY_HAND_COMPILED = "by hand", "by hand compiled"
 BY_HAND_POOLED, BY_HAND_STACKED = "by hand pooled", "by hand stacked"
 SCG, SCG_COMPILED = "scg", "scg compiled"
-STORCHASTIC, PYRO = "Storchastic", "Pyro"
+STORCHASTIC, PYRO, TORCHRL = "Storchastic", "Pyro", "torchrl"
 
 
 @dataclass(frozen=True, eq=False)

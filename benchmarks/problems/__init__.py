@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from benchmarks.contest import Contest, Settings
-from benchmarks.problems import chain, compiling, layers, replicates, siblings, toy, vae, variance
+from benchmarks.problems import chain, compiling, episode, layers, replicates, siblings, toy, vae, variance
 
 PROBLEMS: dict[str, Callable[[Settings], Iterator[Contest]]] = {
     "toy": toy.contests,
@@ -15,5 +15,6 @@ PROBLEMS: dict[str, Callable[[Settings], Iterator[Contest]]] = {
     "replicates": replicates.contests,
     "layers": layers.contests,
     "variance": variance.contests,
+    "episode": episode.contests,
     "compile": compiling.contests,
 }

@@ -103,9 +103,14 @@ def spread(mask: Tensor, like: Tensor) -> Tensor:
     return mask[(..., *(None,) * (like.dim() - mask.dim()))]
 
 
-def taken(value: Tensor, like: torch.dtype, bounds: tuple[float, float] | None) -> Tensor:
-    """Return a value that was drawn elsewhere in the type of one drawn here; hold it against its support."""
-    value = value.detach().to(like)
+def taken(
+    parameters: Mapping[str, Tensor], value: Tensor, dtype: torch.dtype, bounds: tuple[float, float] | None
+) -> Tensor:
+    """Return a value that was drawn elsewhere in the type of one drawn here; hold it against its support.
+
+    The ``parameters`` are those of its law, for whoever looks at the call.
+    """
+    value = value.detach().to(dtype)
     if bounds is not None and can_look(value) and value.numel():
         low, high = (end.item() for end in torch.aminmax(value))
         is_whole = not value.is_floating_point() or bool((value == value.floor()).all())
@@ -156,7 +161,9 @@ def given_value(ir: IR, values: Mapping[str, Any], record: Sample, density: Dens
         )
     if record.exists is not None:
         value = filled(value, present(ir, values, record, record.exists))
-    found: Tensor = call(record, taken, (value, like.dtype, bounds_of(density.law, density.parameters)), {})
+    found: Tensor = call(
+        record, taken, ({}, value, like.dtype, bounds_of(density.law, density.parameters)), {}
+    )
     if not _is_inside(density, found):
         raise GraphError(
             f"sample '{record.name}' ({record.where}): {what} is outside of the support of its "

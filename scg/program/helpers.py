@@ -7,6 +7,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from scg.evaluation import elsewhere
+from scg.nodes.records import outcome
 from scg.surrogate.runtime import ops
 
 TREE = "torch.utils._pytree.tree_map_only(torch.Tensor,"
@@ -19,6 +21,43 @@ TEXTS = MappingProxyType(
     """Weigh each element of an ordered plate by rate**t."""
     weights = rate ** torch.arange(value.shape[dim], dtype=value.dtype, device=value.device)
     return value * weights.view([-1 if i == dim else 1 for i in range(value.dim())])''',
+        ops.discounted_sum: '''def {name}(value, rate):
+    """Return sum_t rate**t value[t] over the last dimension."""
+    return value @ rate ** torch.arange(value.shape[-1], dtype=value.dtype, device=value.device)''',
+        elsewhere.existing: '''def {name}(mask):
+    """Return which elements exist, and the place of the first that does."""
+    return mask != 0, (mask != 0).flatten().to(torch.uint8).argmax()''',
+        elsewhere.filled: '''def {name}(value, exists):
+    """Put a detached copy of an element that exists in the place of those that do not."""
+    mask, first = exists
+    lead = torch.broadcast_shapes(value.shape[:mask.dim()], mask.shape)
+    full = value.expand(lead + value.shape[mask.dim():])
+    copy = full.detach().flatten(0, mask.dim() - 1)[first]
+    return torch.where(mask[(..., *(None,) * (full.dim() - mask.dim()))], full, copy)''',
+        elsewhere.selected: '''def {name}(value, *masks):
+    """Put 0 in the place of elements that exist by no mask."""
+    return torch.where(sum(mask != 0 for mask in masks) > 0, value, 0.0)''',
+        elsewhere.kept_of: '''def {name}(value, exists):
+    """Put 0 in the place of elements that do not exist."""
+    return torch.where(exists[0], value, 0.0)''',
+        elsewhere.taken: '''def {name}(parameters, value, dtype, bounds):
+    """Return a value that was drawn elsewhere, between its bounds if it has some."""
+    return value.detach().to(dtype)''',
+        outcome: '''def {name}(value, action, mask=None):
+    """Return what was recorded with an action, 0 where nothing exists."""
+    if mask is None:
+        return value
+    return torch.where(mask[(..., *(None,) * (value.dim() - mask.dim()))], value, 0)''',
+        ops.log_ratio: '''def {name}(own, behaviour, exists):
+    """Return log p - log q of each element that exists."""
+    ratio = own.detach() - behaviour.detach()
+    return ratio if exists is None else torch.where(exists[0], ratio, 0.0)''',
+        ops.along: '''def {name}(log, dim):
+    """Add up what each step and those before it have."""
+    return log.cumsum(dim)''',
+        ops.likelihood: '''def {name}(log):
+    """Return a ratio of likelihoods."""
+    return log.exp()''',
         ops.undiscounted: '''def {name}(value, dim, size, rate):
     """Divide by the rate**t of a node's own elements, 0 where that has vanished."""
     weights = rate ** torch.arange(size, dtype=value.dtype, device=value.device)

@@ -69,12 +69,9 @@ def given(world: World, record: Sample, parameters: dict[str, fx.Node]) -> None:
     )
     value = of_existing(world, record, value, axes)
     bounds = bounds_of(law, density.parameters)
-
-    def held(parameters: dict[str, Tensor], value: Tensor) -> Tensor:
-        return taken(value, dtype, bounds)
-
-    shown = world.emitter.shown("given", (name,), world.plan.watch.part(f"{name}_given", held))
-    line = world.emitter.placed(name, world.emitter.call(shown, parameters, value, name=world.called(name)))
+    shown = world.emitter.shown("given", None, taken)
+    line = world.emitter.call(shown, parameters, value, dtype, bounds, name=world.called(name))
+    world.emitter.placed(name, line)
     world.draws[line.name] = (name, law)
     world.values[name], world.axes[name] = line, axes
 

@@ -7,12 +7,17 @@ from torch import fx
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.plan import REPLICATES, Labels
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.runtime.ops import discounted
+from scg.surrogate.runtime.ops import discounted, discounted_sum
 
 
 def total(world: World, value: fx.Node, labels: Labels, name: str) -> fx.Node:
     """Return sum_e lambda[e] value[e]: means over mean plates and replicates, sums over all else."""
     emitter, plates = world.emitter, world.plan.ir.plates
+    last = plates.get(labels[-1]) if labels else None
+    if last is not None and last.discount != 1.0 and last.reduce == "sum":
+        op = emitter.shown("discounted_sum", None, discounted_sum)
+        value = emitter.call(op, value, last.discount, name=f"{name}_discounted")
+        labels = labels[:-1]
     for dim, label in enumerate(labels):
         if label in plates and plates[label].discount != 1.0:
             op = emitter.shown("discounted", None, discounted)

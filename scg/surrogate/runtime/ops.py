@@ -104,6 +104,11 @@ def discounted(value: Tensor, dim: int, rate: float) -> Tensor:
     return value * weights[(..., *(None,) * (value.dim() - dim - 1))]
 
 
+def discounted_sum(value: Tensor, rate: float) -> Tensor:
+    """Return sum_t rate**t value[t] over the last dimension."""
+    return value @ discount_weights(value, value.shape[-1], rate)
+
+
 def undiscounted(value: Tensor, dim: int, size: int, rate: float) -> Tensor:
     """Divide by the rate**t of a node's own elements, 0 where that has vanished."""
     weights = discount_weights(value, size, rate)
