@@ -255,10 +255,12 @@ def _schemes(attempt: Attempt) -> list[Step]:
             Step(step.claim, step.standing, step.how, name)
             for step in shown(density.law, density.parameters, estimator.name in ("rebar", "relax"))
         ]
-        if not getattr(estimator, "unbiased", True):
-            steps.append(
-                Step(f"'{estimator.name}' is unbiased", "failed", "it says itself that it is not", name)
-            )
+        several = estimator.by_cost.values() if isinstance(estimator, Parts) else (estimator,)
+        steps += [
+            Step(f"'{found.name}' is unbiased", "failed", "it says itself that it is not", name)
+            for found in several
+            if not found.unbiased
+        ]
     return steps
 
 
