@@ -98,7 +98,9 @@ class LeaveOneOut(Baseline):
     axis: str = REPLICATES
 
     def value(self, site: Site, credit: Tensor) -> Tensor:
-        """Return the mean over the others."""
+        """Return the mean over the others; what does not exist counts 0, whatever baselines take from it."""
+        if site.exists is not None:
+            credit = torch.where(site.exists, credit, torch.zeros_like(credit))
         return left_out(credit, site.dim(self.axis))
 
     def asks(self) -> Asks:
