@@ -231,7 +231,7 @@ class Estimation:
         """Return what the controls descend, each with what multiplies its derivative."""
         loss = self.estimator.loss(site) if isinstance(self.estimator, Scored) else None
         if loss is None:
-            return [(estimates[name], 2 * part) for name, part in weighed.items()]
+            return [(estimates[name], 2 * weighed[name]) for name in weighed]
         loss = loss if site.exists is None else selected(loss, site.exists)
         assert site.weight is not None
         return [(loss, site.weight.expand(loss.shape))]
