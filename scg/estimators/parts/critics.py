@@ -29,7 +29,7 @@ class Critic(Baseline):
 
     @abstractmethod
     def advantage(self, error: Tensor, dim: int, rate: float) -> Tensor:
-        """Return what remains of the credit, from the ``error`` D along steps at a discount ``rate``."""
+        """Return what remains of the credit, from the ``error`` D along ``dim``, at a discount ``rate``."""
 
     def value(self, site: Site, credit: Tensor) -> Tensor:
         """Return all of the credit but what remains."""
