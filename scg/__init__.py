@@ -20,6 +20,7 @@ from scg.estimators.enumerate import Enumerate
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
 from scg.estimators.parts.baselines import Baseline, LeaveOneOut, MovingAverage, Net, SelfCritical
+from scg.estimators.parts.critics import GAE, NStep
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import Axis, NodeFacts, Refusal, Slice
 from scg.estimators.protocol.kinds import Branched, Branches, Cut, Estimator, Scored, Through
@@ -41,6 +42,7 @@ from scg.verification.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "GAE",
     "LAX",
     "REBAR",
     "RELAX",
@@ -65,6 +67,7 @@ __all__ = [
     "LeaveOneOut",
     "Local",
     "MovingAverage",
+    "NStep",
     "Net",
     "Node",
     "NodeFacts",

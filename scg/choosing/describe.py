@@ -54,6 +54,8 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         is_followed=any(other in facts.ir.given for other in below(facts.ir, name))
         if facts.ir.given
         else False,
+        has_behaviour=record.behaviour is not None,
+        is_weighed=_is_weighed(facts, name),
         shape=lambda other: _shape(facts, other),
     )
 
@@ -69,10 +71,18 @@ def _axes(facts: Facts, name: str, samples: int | None) -> tuple[Axis, ...]:
             facts.ir.plates[plate].reduce == "mean",
             facts.ir.plates[plate].discount,
             plate not in apart,
+            facts.ir.plates[plate].ordered,
         )
         for plate in facts.ir.layout[name]
     )
     return (*replicates, *plates)
+
+
+def _is_weighed(facts: Facts, name: str) -> bool:
+    """Say whether ratios weigh a cost that a node reaches."""
+    reached = facts.influence.reached
+    several = (other for other in facts.ir.given if reached[other] & reached[name])
+    return any(getattr(facts.ir[other], "behaviour", None) is not None for other in several)
 
 
 def _slice(facts: Facts, name: str) -> Slice:

@@ -204,9 +204,12 @@ def _in_parts(
 
 def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> EstimatorError | None:
     if not estimator.unbiased and not allow_biased:
+        options = " and ".join(estimator.biased_by)
+        told = f" with {options}" if options else ""
+        other = f"leave {options} out" if options else f"use {_alternatives(facts, estimator.name)}"
         return BiasedEstimatorError(
-            f"'{estimator.name}' at '{facts.name}' is biased: compile with allow_biased=True to accept that, "
-            f"or use {_alternatives(facts, estimator.name)}"
+            f"'{estimator.name}'{told} at '{facts.name}' is biased: compile with allow_biased=True to accept "
+            f"that, or {other}"
         )
     found = refusal(estimator, facts)
     if found is None:

@@ -83,6 +83,8 @@ def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
     if isinstance(estimator, (Scored, Cut)):
         paid = _count(choice.asks.evaluations, "evaluation")
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
+        if not estimator.unbiased:
+            yield f"    biased{' by ' if estimator.biased_by else ''}{' and '.join(estimator.biased_by)}"
         if choice.asks.relaxed:
             yield from _relaxed(facts, name)
         elif choice.asks.standard and (found := facts.known_relaxation(name)) is not None:

@@ -249,16 +249,18 @@ def _densities(attempt: Attempt) -> dict[str, Any]:
 def _schemes(attempt: Attempt) -> list[Step]:
     """Show, for every random variable, what its estimator rests on."""
     steps: list[Step] = []
+    choices = attempt.program._prepared_for(attempt.inputs).choices
     for name, density in _densities(attempt).items():
         estimator = attempt.program.policy[name]
         steps += [
             Step(step.claim, step.standing, step.how, name)
             for step in shown(density.law, density.parameters, estimator.name in ("rebar", "relax"))
         ]
-        if not getattr(estimator, "unbiased", True):
-            steps.append(
-                Step(f"'{estimator.name}' is unbiased", "failed", "it says itself that it is not", name)
-            )
+        steps += [
+            Step(f"'{found.name}' is unbiased", "failed", "it says itself that it is not", name)
+            for found in choices[name].estimators
+            if not found.unbiased
+        ]
     return steps
 
 

@@ -29,6 +29,10 @@ class Baseline(ABC):
     """What the network reads."""
     remembers: bool = False
     """Whether it is of past credit, in a ``Memory``."""
+    unbiased: bool = True
+    """Whether the value of an element does not influence what is taken from its credit."""
+    stands_alone: bool = False
+    """Whether it takes the credit apart, so that it does not add to others."""
 
     @abstractmethod
     def value(self, site: Site, credit: Tensor) -> Tensor:
@@ -37,6 +41,14 @@ class Baseline(ABC):
     def __call__(self, site: Site) -> Tensor:
         """Return the baseline of what the node is charged with."""
         return self.value(site, site.credit)
+
+    def prediction(self, site: Site, credit: Tensor) -> Tensor:
+        """Return what it takes the ``credit`` to be: its value, unless that is made of something else."""
+        return self.value(site, credit)
+
+    def error(self, site: Site, credit: Tensor) -> Tensor | None:
+        """Return what its network descends of its own accord, [*lead]; None is the variance."""
+        return None
 
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Return why it would be wrong at a node, or None."""
@@ -86,7 +98,9 @@ class LeaveOneOut(Baseline):
     axis: str = REPLICATES
 
     def value(self, site: Site, credit: Tensor) -> Tensor:
-        """Return the mean over the others."""
+        """Return the mean over the others; what does not exist counts 0, whatever baselines take from it."""
+        if site.exists is not None:
+            credit = torch.where(site.exists, credit, torch.zeros_like(credit))
         return left_out(credit, site.dim(self.axis))
 
     def asks(self) -> Asks:
@@ -145,6 +159,10 @@ class Sum(Baseline):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be added."""
+        for part in self.parts:
+            if part.stands_alone:
+                kind = type(part).__name__
+                raise EstimatorError(f"{kind} takes the credit apart: it does not add to others")
         if sum(part.net is not None for part in self.parts) > 1:
             raise EstimatorError("one network at most: give the networks as one module that adds them")
         if sum(part.asks().independent is not None for part in self.parts) > 1:
@@ -159,6 +177,11 @@ class Sum(Baseline):
     def net(self) -> nn.Module | None:  # type: ignore[override]
         """The network of the part that has one."""
         return next((part.net for part in self.parts if part.net is not None), None)
+
+    @property
+    def unbiased(self) -> bool:  # type: ignore[override]
+        """Whether every part is unbiased."""
+        return all(part.unbiased for part in self.parts)
 
     @property
     def remembers(self) -> bool:  # type: ignore[override]

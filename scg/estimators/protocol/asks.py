@@ -19,7 +19,8 @@ class Asks:
     node, before the hard step if there is one, and ``context`` what else: None is nothing, () the node's
     parents. ``independent`` names the axis whose elements are compared. Where a value was drawn from
     another law, the credit of each element is weighed by the product of ratios, and so is the estimate,
-    unless ``by_step`` asks for the credit as it is and the ratio of the element alone.
+    unless ``by_step`` asks for the credit as it is and the ratio of the element alone, which the estimator
+    counts itself. Where it ``restarts``, a step of an ordered plate counts 1 and not its discount.
     """
 
     site: bool = True
@@ -32,6 +33,7 @@ class Asks:
     context: tuple[str, ...] | None = None
     independent: str | None = None
     by_step: bool = False
+    restarts: bool = False
 
     @property
     def evaluations(self) -> int:

@@ -33,7 +33,7 @@ class Refusal:
 class Axis(NamedTuple):
     """A leading dimension of what is said of a node: replicates, branches of a node above, or a plate.
 
-    The objective averages over it if ``is_mean``, else it adds; ``discount`` is the rate of an ordered
+    The objective averages over it if ``is_mean``, else it adds; ``discount`` is the rate of an ``ordered``
     plate. It is ``joined`` if some cost reads several of its elements.
     """
 
@@ -42,6 +42,7 @@ class Axis(NamedTuple):
     is_mean: bool = True
     discount: float = 1.0
     joined: bool = False
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ class NodeFacts:
     smooth, or is None; it is asked only when it matters, like ``slice()``, what is smooth at relaxed values,
     which is asked for relaxable laws only, and ``is_short(limit)``, whether at most that many nodes lie
     below. ``has_mode`` tells whether the law knows its most likely value. ``is_given`` tells
-    whether the value was drawn elsewhere, and ``is_followed`` whether that of a node below was. ``dtype`` is
+    whether the value was drawn elsewhere, and ``is_followed`` whether that of a node below was;
+    ``has_behaviour`` whether it is known how likely that was there, and ``is_weighed`` whether ratios of it,
+    or of other nodes, weigh the costs that it reaches. ``dtype`` is
     that of the parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents``
     are those that its law reads.
     """
@@ -90,6 +93,8 @@ class NodeFacts:
     parents: tuple[str, ...] = ()
     is_given: bool = False
     is_followed: bool = False
+    has_behaviour: bool = False
+    is_weighed: bool = False
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
 
     @property

@@ -23,7 +23,9 @@ class Estimator(ABC):
     name: ClassVar[str]
     """The word for it in policies."""
     unbiased: ClassVar[bool] = True
-    """Whether E[estimate | all that the node does not influence] is the gradient."""
+    """Whether E[estimate | all that the node does not influence] is the gradient; an instance may differ."""
+    biased_by: ClassVar[tuple[str, ...]] = ()
+    """The options that make an instance biased, as they are written."""
     tried: ClassVar[int | None] = None
     """When automatic choice tries it: lower comes first, exact before low in variance; None is never."""
 
@@ -62,6 +64,10 @@ class Scored(Estimator):
     def factor(self, site: Site) -> Tensor:
         """Return the factor [*lead] of the score, attached to what is learned."""
         return site.credit - self.baseline(site)
+
+    def loss(self, site: Site) -> Tensor | None:
+        """Return what is descended instead of the variance by what is learned, [*lead], or None."""
+        return None
 
 
 class Cut(Estimator):

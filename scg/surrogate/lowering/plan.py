@@ -88,7 +88,7 @@ class Plan:
             name = "replicates" if label == REPLICATES else f"outcomes of {label.removeprefix('#')}"
             return Axis(name, 0, label == REPLICATES)
         plate = self.ir.plates[label]
-        return Axis(label, 0, plate.reduce == "mean", plate.discount, label not in apart)
+        return Axis(label, 0, plate.reduce == "mean", plate.discount, label not in apart, plate.ordered)
 
     def constant(self, name: str, value: Tensor) -> str:
         """Return the name under which the program holds a number; equal numbers of one name are shared."""

@@ -73,7 +73,8 @@ class Terms:
         estimation = Estimation(name, estimator, self._blueprint(world, name, lead, view))
         site = self._site(world, name, credit, lead, estimation.blueprint, view)
         known = self.plan.controls.get(view.key)
-        if is_attached or (known is not None and known.is_learned) or isinstance(estimator, Cut):
+        is_learned = known is not None and known.is_learned
+        if is_attached or is_learned or view.choice.asks.restarts or isinstance(estimator, Cut):
             given = parameters(world, self._record(name), world.axes_of(name))
             line = self._line(world, name, view, estimator.name, estimation.surrogate, site, given)
             self._scalars.append(line)
@@ -133,6 +134,7 @@ class Terms:
             axes=tuple(plan.axis(label, together) for label in lead),
             caller=plan.controls[view.key].caller if view.key in plan.controls else None,
             by_step=view.choice.asks.by_step,
+            restarts=view.choice.asks.restarts,
         )
 
     def _site(

@@ -136,20 +136,18 @@ def paired(detached: Tensor, attached: Tensor) -> Tensor:
     return torch.dot(detached.reshape(-1), attached.reshape(-1))
 
 
-def descend(
-    estimates: Mapping[str, Tensor], weighed: Mapping[str, Tensor], trained: Sequence[nn.Parameter]
-) -> Tensor:
-    """Return <sg dV/dphi, phi> for V = sum weight |estimate|^2, from the estimates times their weights.
+def descend(several: Sequence[tuple[Tensor, Tensor]], trained: Sequence[nn.Parameter]) -> Tensor:
+    """Return <sg dL/dphi, phi> for L = sum <sg weights, tensor>, from pairs of a tensor and its weights.
 
-    Its backward gives the control parameters phi the gradient of V, and nothing else.
+    Its backward gives the control parameters phi the gradient of L, and nothing else.
     """
-    learning = {name: estimate for name, estimate in estimates.items() if estimate.requires_grad}
+    learning = [(found, weights) for found, weights in several if found.requires_grad]
     if not learning:
-        return next(iter(weighed.values())).new_zeros(())
+        return several[0][1].new_zeros(())
     gradients = torch.autograd.grad(
-        list(learning.values()),
+        [found for found, _ in learning],
         trained,
-        [2 * weighed[name] for name in learning],
+        [weights for _, weights in learning],
         materialize_grads=True,
     )
     return add_all([*map(paired, gradients, trained)])

@@ -29,7 +29,7 @@ class Blueprint:
 
     ``index`` gives values and parameters the leading dimensions that only the credit has; ``axes`` are the
     leading dimensions, their sizes left out. ``caller`` tells how the network of the estimator is called, if
-    it has one, and ``by_step`` that the credit is not weighed by ratios.
+    it has one, ``by_step`` that the credit is not weighed by ratios, and ``restarts`` that steps count alike.
     """
 
     law: Law
@@ -37,6 +37,7 @@ class Blueprint:
     axes: tuple[Axis, ...]
     caller: Caller | None = None
     by_step: bool = False
+    restarts: bool = False
 
     def site(
         self,
@@ -84,7 +85,7 @@ class Blueprint:
     @property
     def is_discounted(self) -> bool:
         """Whether the elements of the node count differently."""
-        return any(axis.discount != 1.0 for axis in self.axes)
+        return not self.restarts and any(axis.discount != 1.0 for axis in self.axes)
 
     def full(self, parameters: Parameters, value: Tensor) -> Parameters:
         """Return parameters, attached as they are, with the leading and event dimensions of a value."""
@@ -190,14 +191,14 @@ class Estimation:
         """Return the factor of the score, attached to the controls."""
         assert isinstance(self.estimator, Scored)
         with torch.enable_grad():
-            factor = _counted(site, self.estimator.factor(site))
+            factor = self._counted(site, self.estimator.factor(site))
         self.estimator.remember(site)
         return factor
 
     def surrogate(self, site: Site, parameters: Parameters) -> Tensor:
         """Return sum weight <sg ghat, eta> + <sg dV/dphi, phi>: its backward carries both on.
 
-        V = sum weight |ghat|^2 is what the controls descend.
+        V = sum weight |ghat|^2 is what the controls descend, or sum weight loss where they have one.
         """
         attached = {name: leaf for name, leaf in parameters.items() if leaf.requires_grad}
         if not attached:
@@ -207,8 +208,9 @@ class Estimation:
         else:
             with torch.enable_grad():
                 estimates = self._estimates(site, attached)
-            weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
-            taught = [descend(estimates, weighed, site.trained)] if site.trained else []
+                weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
+                several = self._descended(site, estimates, weighed) if site.trained else []
+            taught = [descend(several, site.trained)] if several else []
         self.estimator.remember(site)
         full = self.blueprint.full(attached, site.value)
         return add_all([paired(weighed[name], full[name]) for name in weighed] + taught)
@@ -216,16 +218,33 @@ class Estimation:
     def _estimates(self, site: Site, attached: Parameters) -> Parameters:
         """Return the estimates of what needs a gradient."""
         if isinstance(self.estimator, Scored):
-            found = site.score(site.value, _counted(site, self.estimator.factor(site)))
+            found = site.score(site.value, self._counted(site, self.estimator.factor(site)))
         else:
             found = self.estimator.gradient(site)
             wanted = {name: site.parameters[name] for name in attached}
             check_estimates(self.estimator, self.node, found, wanted, tuple(site.parameters))
-            return {name: _counted(site, found[name]) for name in attached}
+            return {name: self._counted(site, found[name]) for name in attached}
         return {name: found[name] for name in attached}
 
+    def _descended(
+        self, site: Site, estimates: Parameters, weighed: Parameters
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return what the controls descend, each with what multiplies its derivative."""
+        loss = self.estimator.loss(site) if isinstance(self.estimator, Scored) else None
+        if loss is None:
+            return [(estimates[name], 2 * weighed[name]) for name in weighed]
+        loss = loss if site.exists is None else selected(loss, site.exists)
+        assert site.weight is not None
+        return [(loss, site.weight.expand(loss.shape))]
+
+    def _counted(self, site: Site, estimate: Tensor) -> Tensor:
+        """Weigh an estimate by the ratio of its element, and put 0 where that does not exist."""
+        if site.ratio is not None and not self.blueprint.by_step:
+            estimate = estimate * site.spread(site.ratio, estimate)
+        return estimate if site.exists is None else selected(estimate, site.spread(site.exists, estimate))
+
     def _transformed(self, site: Site, attached: Parameters) -> tuple[Parameters, list[Tensor]]:
-        """Return weighed estimates and <sg dV/dphi, phi>, by transforms that torch.compile can trace."""
+        """Return weighed estimates and what trains, by transforms that torch.compile can trace."""
         assert site.controls is not None
         controls = site.controls
         trained = {name: p for name, p in controls.named_parameters() if p.requires_grad}
@@ -233,8 +252,9 @@ class Estimation:
         def objective(given: Parameters) -> tuple[Tensor, Parameters]:
             with holding(controls, given, tie_weights=True):
                 estimates = self._estimates(site, attached)
-            weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
-            return add_all([2 * (w * estimates[name]).sum() for name, w in weighed.items()]), weighed
+                weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
+                several = self._descended(site, estimates, weighed)
+            return add_all([(weights * found).sum() for found, weights in several]), weighed
 
         start = {name: p.detach() for name, p in trained.items()}
         gradients, weighed = torch.func.grad(objective, has_aux=True)(start)
@@ -251,13 +271,6 @@ def _product(unit: Tensor, *factors: Tensor | None) -> Tensor:
 def _over(credit: Tensor, ratio: Tensor) -> Tensor:
     """Divide credit by the ratio that it is weighed by already: 0 where that is."""
     return torch.where(ratio > 0, credit / ratio.clamp(min=torch.finfo(ratio.dtype).tiny), 0.0)
-
-
-def _counted(site: Site, estimate: Tensor) -> Tensor:
-    """Weigh an estimate by the ratio of its element, and put 0 where that does not exist."""
-    if site.ratio is not None:
-        estimate = estimate * site.spread(site.ratio, estimate)
-    return estimate if site.exists is None else selected(estimate, site.spread(site.exists, estimate))
 
 
 def _weighed(site: Site, estimate: Tensor) -> Tensor:
