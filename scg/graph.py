@@ -21,7 +21,7 @@ from scg.nodes.arguments import Arguments, Ref, exemplary, spelled
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store, hold
 from scg.nodes.names import caller, check_name
-from scg.nodes.plates import Plate, Reduce, plate_order, resolve_layout
+from scg.nodes.plates import Plate, Reduce, padded, plate_order, resolve_layout
 from scg.nodes.played import played
 from scg.nodes.records import (
     Constant,
@@ -39,7 +39,7 @@ from scg.nodes.records import (
     part,
 )
 from scg.nodes.rollout import Rollout
-from scg.rollouts import declare
+from scg.rollouts import check_settled, check_steps, declare
 
 Plates = str | Plate | tuple[str | Plate, ...] | list[str | Plate]
 
@@ -249,9 +249,10 @@ class Graph:
         is given. ``behaviour`` is the key of the log-probability of the actions if another policy drew them.
         """
         arguments = self._arguments(name, parents, {})
-        self._check_settled(name, arguments)
+        check_settled(name, self._records, arguments.names)
         function = self._function(name, policy)
         several = self._named(plates)
+        check_steps(name, [self._plates[plate] for plate in several], self._described)
         if example is None:
             known = self.freeze()
             example = run(known, known.store.examples, name, simulate, function, arguments)
@@ -259,19 +260,6 @@ class Graph:
         simulation = Simulation(simulate, function, arguments, inputs)
         self._records[name] = replace(self._records[name], simulation=simulation)  # type: ignore[call-arg]
         return found
-
-    def _check_settled(self, name: str, arguments: Arguments) -> None:
-        """Refuse a simulator that reads what the program draws: it runs before."""
-        waiting, seen = [*arguments.names], set[str]()
-        while waiting:
-            above = self._records[waiting.pop()]
-            if isinstance(above, Sample):
-                raise GraphError(
-                    f"rollout '{name}' simulates from '{above.name}', which is drawn in the program: draw it "
-                    "in simulate, and declare what was drawn with g.sample(..., value=...)"
-                )
-            waiting += [parent for parent in above.parents if parent not in seen]
-            seen.update(above.parents)
 
     def log_prob(self, dist: Any, value: Any = None, /, *args: Any, **parents: Any) -> Node:
         """Declare the log-density of a sample node, or of ``value`` under ``dist(*args, **parents)``.
@@ -363,6 +351,7 @@ class Graph:
         records = self._records.values()
         order = plate_order(self._plates, (record.plates for record in records if record.plates))
         layout, faults = resolve_layout(records, order)
+        faults += padded(records, layout, self._plates)
         if faults:
             raise PlateError("\n".join(faults))
         dag = nx.DiGraph()

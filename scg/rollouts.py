@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from scg.errors import GraphError
 from scg.nodes import trees
 from scg.nodes.handle import Node
+from scg.nodes.plates import Plate
 from scg.nodes.played import Played, named
-from scg.nodes.records import outcome
+from scg.nodes.records import Record, Sample, outcome
 from scg.nodes.rollout import Rollout
 
 
@@ -31,6 +32,31 @@ class Declares(Protocol):
     def sample(self, name: str, dist: Callable[..., Any], /, *args: Any, **options: Any) -> Node:
         """Declare a stochastic node."""
         ...
+
+
+def check_steps(name: str, plates: Sequence[Plate], described: Container[str]) -> None:
+    """Refuse to guess whether the last of several plates are steps, of which later ones follow earlier."""
+    last = plates[-1].name if len(plates) > 1 else None
+    if last is not None and last not in described and not any(plate.ordered for plate in plates):
+        raise GraphError(
+            f"rollout '{name}' lies in plates {tuple(plate.name for plate in plates)}: is '{last}' one step after "
+            f'another? Write g.plate("{last}", ordered=True, reduce="sum"), so that an action is charged with '
+            f'what comes later, or g.plate("{last}") for elements that do not follow each other'
+        )
+
+
+def check_settled(name: str, records: Mapping[str, Record], parents: Sequence[str]) -> None:
+    """Refuse a simulator that reads what the program draws: it runs before."""
+    waiting, seen = [*parents], set(parents)
+    while waiting:
+        above = records[waiting.pop()]
+        if isinstance(above, Sample):
+            raise GraphError(
+                f"rollout '{name}' simulates from '{above.name}', which is drawn in the program: draw it in "
+                "simulate, and declare what was drawn with g.sample(..., value=...)"
+            )
+        waiting += [parent for parent in above.parents if parent not in seen]
+        seen.update(above.parents)
 
 
 def declare(

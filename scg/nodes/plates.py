@@ -97,6 +97,24 @@ def _apart(record: Sample, layout: Mapping[str, tuple[str, ...]]) -> list[str]:
     return found
 
 
+def padded(
+    records: Iterable[Record], layout: Mapping[str, tuple[str, ...]], plates: Mapping[str, Plate]
+) -> list[str]:
+    """Say which steps are averaged of which some do not exist: the mean would count the padding."""
+    faults = []
+    for record in records:
+        exists = record.exists if isinstance(record, Sample) else None
+        several = [plates[name] for name in layout[exists]] if exists is not None else []
+        counted = [p.name for p in several if p.ordered and p.reduce == "mean" and p.size is None]
+        faults += [
+            f"plate '{plate}' is averaged, and '{exists}' says which of its steps exist at '{record.name}' "
+            f"({record.where}): the mean would divide by the padding, too. Write "
+            f'g.plate("{plate}", ordered=True, reduce="sum"), or its size='
+            for plate in counted
+        ]
+    return faults
+
+
 Index = tuple[slice | None, ...]
 
 

@@ -150,6 +150,21 @@ class TestRecords:
         with pytest.raises(scg.GraphError, match="simulates from 'goal'"):
             g.rollout("ep", lambda policy, goal: RECORD, POLICY, goal, plates=("episode", "time"))
 
+    def test_steps_that_are_not_told(self) -> None:
+        g = scg.Graph()
+        with pytest.raises(scg.GraphError, match="is 'time' one step after another"):
+            g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"))
+        g.plate("time")
+        g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"))
+
+    def test_steps_that_are_averaged_with_their_padding(self) -> None:
+        g = scg.Graph()
+        g.plate("time", ordered=True)
+        ep = g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"))
+        g.cost("loss", -ep["reward"])
+        with pytest.raises(scg.PlateError, match="'time' is averaged.*divide by the padding"):
+            scg.compile(g, "score")
+
     def test_values_without_plates(self) -> None:
         g = scg.Graph()
         logits = g.input("logits", torch.zeros(3), plates="batch")
