@@ -40,8 +40,8 @@ def check_steps(name: str, plates: Sequence[Plate], described: Container[str]) -
     if last is not None and last not in described and not any(plate.ordered for plate in plates):
         raise GraphError(
             f"rollout '{name}' lies in plates {tuple(plate.name for plate in plates)}: is '{last}' one step "
-            f'after another? Write g.plate("{last}", ordered=True, reduce="sum"), so that an action is charged '
-            f'with what comes later, or g.plate("{last}") for elements that do not follow each other'
+            f'after another? Write g.plate("{last}", ordered=True, reduce="sum"), so that an action is '
+            f'charged with what comes later, or g.plate("{last}") for elements that do not follow each other'
         )
 
 
