@@ -60,12 +60,16 @@ def _is_blind(
 
 
 def _moves(ir: IR, trace: Trace, name: str, child: str) -> bool:
+    """Say whether a function gives other bits for other values of a node, or nothing but zeros."""
     try:
         before = outputs(ir, trace, ir[child], {})
         several = [outputs(ir, trace, ir[child], {name: value}) for value in _others(ir, trace, name)]
     except Exception:  # noqa: BLE001 - of an arbitrary function, at values that it may not be made for
         return True
-    return any(not torch.equal(a, b) for after in several for a, b in zip(before, after, strict=True))
+    is_off = not any(bool(tensor.any()) for tensor in before)  # as with a weight of 0, which is meant
+    return is_off or any(
+        not torch.equal(a, b) for after in several for a, b in zip(before, after, strict=True)
+    )
 
 
 def _others(ir: IR, trace: Trace, name: str) -> Iterator[Tensor]:

@@ -45,7 +45,8 @@ def graph(policy: Actions, record: dict[str, Tensor], *plates: str, behaviour: b
         g.plate(plate)
     g.plate("time", ordered=True, discount=DISCOUNT, reduce="sum")
     options: dict[str, Any] = {"behaviour": "log_prob"} if behaviour else {}
-    ep = g.rollout("ep", lambda policy: record, policy, plates=(*plates, "time"), **options)
+    example = {key: value for key, value in record.items() if behaviour or key != "log_prob"}
+    ep = g.rollout("ep", lambda policy: record, policy, plates=(*plates, "time"), example=example, **options)
     g.cost("loss", -ep["reward"])
     return g
 

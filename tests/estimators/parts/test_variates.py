@@ -249,7 +249,7 @@ def plated(
     mean = given + g.param("t", torch.zeros(event)) + 0.0 * g.param("k", torch.ones(5)).sum()
     b = g.sample("b", dist, mean, 1.0) if dist is Normal else g.sample("b", dist, logits=mean)
     count = len(event)
-    g.cost("c", lambda b: b.flatten(b.dim() - count).sum(-1) ** 2 if count else b**2, b)
+    g.cost("c", lambda b: b.flatten(b.dim() - count).cumsum(-1).sum(-1) ** 2 if count else b**2, b)
     return g, x
 
 
@@ -299,7 +299,7 @@ def test_a_network_of_a_categorical_sees_its_outcomes_last(
     g = scg.Graph()
     x = torch.zeros(4, *batch, 3)
     b = g.sample("b", dist, logits=g.input("x", plates="left", example=x) + g.param("t", torch.zeros(3)))
-    g.cost("c", lambda b: b.float().flatten(1).sum(-1) if b.dim() > 1 else b.float(), b)
+    g.cost("c", lambda b: b.float().flatten(1).cumsum(-1).sum(-1) if b.dim() > 1 else b.float(), b)
     net = Spy(len(batch) + 1)
     program = scg.compile(g, scg.RELAX(net, context="x"))
     net.seen.clear()
