@@ -60,12 +60,11 @@ class Emitter:
         node.target = node.name  # of a name already taken, fx would read what is now held under it
         return node
 
-    def held(self, target: str) -> fx.Node:
-        """Read a tensor or module that the program holds."""
+    def held(self, target: str, ending: str = "") -> fx.Node:
+        """Read a tensor or module that the program holds, in a line whose name has that ending."""
         owner, _, last = target.rpartition(".")
-        return self.graph.create_node(
-            "get_attr", target, name=f"{last}_controls" if owner == "controls" else last
-        )
+        ending = "_controls" if owner == "controls" else ending
+        return self.graph.create_node("get_attr", target, name=f"{last}{ending}")
 
     def module(self, target: str, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> fx.Node:
         """Call a module that the program holds."""

@@ -23,6 +23,8 @@ def charged(world: World, cost: str) -> fx.Node:
     several = [name for name in world.plan.ir.given if _weighs(world, name, cost)]
     if not several:
         return world.value(cost)
+    if cost not in world.values and world.outer is not None:
+        return world.capture(charged(world.outer, cost))
     key = f"#charged:{cost}"
     if key not in world.values:
         weight = world.capture(_weight(world.root, several, cost))
@@ -73,14 +75,21 @@ def _weight(root: World, several: list[str], cost: str) -> fx.Node:
 def _along(root: World, log: fx.Node, plates: Labels, kept: Labels) -> tuple[fx.Node, Labels]:
     """Add up log-ratios: over plates that are not kept, and over steps so far along ordered ones."""
     for plate in plates:
-        is_ordered = root.plan.ir.plates[plate].ordered
-        if plate in kept and is_ordered:
-            shown = root.emitter.shown("along", None, along)
-            log = root.emitter.call(shown, log, plates.index(plate), name=log.name)
+        if plate in kept and root.plan.ir.plates[plate].ordered:
+            log = _so_far(root, log, plates.index(plate))
     gone = [dim for dim, plate in enumerate(plates) if plate not in kept]
     if gone:
         log = root.emitter.method("sum", log, gone, name=log.name)
     return log, tuple(plate for plate in plates if plate in kept)
+
+
+def _so_far(root: World, log: fx.Node, dim: int) -> fx.Node:
+    """Add up log-ratios over each step and those before it, emitted once."""
+    key = f"#so_far:{log.name}:{dim}"
+    if key not in root.values:
+        shown = root.emitter.shown("along", None, along)
+        root.values[key] = root.emitter.call(shown, log, dim, name=f"{log.name}_so_far")
+    return root.values[key]
 
 
 def _log_ratio(root: World, name: str) -> fx.Node:

@@ -15,7 +15,7 @@ from scg.evaluation.repeated import vectorised
 from scg.evaluation.trace import Trace
 from scg.laws import Law
 from scg.nodes.plates import Index, insertion, positions, trimmed
-from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record, attribute
+from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record, Sample, attribute
 from scg.surrogate.lowering.emitter import Emitter, is_library
 from scg.surrogate.lowering.guards import guarded
 from scg.surrogate.lowering.plan import Labels, Plan
@@ -135,8 +135,10 @@ class World:
         key = f"#held:{target}"
         if key not in self.values:
             outer = self.outer
+            ir = self.plan.ir  # the name of a sample is that of its value
+            ending = "_module" if target in ir and isinstance(ir[target], Sample) else ""
             self.values[key] = (
-                self.emitter.held(target) if outer is None else self.capture(outer.held(target))
+                self.emitter.held(target, ending) if outer is None else self.capture(outer.held(target))
             )
         return self.values[key]
 
