@@ -13,8 +13,8 @@ from scg.estimators.protocol.kinds import Branched, Branches
 from scg.estimators.protocol.site import Apart, Provided, Site
 from scg.laws import Law
 from scg.nodes.records import Sample
-from scg.surrogate.lowering.draws import parameters
 from scg.surrogate.lowering.emitter import Part
+from scg.surrogate.lowering.parameters import parameters
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import possible
