@@ -39,7 +39,7 @@ from scg.nodes.records import (
     part,
 )
 from scg.nodes.rollout import Rollout
-from scg.rollouts import check_settled, check_steps, declare
+from scg.rollouts import check_settled, check_steps, declare, unfounded
 
 Plates = str | Plate | tuple[str | Plate, ...] | list[str | Plate]
 
@@ -359,7 +359,10 @@ class Graph:
             dag.add_node(record.name, record=record)
             dag.add_edges_from((parent, record.name) for parent in record.parents)
         plates = {name: self._plates[name] for name in order}
-        return IR(dag, plates, layout, self._store())
+        found = IR(dag, plates, layout, self._store())
+        if wrong := unfounded(found):
+            raise GraphError("\n".join(wrong))
+        return found
 
     def _store(self) -> Store:
         """Return what the nodes hold, and what their functions capture."""

@@ -172,6 +172,20 @@ class TestRecords:
         with pytest.raises(scg.PlateError, match="its value 'played' lacks"):
             scg.compile(g)
 
+    def test_a_law_that_reads_what_is_drawn_in_the_run(self) -> None:
+        def graph(**options: Any) -> scg.Graph:
+            g = scg.Graph()
+            z = g.sample("z", Normal, loc=g.param("mu", torch.zeros(3)), scale=1.0)
+            played = g.input("played", torch.zeros(3))
+            likelihood = {"behaviour": g.input("q", torch.zeros(()))} if options else {}
+            a = g.sample("a", Bernoulli, logits=z, value=played, **likelihood)
+            g.cost("loss", a.sum())
+            return g
+
+        with pytest.raises(scg.GraphError, match="law of 'a'.*reads 'z', which is drawn in the run"):
+            scg.compile(graph())
+        scg.compile(graph(behaviour=True))
+
     def test_tensordicts(self) -> None:
         class TensorDict:
             def to_dict(self) -> dict[str, Tensor]:
