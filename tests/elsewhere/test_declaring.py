@@ -74,11 +74,27 @@ class TestRefusals:
         with pytest.raises(scg.GraphError, match="declare a plate"):
             scg.compile(g, samples=3)
 
-    @pytest.mark.parametrize("key", ["ep_raw_action", "ep"])
+    @pytest.mark.parametrize(
+        "key", ["ep_raw_action", "ep", "ep_state", "ep_raw_reward", "ep_raw_log_prob", "spread"]
+    )
     def test_a_baseline_that_reads_the_action(self, key: str) -> None:
         g, _ = mdp()
+        g.det("spread", lambda reward: reward - 1.0, g["ep_raw_reward"])
         with pytest.raises(scg.PolicyError, match="influences"):
             scg.compile(g, scg.Score(baseline=nn.Linear(2, 1), context=key))
+
+    @pytest.mark.parametrize("key", ["one", "other", "likelihood"])
+    def test_a_baseline_that_reads_what_follows_an_action(self, key: str) -> None:
+        """Another action that was drawn after it, or its probability where it was drawn."""
+        g = scg.Graph()
+        one, other = (g.input(name, torch.zeros(3), plates="row") for name in ("one", "other"))
+        likelihood = g.input("likelihood", torch.zeros(3), plates="row")
+        first = g.sample("first", Bernoulli, logits=g.param("theta", 0.0), value=one, plates="row")
+        second = g.sample("second", Bernoulli, logits=first, value=other, behaviour=likelihood)
+        g.cost("loss", first * second)
+        estimator = scg.Score(baseline=nn.Identity(), context=key)
+        with pytest.raises(scg.PolicyError, match="'first' influences"):
+            scg.compile(g, {"first": estimator, "second": "score"})
 
     def test_what_no_expectation_is_taken_of(self) -> None:
         g, _ = mdp()
