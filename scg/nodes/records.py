@@ -134,7 +134,7 @@ class Simulation:
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Names of the inputs that have what an action influences: neither its state nor whether it exists."""
+        """Names of the inputs that an action influences: all but its state, and whether it exists."""
         several = (part for key, part in self.inputs.items() if key not in ("state", "mask"))
         return tuple(name for part in several for name in trees.tree_leaves(part))
 
