@@ -136,6 +136,24 @@ class TestRecords:
         with pytest.raises(scg.GraphError, match="lacks 'reward', which the example has"):
             program(noise=self.broken(reward=None))
 
+    def test_a_part_of_a_record_among_the_inputs(self) -> None:
+        """It would be simulated anew otherwise, and what was given lost."""
+        program = scg.compile(mdp(example=RECORD)[0], "score")
+        flat = {f"ep_raw_{key}": value for key, value in RECORD.items()}
+        assert torch.equal(program(**flat).loss, program(noise=RECORD).loss)
+        del flat["ep_raw_reward"]
+        with pytest.raises(scg.GraphError, match="'ep_raw_reward' is not among the inputs"):
+            program(**flat)
+
+    def test_a_declaration_that_is_refused_leaves_nothing(self) -> None:
+        g = scg.Graph()
+        with pytest.raises(scg.GraphError, match="'q'; it has state, action"):
+            g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"), behaviour="q")
+        assert len(g) == 0
+        g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"))
+        with pytest.raises(scg.GraphError, match="already has a node 'ep' "):
+            g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"))
+
     def test_no_record_at_all(self) -> None:
         with pytest.raises(scg.GraphError, match="rollout 'ep' is a list"):
             graph_of(POLICY, lambda policy: [1, 2])
