@@ -248,6 +248,7 @@ class Graph:
         ``node.parents`` what the policy read, which they do not. ``example`` is a record, made here if none
         is given. ``behaviour`` is the key of the log-probability of the actions if another policy drew them.
         """
+        self._check_free(name)
         arguments = self._arguments(name, parents, {})
         check_settled(name, self._records, arguments.names)
         function = self._function(name, policy)
@@ -380,13 +381,16 @@ class Graph:
     def _repr_svg_(self) -> str:
         return draw.svg(self.freeze())
 
-    def _add(self, record: Record) -> Node:
-        check_name(record.name)
-        if record.name in self._records:
+    def _check_free(self, name: str) -> None:
+        check_name(name)
+        if name in self._records:
             raise GraphError(
-                f"the graph already has a node '{record.name}' (declared at "
-                f"{self._records[record.name].where}): choose another name"
+                f"the graph already has a node '{name}' (declared at {self._records[name].where}): choose "
+                "another name"
             )
+
+    def _add(self, record: Record) -> Node:
+        self._check_free(record.name)
         self._records[record.name] = record
         return Node(self, record.name)
 

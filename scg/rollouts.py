@@ -84,12 +84,13 @@ def declare(
     graph: Declares, name: str, policy: Any, record: Played, plates: tuple[str, ...], behaviour: str | None
 ) -> tuple[Rollout, Played]:
     """Declare a rollout; return its handle, and the names of the inputs in the places of the record."""
+    if behaviour is not None and behaviour not in record:
+        has = ", ".join(map(str, record))
+        raise GraphError(
+            f"rollout '{name}': behaviour= is a key of its record, not {behaviour!r}; it has {has}"
+        )
     names = named(name, record)
     raw = _inputs(graph, record, names, plates)
-    if behaviour is not None and behaviour not in raw:
-        raise GraphError(
-            f"rollout '{name}': behaviour= is a key of its record, not {behaviour!r}; it has {', '.join(raw)}"
-        )
     mask, likelihood = raw.get("mask"), None if behaviour is None else raw[behaviour]
     action = graph.sample(
         name, policy, raw["state"], plates=plates, value=raw["action"], where=mask, behaviour=likelihood

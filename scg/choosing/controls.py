@@ -21,6 +21,7 @@ from scg.evaluation.probing import undisturbed
 from scg.laws import Relaxable
 from scg.nodes.ir import IR
 from scg.nodes.plates import positions
+from scg.nodes.records import Sample
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,7 @@ def _context(facts: Facts, name: str, choice: Choice) -> tuple[str, ...]:
         raise PolicyError(
             f"context of '{name}' names nodes that are not there: {unknown}; there are {there[:8]}"
         )
-    lower = {*below(ir, name), name}
-    value = getattr(ir[name], "value", None)
-    lower.update((value, *below(ir, value)) if value is not None else ())
-    wrong = [other for other in names if other in lower]
+    wrong = [other for other in names if other in _influenced(ir, name)]
     if wrong:
         raise PolicyError(
             f"the network of '{name}' reads {wrong}, which '{name}' influences: that biases the gradient. "
@@ -189,3 +187,13 @@ def _check_groups(ir: IR, controls: nn.ModuleDict) -> None:
                 f"control parameter '{key}' is a parameter of the graph as well: "
                 f"give the estimator a network of its own (the graph holds it as '{model[id(parameter)]}')"
             )
+
+
+def _influenced(ir: IR, name: str) -> set[str]:
+    """Return the nodes that a sample influences, also where values were drawn elsewhere."""
+    found = {*below(ir, name), name}
+    for record in (ir[other] for other in ir.given if other in found):
+        assert isinstance(record, Sample)
+        for drawn in record.drawn:
+            found.update((drawn, *below(ir, drawn)))
+    return found

@@ -132,6 +132,12 @@ class Simulation:
     arguments: Arguments
     inputs: Mapping[str, Any]
 
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Names of the inputs that an action influences: all but its state, and whether it exists."""
+        several = (part for key, part in self.inputs.items() if key not in ("state", "mask"))
+        return tuple(name for part in several for name in trees.tree_leaves(part))
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sample(Record):
@@ -153,6 +159,13 @@ class Sample(Record):
         """The nodes that say what was drawn elsewhere, which its law does not read."""
         several = (self.value, self.exists, self.behaviour)
         return tuple(name for name in several if name is not None)
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The nodes that have what was drawn elsewhere, and what followed from it, before it is a value."""
+        outcomes = () if self.simulation is None else self.simulation.outcomes
+        several = (self.value, self.behaviour, *outcomes)
+        return tuple(dict.fromkeys(name for name in several if name is not None))
 
     @property
     def parents(self) -> tuple[str, ...]:

@@ -93,6 +93,12 @@ def _parted(ir: IR, noise: Given) -> tuple[dict[str, Any], Given]:
 
 
 def _is_filled(ir: IR, inputs: Mapping[str, Any], name: str) -> bool:
-    """Say whether the record of a rollout is among the inputs."""
+    """Say whether the record of a rollout is among the inputs; refuse a part of one."""
     wanted = [leaf for _, leaf in placed_leaves(name, dict(ir.simulations[name].inputs))]
-    return all(input_name in inputs for input_name in wanted)
+    lacks = [input_name for input_name in wanted if input_name not in inputs]
+    if lacks and len(lacks) < len(wanted):
+        raise GraphError(
+            f"rollout '{name}': '{lacks[0]}' is not among the inputs, which have a part of its record: give "
+            "all of it, as noise={...} with its keys, or none and it is simulated"
+        )
+    return not lacks

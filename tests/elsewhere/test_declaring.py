@@ -74,11 +74,27 @@ class TestRefusals:
         with pytest.raises(scg.GraphError, match="declare a plate"):
             scg.compile(g, samples=3)
 
-    @pytest.mark.parametrize("key", ["ep_raw_action", "ep"])
+    @pytest.mark.parametrize(
+        "key", ["ep_raw_action", "ep", "ep_state", "ep_raw_reward", "ep_raw_log_prob", "spread"]
+    )
     def test_a_baseline_that_reads_the_action(self, key: str) -> None:
         g, _ = mdp()
+        g.det("spread", lambda reward: reward - 1.0, g["ep_raw_reward"])
         with pytest.raises(scg.PolicyError, match="influences"):
             scg.compile(g, scg.Score(baseline=nn.Linear(2, 1), context=key))
+
+    @pytest.mark.parametrize("key", ["one", "other", "likelihood"])
+    def test_a_baseline_that_reads_what_follows_an_action(self, key: str) -> None:
+        """Another action that was drawn after it, or its probability where it was drawn."""
+        g = scg.Graph()
+        one, other = (g.input(name, torch.zeros(3), plates="row") for name in ("one", "other"))
+        likelihood = g.input("likelihood", torch.zeros(3), plates="row")
+        first = g.sample("first", Bernoulli, logits=g.param("theta", 0.0), value=one, plates="row")
+        second = g.sample("second", Bernoulli, logits=first, value=other, behaviour=likelihood)
+        g.cost("loss", first * second)
+        estimator = scg.Score(baseline=nn.Identity(), context=key)
+        with pytest.raises(scg.PolicyError, match="'first' influences"):
+            scg.compile(g, {"first": estimator, "second": "score"})
 
     def test_what_no_expectation_is_taken_of(self) -> None:
         g, _ = mdp()
@@ -119,6 +135,24 @@ class TestRecords:
         program = scg.compile(mdp(example=RECORD)[0], "score")
         with pytest.raises(scg.GraphError, match="lacks 'reward', which the example has"):
             program(noise=self.broken(reward=None))
+
+    def test_a_part_of_a_record_among_the_inputs(self) -> None:
+        """It would be simulated anew otherwise, and what was given lost."""
+        program = scg.compile(mdp(example=RECORD)[0], "score")
+        flat = {f"ep_raw_{key}": value for key, value in RECORD.items()}
+        assert torch.equal(program(**flat).loss, program(noise=RECORD).loss)
+        del flat["ep_raw_reward"]
+        with pytest.raises(scg.GraphError, match="'ep_raw_reward' is not among the inputs"):
+            program(**flat)
+
+    def test_a_declaration_that_is_refused_leaves_nothing(self) -> None:
+        g = scg.Graph()
+        with pytest.raises(scg.GraphError, match="'q'; it has state, action"):
+            g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"), behaviour="q")
+        assert len(g) == 0
+        g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"))
+        with pytest.raises(scg.GraphError, match="already has a node 'ep' "):
+            g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"))
 
     def test_no_record_at_all(self) -> None:
         with pytest.raises(scg.GraphError, match="rollout 'ep' is a list"):
