@@ -73,9 +73,9 @@ def unfounded(ir: IR) -> list[str]:
         unseen = [other for other in ir.samples if other in read - seen and other not in ir.given]
         if unseen:
             found.append(
-                f"the law of '{name}' ({record.where}) reads '{unseen[0]}', which is drawn in the run, and its "
-                f"value '{record.value}' does not: it was drawn from another law. Let the value be a function of "
-                f"'{unseen[0]}', or give behaviour="
+                f"the law of '{name}' ({record.where}) reads '{unseen[0]}', which is drawn in the run, and "
+                f"its value '{record.value}' does not: it was drawn from another law. Let the value be a "
+                f"function of '{unseen[0]}', or give behaviour="
             )
     return found
 
