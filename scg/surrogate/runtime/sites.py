@@ -16,11 +16,13 @@ from scg.estimators.protocol.facts import Axis
 from scg.estimators.protocol.kinds import Cut, Scored
 from scg.estimators.protocol.site import Provided, Relaxed, Site
 from scg.evaluation.elsewhere import Existing, selected
-from scg.laws import Law, broadcast, is_transformed
+from scg.laws import Law, broadcast, is_transformed, sum_event
 from scg.nodes.plates import Index
 from scg.surrogate.runtime.ops import add_all, descend, discount_weights, paired
 
 Parameters = dict[str, Tensor]
+Descended = list[tuple[Tensor, Tensor]]
+"""What controls descend, each with what multiplies its derivative."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,41 +209,49 @@ class Estimation:
             weighed, taught = self._transformed(site, attached)
         else:
             with torch.enable_grad():
-                estimates = self._estimates(site, attached)
-                weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
-                several = self._descended(site, estimates, weighed) if site.trained else []
-            taught = [descend(several, site.trained)] if several else []
+                weighed, several = self._weighed(site, attached)
+            taught = [descend(several, site.trained)] if site.trained else []
         self.estimator.remember(site)
         full = self.blueprint.full(attached, site.value)
         return add_all([paired(weighed[name], full[name]) for name in weighed] + taught)
 
-    def _estimates(self, site: Site, attached: Parameters) -> Parameters:
-        """Return the estimates of what needs a gradient."""
+    def _weighed(self, site: Site, attached: Parameters) -> tuple[Parameters, Descended]:
+        """Return estimates of what needs a gradient times their weights, and what the controls descend."""
         if isinstance(self.estimator, Scored):
-            found = site.score(site.value, self._counted(site, self.estimator.factor(site)))
-        else:
-            found = self.estimator.gradient(site)
-            wanted = {name: site.parameters[name] for name in attached}
-            check_estimates(self.estimator, self.node, found, wanted, tuple(site.parameters))
-            return {name: self._counted(site, found[name]) for name in attached}
-        return {name: found[name] for name in attached}
+            return self._scored(site, self.estimator, attached)
+        found = self.estimator.gradient(site)
+        wanted = {name: site.parameters[name] for name in attached}
+        check_estimates(self.estimator, self.node, found, wanted, tuple(site.parameters))
+        estimates = {name: self._counted(site, found[name]) for name in attached}
+        weighed = {name: _times_weight(site, estimate.detach()) for name, estimate in estimates.items()}
+        return weighed, [(estimates[name], 2 * weighed[name]) for name in weighed if site.trained]
 
-    def _descended(
-        self, site: Site, estimates: Parameters, weighed: Parameters
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Return what the controls descend, each with what multiplies its derivative."""
-        loss = self.estimator.loss(site) if isinstance(self.estimator, Scored) else None
-        if loss is None:
-            return [(estimates[name], 2 * weighed[name]) for name in weighed]
-        loss = loss if site.exists is None else selected(loss, site.exists)
-        assert site.weight is not None
-        return [(loss, site.weight.expand(loss.shape))]
+    def _scored(self, site: Site, estimator: Scored, attached: Parameters) -> tuple[Parameters, Descended]:
+        """Return the same of a factor f of the score u: d weight |f u|^2 / df is 2 weight f |u|^2."""
+        factor = self._counted(site, estimator.factor(site))
+        unit = site.score(site.value, torch.ones((), dtype=factor.dtype, device=factor.device))
+        weighed = {
+            name: site.spread(_times_weight(site, factor.detach()), unit[name]) * unit[name]
+            for name in attached
+        }
+        if not site.trained:
+            return weighed, []
+        loss = estimator.loss(site)
+        if loss is not None:
+            assert site.weight is not None
+            return weighed, [(self._existing(site, loss), site.weight.expand(loss.shape))]
+        slopes = add_all([sum_event(unit[name] * part, site.lead) for name, part in weighed.items()])
+        return weighed, [(factor, 2 * slopes)]
 
     def _counted(self, site: Site, estimate: Tensor) -> Tensor:
         """Weigh an estimate by the ratio of its element, and put 0 where that does not exist."""
         if site.ratio is not None and not self.blueprint.by_step:
             estimate = estimate * site.spread(site.ratio, estimate)
-        return estimate if site.exists is None else selected(estimate, site.spread(site.exists, estimate))
+        return self._existing(site, estimate)
+
+    def _existing(self, site: Site, value: Tensor) -> Tensor:
+        """Put 0 where elements do not exist."""
+        return value if site.exists is None else selected(value, site.spread(site.exists, value))
 
     def _transformed(self, site: Site, attached: Parameters) -> tuple[Parameters, list[Tensor]]:
         """Return weighed estimates and what trains, by transforms that torch.compile can trace."""
@@ -251,9 +261,7 @@ class Estimation:
 
         def objective(given: Parameters) -> tuple[Tensor, Parameters]:
             with holding(controls, given, tie_weights=True):
-                estimates = self._estimates(site, attached)
-                weighed = {name: _weighed(site, estimate) for name, estimate in estimates.items()}
-                several = self._descended(site, estimates, weighed)
+                weighed, several = self._weighed(site, attached)
             return add_all([(weights * found).sum() for found, weights in several]), weighed
 
         start = {name: p.detach() for name, p in trained.items()}
@@ -273,7 +281,7 @@ def _over(credit: Tensor, ratio: Tensor) -> Tensor:
     return torch.where(ratio > 0, credit / ratio.clamp(min=torch.finfo(ratio.dtype).tiny), 0.0)
 
 
-def _weighed(site: Site, estimate: Tensor) -> Tensor:
-    """Return a detached estimate times the weight of its node's elements."""
+def _times_weight(site: Site, value: Tensor) -> Tensor:
+    """Multiply a value by the weight of its node's elements."""
     assert site.weight is not None
-    return estimate.detach() * site.spread(site.weight, estimate)
+    return value * site.spread(site.weight, value)

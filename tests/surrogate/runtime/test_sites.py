@@ -142,3 +142,25 @@ def test_how_a_plate_is_reduced_says_nothing_of_costs_outside() -> None:
     for program in (mean, added):
         program(noise=noise).loss.backward()
     assert torch.allclose(mean.t.grad, added.t.grad, rtol=1e-9)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_network_of_a_score_descends_the_variance(is_compiled: bool) -> None:
+    """Of what it leaves in the logits: sum weight ((Q - net) (b - p))^2, to the last factor."""
+    net = torch.nn.Linear(1, 1).double()
+    x = torch.tensor([[0.4], [-1.0], [2.0]], dtype=torch.float64)
+    g = scg.Graph()
+    logits = g.input("x", x, plates="batch")[..., 0] * g.param("theta", torch.tensor(0.7).double())
+    b = g.sample("b", torch.distributions.Bernoulli, logits=logits)
+    g.cost("loss", (b - 0.3) ** 2)
+    program = scg.compile(g, scg.Score(baseline=net, context="x"))
+    if is_compiled:
+        program(x=x, seed=1)
+        program.compile(backend="aot_eager")
+    estimate = program(x=x, seed=1)
+    estimate.loss.backward()
+    p = torch.sigmoid(0.7 * x[:, 0])
+    left = (estimate.costs["loss"] - net(x)[:, 0]) * (estimate.samples["b"] - p)
+    wanted = torch.autograd.grad(left.square().mean(), list(net.parameters()))
+    for parameter, gradient in zip(net.parameters(), wanted, strict=True):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-10)
