@@ -45,11 +45,11 @@ def results(curves: Sequence[Curves], task: Task) -> str:
     """Return the table; a run that was not solved counts with all of its episodes, and has a mark."""
     first = curves[0].policy
     compared = (f"less {first}", "std. error")
-    shared = ("reward", "std. error", "env. steps", "cpu seconds")
-    if task.solved is not None:
-        titles = ("policy", "solved", "episodes to solve", "std. error", *compared, *shared)
+    if task.solved is None:
+        own: tuple[str, ...] = ("episodes", "reward", "std. error", *compared)
     else:
-        titles = ("policy", "episodes", "reward", "std. error", *compared, "env. steps", "cpu seconds")
+        own = ("solved", "episodes to solve", "std. error", *compared, "reward", "std. error")
+    titles = ("policy", *own, "env. steps", "cpu seconds")
     rows = [_row(one, curves[0], task) for one in curves]
     return table(titles, "<" + ">" * (len(titles) - 1), rows)
 
@@ -67,9 +67,8 @@ def _row(one: Curves, first: Curves, task: Task) -> tuple[str, ...]:
     mean, error = _mean(needed, 0)
     mark = "" if solved == len(found) else "> "
     difference = _difference(one, first, needed, others, 0)
-    return (
-        one.policy, f"{solved} of {len(found)}", mark + mean, error, *difference, *_mean(reward, 1), *costs,
-    )  # fmt: skip
+    how = (f"{solved} of {len(found)}", mark + mean, error)
+    return one.policy, *how, *difference, *_mean(reward, 1), *costs
 
 
 def _counted(one: Curves, task: Task) -> Tensor:
