@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from scg.commands import Command, Ended, add_out, positive
@@ -19,6 +20,7 @@ from scg.experiments.toy.pictures import require_matplotlib
 from scg.progress import Progress
 
 QUICK_SEEDS, QUICK_UPDATES, QUICK_STEPS = 2, 3, 40
+PAUSE = 60.0
 
 
 def run(task: Task, options: argparse.Namespace) -> Ended:
@@ -33,15 +35,20 @@ def run(task: Task, options: argparse.Namespace) -> Ended:
     states = load(path, setting) if options.resume else {}
     trainings = [*_trainings(setting, policies)]
     options.out.mkdir(parents=True, exist_ok=True)
+
+    def keep() -> None:
+        begun = {_name(training): training.state() for training in trainings if training.rows}
+        save(path, setting, {**states, **begun})
+
     with stopping() as stop, one_thread():
         for training in trainings:
             if _name(training) in states:
                 training.restore(states[_name(training)])
-        _train(trainings, updates, stop)
+        _train(trainings, updates, stop, keep)
     begun = [training for training in trainings if training.rows]
     if not begun:
         raise KeyboardInterrupt
-    save(path, setting, {**states, **{_name(training): training.state() for training in begun}})
+    keep()
     text = _written(task, begun, options.out)
     told = f"{text}\n\n{setting.seeds} runs at rate {setting.rate:g}."
     told += f" Pictures, this table and a checkpoint are in {options.out}."
@@ -77,14 +84,17 @@ def _name(training: Training) -> str:
     return f"{training.policy} {training.runs[0]}"
 
 
-def _train(trainings: Sequence[Training], updates: int, stop: Stop) -> None:
-    """Train each until it is over, or an end was asked for."""
-    progress = Progress()
+def _train(trainings: Sequence[Training], updates: int, stop: Stop, keep: Callable[[], object]) -> None:
+    """Train each until it is over, or an end was asked for, and keep what was reached now and then."""
+    progress, kept = Progress(), time.perf_counter()
     for index, training in enumerate(trainings):
         title = f"[{index + 1}/{len(trainings)}] {training.policy}"
         while not stop.asked and not training.is_over(updates):
             training.update()
             progress.tell(_told(title, training))
+            if time.perf_counter() - kept > PAUSE:
+                keep()
+                kept = time.perf_counter()
         if training.rows and not stop.asked:
             progress.finish(_told(title, training))
 
