@@ -6,7 +6,6 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,10 +46,7 @@ def _panel(axes: Any, curves: Sequence[Curves], task: Task, row: str, column: in
     grid = torch.linspace(0, max(ends), POINTS, dtype=torch.float64)
     for one in curves:
         found = torch.stack(
-            [
-                _interpolated(grid, x, y)
-                for x, y in zip(_abscissae(one, column), _ordinates(one, row), strict=True)
-            ],
+            [_at(grid, x, y) for x, y in zip(_abscissae(one, column), _ordinates(one, row), strict=True)],
             1,
         )
         band(axes, grid, found, one.policy, COLOURS[one.policy])
@@ -88,9 +84,10 @@ def smoothed(history: History) -> Tensor:
     return found
 
 
-def _interpolated(grid: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _at(grid: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return the last y that was known at each point of a grid, NaN before there was any."""
     known = y.isfinite()
     if not known.any():
         return torch.full_like(grid, torch.nan)
-    found = np.interp(grid.numpy(), x[known].numpy(), y[known].numpy(), left=np.nan)
-    return torch.as_tensor(found)
+    place = torch.searchsorted(x[known].contiguous(), grid, right=True) - 1
+    return torch.where(place < 0, torch.nan, y[known][place.clamp(min=0)])
