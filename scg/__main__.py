@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from scg.commands import Command, Ended, add_out, offer
 from scg.demo import demo
 from scg.errors import ScgError
+from scg.experiments.rl.bandit_command import BANDIT
+from scg.experiments.rl.command import RL
 from scg.experiments.toy.command import TOY
 from scg.verification.command import VERIFY
 
@@ -18,7 +20,7 @@ def _declare_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all noise (1)")
 
 
-EXPERIMENTS: dict[str, Command] = {"toy": TOY}
+EXPERIMENTS: dict[str, Command] = {"toy": TOY, **RL, "bandit": BANDIT}
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(

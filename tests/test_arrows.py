@@ -38,7 +38,7 @@ KNOW_FX = (
     "scg.program.program",
     "scg.program.recording",
 )
-OPTIONAL = ("matplotlib", "scg.draw.picture", "scg.rl.player")
+OPTIONAL = ("gymnasium", "matplotlib", "scg.draw.picture", "scg.rl.player")
 """What may be imported inside a function: optional, or reached only with what is optional."""
 
 

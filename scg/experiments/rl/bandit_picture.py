@@ -1,0 +1,42 @@
+"""The picture of the bandit: what is left of the variance, exactly and with trained controls."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from scg.experiments.toy.pictures import DPI, HEIGHT, STYLE, WIDTH
+
+Bars = Mapping[int, Mapping[str, float]]
+SHADES = ("#d98a00", "#3b8f5a", "#2f6db5", "#b8324a", "#7c54a5", "#555555")
+
+
+def draw_bars(exact: Bars, trained: Bars) -> bytes:
+    """Return a PNG with the variances by name for each number of actions; needs matplotlib."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    sink = io.BytesIO()
+    with rc_context(STYLE):
+        figure = Figure(figsize=(2 * WIDTH, HEIGHT), layout="constrained", facecolor="white")
+        left, right = figure.subplots(1, 2)
+        _panel(left, exact, "variance that actions cause, random costs")
+        _panel(right, trained, "variance of the gradient, trained controls")
+        figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
+    return sink.getvalue()
+
+
+def _panel(axes: Any, bars: Bars, title: str) -> None:
+    """Draw a group of bars for each number of actions; what is 0 shows by its number."""
+    names = [*next(iter(bars.values()))]
+    width = 0.8 / len(names)
+    for index, name in enumerate(names):
+        heights = [values[name] for values in bars.values()]
+        places = [place + (index - (len(names) - 1) / 2) * width for place in range(len(bars))]
+        axes.bar(places, heights, width * 0.92, color=SHADES[index % len(SHADES)], label=name)
+        for place, height in zip(places, heights, strict=True):
+            told = f"{height:.2f}".lstrip("0") if abs(height) >= 0.005 else "0"
+            axes.text(place, height, told, ha="center", va="bottom", fontsize=6)
+    axes.set(title=title, xticks=range(len(bars)), xticklabels=[f"{n} actions" for n in bars])
+    axes.legend(loc="best")
