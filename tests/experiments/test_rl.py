@@ -154,6 +154,21 @@ class TestMeasuring:
         assert rows[3][:6] == ["two", "2 of 2", "190", "60", "+40", "10"]
         assert rows[4][:6] == ["none", "0 of 2", "> 400", "0", "+250", "50"]
 
+    def test_pairs_are_compared_as_far_as_both_went(self) -> None:
+        def curves(policy: str, rewards: list[float], task: str) -> list[str]:
+            reward = torch.tensor(rewards).double().unsqueeze(1)
+            ones = torch.ones_like(reward)
+            cut = Curves(policy, (History(reward, ones, ones, ones, torch.arange(len(reward))),))
+            start = torch.arange(300.0).double().unsqueeze(1)
+            ones = torch.ones_like(start)
+            whole = Curves("whole", (History(start, ones, ones, ones, torch.arange(300)),))
+            text = results([whole, cut], TASKS[task]).splitlines()[3]
+            return [cell.strip() for cell in text.split("|")[1:-1]]
+
+        assert curves("cut", [0.0] * 120, "cartpole")[:6] == ["cut", "0 of 1", "> 120", "nan", "+0", "nan"]
+        early = curves("cut", [k + 2.0 for k in range(20)], "inverted-pendulum")
+        assert early[:5] == ["cut", "20", "16.5", "nan", "+2.0"]
+
 
 def columns(text: str) -> list[str]:
     return [cell.strip() for cell in text.splitlines()[0].split("|")[1:-1]]

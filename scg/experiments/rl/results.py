@@ -57,32 +57,43 @@ def results(curves: Sequence[Curves], task: Task) -> str:
 def _row(one: Curves, first: Curves, task: Task) -> tuple[str, ...]:
     steps = sum(float(history.steps.sum()) for history in one.histories)
     costs = (f"{steps:.0f}", f"{sum(float(history.seconds[-1]) for history in one.histories):.0f}")
-    reward = one.reached(task.window)
+    reward = _mean(one.reached(task.window), 1)
     if task.solved is None:
-        difference = _difference(one, first, reward, first.reached(task.window), 1)
-        return (one.policy, f"{float(one.played().mean()):.0f}", *_mean(reward, 1), *difference, *costs)
+        difference = _difference(one, first, _rewards(one, first, task), 1)
+        return (one.policy, f"{float(one.played().mean()):.0f}", *reward, *difference, *costs)
     found = one.solving(task)
-    needed, others = _counted(one, task), _counted(first, task)
     solved = int(found.isfinite().sum())
-    mean, error = _mean(needed, 0)
+    mean, error = _mean(torch.where(found.isfinite(), found, one.played()), 0)
     mark = "" if solved == len(found) else "> "
-    difference = _difference(one, first, needed, others, 0)
-    how = (f"{solved} of {len(found)}", mark + mean, error)
-    return one.policy, *how, *difference, *_mean(reward, 1), *costs
+    difference = _difference(one, first, _episodes(one, first, task), 0)
+    return one.policy, f"{solved} of {len(found)}", mark + mean, error, *difference, *reward, *costs
 
 
-def _counted(one: Curves, task: Task) -> Tensor:
-    """Return the episodes to solve of every run, all of its episodes where it was not solved."""
-    found = one.solving(task)
-    return torch.where(found.isfinite(), found, one.played())
+def _episodes(one: Curves, first: Curves, task: Task) -> Tensor:
+    """Return how many more episodes runs took than their pairs, as far as an unsolved one of both went."""
+    solving = [curves.solving(task) for curves in (one, first)]
+    both = min(map(len, solving))
+    ends = [
+        torch.where(found.isfinite(), torch.inf, curves.played())[:both]
+        for found, curves in zip(solving, (one, first), strict=True)
+    ]
+    horizon = torch.minimum(*ends)
+    needed = [torch.minimum(found[:both].nan_to_num(torch.inf), horizon) for found in solving]
+    return needed[0] - needed[1]
 
 
-def _difference(one: Curves, first: Curves, found: Tensor, other: Tensor, digits: int) -> tuple[str, str]:
-    """Return the mean difference to the first policy over the runs that both have, and its standard error."""
-    if one is first:
-        return "", ""
-    both = min(len(found), len(other))
-    return _mean(found[:both] - other[:both], digits, sign="+")
+def _rewards(one: Curves, first: Curves, task: Task) -> Tensor:
+    """Return how much more runs reached than their pairs after as many updates as both had."""
+    found = []
+    for history, other in zip(one.histories, first.histories, strict=False):
+        end = min(len(history.reward), len(other.reward))
+        last = slice(max(end - task.window, 0), end)
+        found.append(history.reward[last].mean(0) - other.reward[last].mean(0))
+    return torch.cat(found)
+
+
+def _difference(one: Curves, first: Curves, found: Tensor, digits: int) -> tuple[str, str]:
+    return ("", "") if one is first else _mean(found, digits, sign="+")
 
 
 def _mean(values: Tensor, digits: int, *, sign: str = "") -> tuple[str, str]:
