@@ -311,6 +311,8 @@ class TestExistence:
         g.cost("loss", (b - 0.4) ** 2 + (c - b) ** 2 * theta[1])
         g.cost("kl", g.log_prob(b) * 0.1)
         g.cost("whole", g.det("total", lambda log: log.sum(), g.log_prob(c), plates=()) ** 2 * 0.1)
+        other = g.log_prob(Bernoulli, b, logits=theta[1] - offset)
+        g.cost("other", lambda log: 0.1 * log.sum(), other, plates=())
         return g
 
     @pytest.mark.parametrize("policy", ["enumerate", "rebar", "relax", "local", "score", "disarm"])
@@ -337,6 +339,27 @@ class TestExistence:
         found = scg.exact_gradient(self.graph(offset, self.MASK))
         wanted = scg.exact_gradient(self.graph(offset[kept], None))
         assert torch.allclose(found["theta"], wanted["theta"], atol=1e-6)
+
+    @pytest.mark.parametrize("nowhere", [1.0, -1e30])
+    def test_other_laws_of_what_does_not_exist(self, nowhere: float) -> None:
+        """Log-densities are 0 there, also where a function adds them up."""
+        g = scg.Graph()
+        offset = torch.tensor([0.1, nowhere, -0.4])
+        shift = g.input("offset", offset, plates="row")
+        where = g.input("mask", self.MASK, plates="row")
+        a = g.sample(
+            "a", Bernoulli, logits=shift, value=g.input("played", self.MASK, plates="row"), where=where
+        )
+        theta = g.param("theta", 0.3)
+        other = g.log_prob(Bernoulli, a, logits=shift * theta)
+        g.cost("whole", lambda log: log.sum() ** 2, other, plates=())
+        found = scg.compile(g, "score")(offset=offset, played=self.MASK, mask=self.MASK)
+        found.loss.backward()
+        given, held = offset[self.MASK.bool()], g["theta"].value.detach().requires_grad_()
+        wanted = Bernoulli(logits=given * held).log_prob(torch.ones(2)).sum() ** 2
+        wanted.backward()
+        assert torch.allclose(found.loss, wanted)
+        assert torch.allclose(g["theta"].value.grad, held.grad)
 
     def test_a_batch_in_which_nothing_exists(self) -> None:
         g = self.graph(torch.zeros(3), self.MASK)
