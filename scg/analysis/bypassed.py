@@ -79,10 +79,13 @@ def _of_states(ir: IR, name: str, charged: Iterable[str]) -> list[str]:
 def _warning(ir: IR, name: str, drawn: str, child: str) -> str:
     record = ir[name]
     assert isinstance(record, Sample)
-    instead = f"'{name}'" if drawn == record.value else f"the outcome of '{name}'"
-    if drawn != record.value and record.simulation is None:
-        instead = f"what '{name}' is a parent of"
+    instead = f"Read '{name}' in its place"
+    if drawn != record.value:
+        is_played = record.simulation is not None
+        instead = (
+            f"Read the outcome of '{name}' in its place" if is_played else f"Give it '{name}' as a parent too"
+        )
     return (
         f"node '{child}' ({ir[child].where}) reads '{drawn}', which was recorded with '{name}': what comes "
-        f"of it is not charged to '{name}'. Read {instead} in its place"
+        f"of it is not charged to '{name}'. {instead}"
     )
