@@ -340,6 +340,35 @@ class TestExistence:
         wanted = scg.exact_gradient(self.graph(offset[kept], None))
         assert torch.allclose(found["theta"], wanted["theta"], atol=1e-6)
 
+    @pytest.mark.parametrize("nowhere", [torch.nan, torch.inf])
+    def test_what_costs_read_of_what_does_not_exist(self, nowhere: float) -> None:
+        """A gradient of 0 times what is not finite would be NaN."""
+        g = scg.Graph()
+        played, paid = (g.input(name, self.MASK, plates="row") for name in ("played", "paid"))
+        where, theta = g.input("mask", self.MASK, plates="row"), g.param("theta", 0.3)
+        a = g.sample("a", Bernoulli, logits=theta, value=played, where=where, plates="row")
+        g.cost("loss", lambda a, paid, theta: a * paid * theta, a, paid, theta)
+        program = scg.compile(g, "score")
+        found = []
+        for value in (0.0, nowhere):
+            theta.value.grad = None
+            program(played=self.MASK, mask=self.MASK, paid=torch.tensor([2.0, value, 1.0])).loss.backward()
+            found.append(theta.value.grad)
+        assert torch.equal(*found)
+
+    def test_an_element_exists_by_one_of_several_masks(self) -> None:
+        """What is not finite is seen where another node reads it, whichever was declared last."""
+        masks = {"one": self.MASK, "other": torch.ones(3)}
+        for order in (("one", "other"), ("other", "one")):
+            g = scg.Graph()
+            logits = g.input("logits", torch.zeros(3), plates="row")
+            for key in order:
+                where = g.input(key, torch.ones(3), plates="row")
+                g.cost(f"loss_{key}", g.sample(f"b_{key}", Bernoulli, logits=logits, where=where) * 1.0)
+            program = scg.compile(g, "score")
+            with pytest.raises(scg.GraphError, match="b_other"):
+                program(logits=torch.tensor([0.0, torch.nan, 0.0]), **masks)
+
     @pytest.mark.parametrize("nowhere", [1.0, -1e30])
     def test_other_laws_of_what_does_not_exist(self, nowhere: float) -> None:
         """Log-densities are 0 there, also where a function adds them up."""
