@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scg.analysis.bypassed import bypassed
 from scg.analysis.choices import Finding
 from scg.analysis.crossing import crossings, foreseen
 from scg.analysis.hidden import Hidden, hidden
@@ -135,6 +136,7 @@ class Facts:
         """What users are warned of: lost gradients, and values drawn elsewhere that are not told so."""
         with undisturbed(self.ir.store.modules):
             found = unmoved(self.ir, self.worlds, lambda: self.moved) if self.ir.costs else []
+            found += bypassed(self.ir)
             found += foreseen(self.ir, [self.trace, *self.moved]) if self.ir.given else []
         return (*self.hidden.warnings, *found)
 

@@ -66,11 +66,12 @@ def healed(ir: IR, inputs: dict[str, Any]) -> dict[str, Any]:
     A gradient of 0, times what is not finite, would be NaN.
     """
     found = dict(inputs)
-    for name, mask in ir.partial_inputs.items():
-        if name in inputs and isinstance(inputs.get(mask), Tensor):
+    for name, several in ir.partial_inputs.items():
+        if name in inputs and all(isinstance(inputs.get(mask), Tensor) for mask in several):
             leaves = [leaf for leaf in trees.tensors(inputs[name]) if leaf.is_floating_point()]
             if not all(map(is_seen_finite, leaves)):
-                exists = present(ir, inputs, ir[name], mask).mask
+                masks = [present(ir, inputs, ir[name], mask).mask for mask in several]
+                exists = reduce(torch.logical_or, masks)
                 found[name] = trees.tree_map_only(Tensor, partial(_healed, exists), inputs[name])
     return found
 

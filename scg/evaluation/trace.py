@@ -172,7 +172,7 @@ def _log_prob(ir: IR, trace: Trace, record: LogProb) -> Tensor:
     value = pad(value, lead, density.inner - (value.dim() - density.law.value_rank - lead))
     result: Tensor = call(record, density.law.log_prob, (dict(density.parameters), value), {})
     summed = sum_event(result, plates)
-    owner = None if record.of is None else ir[record.of]
+    owner = ir[record.value]
     if not isinstance(owner, Sample) or owner.exists is None:
         return summed
-    return selected(summed, present(ir, trace.values, owner, owner.exists).mask)
+    return selected(summed, present(ir, trace.values, record, owner.exists).mask)

@@ -147,16 +147,29 @@ class IR:
         return self._of(Input)
 
     @cached_property
-    def partial_inputs(self) -> Mapping[str, str]:
-        """Inputs that laws read of which some elements do not exist, with the input that says which do."""
-        found: dict[str, str] = {}
+    def partial_inputs(self) -> Mapping[str, tuple[str, ...]]:
+        """Inputs of which some elements do not exist, with the inputs of which one says which do.
+
+        Laws read them, or costs: of those that an input reaches, none is to count elements that do not exist.
+        """
+        found: dict[str, dict[str, None]] = {}
         for record in self.records():
-            if isinstance(record, Sample) and record.exists in self.inputs:
-                plates = set(self.layout[record.exists])
-                above = (name for name in nx.ancestors(self.dag, record.name) if name in self.inputs)
-                names = (name for name in above if name != record.exists and plates <= {*self.layout[name]})
-                found.update(dict.fromkeys(names, record.exists))
-        return found
+            several = self.masks.get(record.name, ())
+            if isinstance(record, Sample):
+                several = () if record.exists is None else (record.exists,)
+            if several and {*self.inputs}.issuperset(several):
+                plates = set().union(*(self.layout[mask] for mask in several))
+                above = nx.ancestors(self.dag, record.name).intersection(self.inputs) - {*several}
+                for name in above:
+                    if plates <= {*self.layout[name]} and (
+                        isinstance(record, Sample) or self._is_apart(name)
+                    ):
+                        found.setdefault(name, {}).update(dict.fromkeys(several))
+        return {name: tuple(several) for name, several in found.items()}
+
+    def _is_apart(self, name: str) -> bool:
+        """Say whether all costs that a node reaches know of elements that do not exist."""
+        return all(cost in self.masks for cost in nx.descendants(self.dag, name).intersection(self.costs))
 
     @cached_property
     def simulations(self) -> Mapping[str, Simulation]:

@@ -340,6 +340,8 @@ class TestExistence:
         g.cost("loss", (b - 0.4) ** 2 + (c - b) ** 2 * theta[1])
         g.cost("kl", g.log_prob(b) * 0.1)
         g.cost("whole", g.det("total", lambda log: log.sum(), g.log_prob(c), plates=()) ** 2 * 0.1)
+        other = g.log_prob(Bernoulli, b, logits=theta[1] - offset)
+        g.cost("other", lambda log: 0.1 * log.sum(), other, plates=())
         return g
 
     @pytest.mark.parametrize("policy", ["enumerate", "rebar", "relax", "local", "score", "disarm"])
@@ -366,6 +368,56 @@ class TestExistence:
         found = scg.exact_gradient(self.graph(offset, self.MASK))
         wanted = scg.exact_gradient(self.graph(offset[kept], None))
         assert torch.allclose(found["theta"], wanted["theta"], atol=1e-6)
+
+    @pytest.mark.parametrize("nowhere", [torch.nan, torch.inf])
+    def test_what_costs_read_of_what_does_not_exist(self, nowhere: float) -> None:
+        """A gradient of 0 times what is not finite would be NaN."""
+        g = scg.Graph()
+        played, paid = (g.input(name, self.MASK, plates="row") for name in ("played", "paid"))
+        where, theta = g.input("mask", self.MASK, plates="row"), g.param("theta", 0.3)
+        a = g.sample("a", Bernoulli, logits=theta, value=played, where=where, plates="row")
+        g.cost("loss", lambda a, paid, theta: a * paid * theta, a, paid, theta)
+        program = scg.compile(g, "score")
+        found = []
+        for value in (0.0, nowhere):
+            theta.value.grad = None
+            program(played=self.MASK, mask=self.MASK, paid=torch.tensor([2.0, value, 1.0])).loss.backward()
+            found.append(theta.value.grad)
+        assert torch.equal(*found)
+
+    def test_an_element_exists_by_one_of_several_masks(self) -> None:
+        """What is not finite is seen where another node reads it, whichever was declared last."""
+        masks = {"one": self.MASK, "other": torch.ones(3)}
+        for order in (("one", "other"), ("other", "one")):
+            g = scg.Graph()
+            logits = g.input("logits", torch.zeros(3), plates="row")
+            for key in order:
+                where = g.input(key, torch.ones(3), plates="row")
+                g.cost(f"loss_{key}", g.sample(f"b_{key}", Bernoulli, logits=logits, where=where) * 1.0)
+            program = scg.compile(g, "score")
+            with pytest.raises(scg.GraphError, match="b_other"):
+                program(logits=torch.tensor([0.0, torch.nan, 0.0]), **masks)
+
+    @pytest.mark.parametrize("nowhere", [1.0, -1e30])
+    def test_other_laws_of_what_does_not_exist(self, nowhere: float) -> None:
+        """Log-densities are 0 there, also where a function adds them up."""
+        g = scg.Graph()
+        offset = torch.tensor([0.1, nowhere, -0.4])
+        shift = g.input("offset", offset, plates="row")
+        where = g.input("mask", self.MASK, plates="row")
+        a = g.sample(
+            "a", Bernoulli, logits=shift, value=g.input("played", self.MASK, plates="row"), where=where
+        )
+        theta = g.param("theta", 0.3)
+        other = g.log_prob(Bernoulli, a, logits=shift * theta)
+        g.cost("whole", lambda log: log.sum() ** 2, other, plates=())
+        found = scg.compile(g, "score")(offset=offset, played=self.MASK, mask=self.MASK)
+        found.loss.backward()
+        given, held = offset[self.MASK.bool()], g["theta"].value.detach().requires_grad_()
+        wanted = Bernoulli(logits=given * held).log_prob(torch.ones(2)).sum() ** 2
+        wanted.backward()
+        assert torch.allclose(found.loss, wanted)
+        assert torch.allclose(g["theta"].value.grad, held.grad)
 
     def test_a_batch_in_which_nothing_exists(self) -> None:
         g = self.graph(torch.zeros(3), self.MASK)

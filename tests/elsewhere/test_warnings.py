@@ -103,6 +103,67 @@ class TestForesight:
             scg.compile(g, "score")
 
 
+class TestBypasses:
+    """What reads a record itself: it is charged to nothing that was drawn."""
+
+    def graph(self) -> tuple[scg.Graph, scg.Node, scg.Node]:
+        g = scg.Graph()
+        played = g.input("played", torch.tensor([0.0, 1.0]), plates="row")
+        a = g.sample("a", Bernoulli, logits=g.param("theta", 0.1), value=played, plates="row")
+        return g, a, played
+
+    def test_costs_of_values_are_told(self) -> None:
+        g, a, played = self.graph()
+        g.cost("seen", a * 0.1)
+        g.cost("loss", g.det("square", lambda a: a**2, played))
+        with pytest.warns(
+            scg.GradientWarning, match="'square'.*reads 'played'.*not charged to 'a'. Read 'a'"
+        ):
+            scg.compile(g, "score")
+
+    def test_laws_of_values_are_told(self) -> None:
+        g, a, played = self.graph()
+        g.cost("loss", a * g.sample("b", Bernoulli, logits=played))
+        with pytest.warns(scg.GradientWarning, match="'b'.*reads 'played'.*not charged to 'a'"):
+            scg.compile(g, "score")
+
+    @pytest.mark.parametrize("key", ["reward", "log_prob"])
+    def test_costs_of_raw_outcomes_are_told(self, key: str) -> None:
+        g, _ = graph_of(Actions(), partial(problems.play, count=4))
+        g.cost("raw", g[f"ep_raw_{key}"] * 1.0)
+        with pytest.warns(scg.GradientWarning, match=f"'ep_raw_{key}'.*Read the outcome of 'ep'"):
+            scg.compile(g, "score")
+
+    def test_costs_of_what_the_policy_read_are_told(self) -> None:
+        """The entropy of later steps depends on earlier actions, and there is none after the last."""
+        policy = Actions()
+        g, ep = graph_of(policy, partial(problems.play, count=4))
+        g.cost("entropy", lambda state: -policy(state).entropy(), ep.parents[0])
+        with pytest.warns(scg.GradientWarning, match="'entropy'.*charged to no action.*outcome \"state\""):
+            scg.compile(g, "score")
+
+    def test_others_are_not(self) -> None:
+        policy = Actions()
+        g, ep = graph_of(policy, partial(problems.play, count=4))
+        g.cost("entropy", lambda state: -policy(state).entropy(), ep["state"])
+        g.cost("kl", g.log_prob(ep) - g.log_prob(Actions().requires_grad_(False), ep, ep.parents[0]))
+        g.cost("both", lambda reward, action: reward * action, g["ep_raw_reward"], ep)
+        critic = scg.Score(baseline=nn.Linear(2, 1), context=ep.parents)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            scg.compile(g, critic)
+
+    def test_nor_are_simulators_of_several_parts(self) -> None:
+        """What reads a value to draw another, which goes on through its own node."""
+        g, a, played = self.graph()
+        after = g.det("after", lambda a: 1 - a, played, differentiable=False)
+        b = g.sample("b", Bernoulli, logits=a, value=after)
+        g.cost("loss", a * b)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            scg.compile(g, "score")
+
+
 class Dropped(Actions):
     def forward(self, state: Tensor) -> Categorical:
         return super().forward(nn.functional.dropout(state, 0.5, self.training))

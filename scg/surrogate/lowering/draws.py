@@ -202,7 +202,8 @@ def log_probability(world: World, record: LogProb) -> None:
         plates = positions(have, ir.layout[name])
         lead = (*positions(carried, axes), *plates) if carried else plates
         value = world.emitter.index(value, trimmed((*lead, *missing)))
-    world.values[name] = _log_prob(world, density.law, axes + ir.layout[name], given, value, name)
+    line = _log_prob(world, density.law, axes + ir.layout[name], given, value, name)
+    world.values[name] = elsewhere.kept(world, ir[record.value], line, axes + ir.layout[name])
     world.axes[name] = axes
     world.repeating[name] = _repeated(world, record, record.value)
 
@@ -220,7 +221,7 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     given = parameters(world, record, axes)
     value = world.aligned(world.lean(name), world.lead(name), axes + plates)
     line = _log_prob(world, law, axes + plates, given, value, f"{name}_log_prob")
-    world.log_probs[name] = elsewhere.kept(world, record, world.emitter.placed(name, line), axes)
+    world.log_probs[name] = elsewhere.kept(world, record, world.emitter.placed(name, line), axes + plates)
     return world.log_probs[name]
 
 

@@ -15,9 +15,13 @@ from scg.surrogate.lowering.worlds import World
 
 def exists(world: World, record: Record, axes: Labels) -> fx.Node | None:
     """Return which elements of a sample exist, aligned to leading ``axes`` and its plates; None is all."""
+    return existing_along(world, record, axes + world.plan.ir.layout[record.name])
+
+
+def existing_along(world: World, record: Record, lead: Labels) -> fx.Node | None:
+    """Return which elements of a sample exist, aligned to leading dimensions that have its plates."""
     if not isinstance(record, Sample) or record.exists is None:
         return None
-    lead = axes + world.plan.ir.layout[record.name]
     key = f"#exists:{record.name}:{','.join(lead)}"
     if key not in world.values:
         mask = world.aligned(world.value(record.exists), world.lead(record.exists), lead)
@@ -35,9 +39,9 @@ def of_existing(world: World, record: Record, value: fx.Node, axes: Labels) -> f
     return world.emitter.call(world.emitter.shown("filled", None, filled), value, found, name=value.name)
 
 
-def kept(world: World, record: Record, value: fx.Node, axes: Labels) -> fx.Node:
-    """Append a value [*axes, *plates] of a sample with 0 for elements that do not exist."""
-    found = exists(world, record, axes)
+def kept(world: World, record: Record, value: fx.Node, lead: Labels) -> fx.Node:
+    """Append a value [*lead] with 0 for elements of a sample that do not exist."""
+    found = existing_along(world, record, lead)
     if found is None:
         return value
     shown = world.emitter.shown("kept", None, kept_of)
