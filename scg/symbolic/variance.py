@@ -39,6 +39,7 @@ def variance(program: Program, /, **inputs: Any) -> dict[str, Entries]:
     """
     if not isinstance(program, Program):
         raise GraphError(f"scg.symbolic.variance takes a program, as scg.compile returns it, not {program!r}")
+    program._ir.drawn_here("a variance")
     given = {**program._ir.store.examples, **inputs}
     program.prepare(**given)
     with controls_still(program), torch.enable_grad():

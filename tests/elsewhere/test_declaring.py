@@ -102,6 +102,8 @@ class TestRefusals:
             scg.exact_gradient(g)
         with pytest.raises(scg.GraphError, match="drawn elsewhere"):
             scg.verify(scg.compile(g, "score"))
+        with pytest.raises(scg.GraphError, match="drawn elsewhere"):
+            scg.symbolic.variance(scg.compile(g, "score"))
 
 
 class TestRecords:
