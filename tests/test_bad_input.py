@@ -609,7 +609,7 @@ RELAXING: dict[str, Case] = {
         rf"{ROUGH}.*\(h: it raised ValueError at a relaxed value; write a log-probability as g\.log_prob\(",
     ),
     "rebar through torch's log_prob of an outcome": (
-        compiling(outcome(lambda x: Categorical(probs=torch.ones(3)).log_prob(x)), "rebar"),
+        compiling(outcome(lambda x: Categorical(probs=torch.arange(1.0, 4.0)).log_prob(x)), "rebar"),
         EstimatorError,
         rf"{ROUGH}.*write a log-probability as g\.log_prob\(\.\.\.\), which takes relaxed values",
     ),
@@ -619,7 +619,9 @@ RELAXING: dict[str, Case] = {
         rf"{ROUGH}.*it raised IndexError .*; declare it with relaxed=, a function of relaxed values",
     ),
     "rebar through an embedding": (
-        compiling(outcome(lambda x: nn.functional.embedding(x, torch.ones(3, 2)).sum(-1)), "rebar"),
+        compiling(
+            outcome(lambda x: nn.functional.embedding(x, torch.arange(6.0).view(3, 2)).sum(-1)), "rebar"
+        ),
         EstimatorError,
         rf"{ROUGH}.*declare it with relaxed=, a function of relaxed values",
     ),

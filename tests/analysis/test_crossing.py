@@ -146,6 +146,7 @@ def test_declared_mixing_is_accepted(name: str) -> None:
     assert "(all of batch)" in scg.compile(g, policy="score").explain()
 
 
+@pytest.mark.filterwarnings("ignore:.*does not change with it:scg.GradientWarning")
 @pytest.mark.parametrize("name", KEEPING)
 def test_functions_that_keep_elements_apart_pass(name: str) -> None:
     bits(KEEPING[name]()).check()

@@ -149,6 +149,7 @@ class TestRecords:
 
     def test_a_declaration_that_is_refused_leaves_nothing(self) -> None:
         g = scg.Graph()
+        g.plate("time", ordered=True, reduce="sum")
         with pytest.raises(scg.GraphError, match="'q'; it has state, action"):
             g.rollout("ep", lambda policy: RECORD, POLICY, plates=("episode", "time"), behaviour="q")
         assert len(g) == 0

@@ -10,16 +10,29 @@ import pytest
 import torch
 from torch import Tensor
 
+from scg.evaluation import elsewhere
+from scg.nodes.records import outcome
 from scg.program.helpers import TEXTS, helper_text
 from scg.surrogate.runtime import ops
 
 VALUE = torch.tensor([[0.3, -1.2, 2.0], [0.0, 4.0, -0.5]], dtype=torch.float64)
+MASK = torch.tensor([[False, True, True], [True, False, True]])
 NESTED = {"one": VALUE, "two": (VALUE + 1, VALUE * 2)}
 CALLS: dict[Callable[..., Any], tuple[Any, ...]] = {
     ops.possible: (torch.tensor([1.0, torch.inf, torch.nan]), torch.tensor([0.5, 0.0, 0.0])),
     ops.discounted: (VALUE, 1, 0.9),
     ops.undiscounted: (VALUE, 1, 3, 0.9),
     ops.to_go: (VALUE, 1, 0.9),
+    ops.discounted_sum: (VALUE, 0.9),
+    ops.log_ratio: (VALUE, VALUE * 2, elsewhere.existing(MASK)),
+    ops.along: (VALUE, 1),
+    ops.likelihood: (VALUE,),
+    elsewhere.existing: (MASK,),
+    elsewhere.filled: (VALUE, elsewhere.existing(MASK)),
+    elsewhere.selected: (VALUE, MASK, ~MASK & (VALUE > 1)),
+    elsewhere.kept_of: (VALUE, elsewhere.existing(MASK)),
+    elsewhere.taken: ({}, VALUE, torch.float32, None),
+    outcome: (VALUE, VALUE, MASK),
     ops.first_order: (VALUE,),
     ops.add_all: ([VALUE, VALUE, VALUE * 2, VALUE],),
     ops.expand_lead: (VALUE[None], [4, None]),

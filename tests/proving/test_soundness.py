@@ -133,6 +133,7 @@ def test_ties_of_a_kink_are_as_torch_has_them() -> None:
     assert abs(float(scg.symbolic.objective(g).subs("t", -0.4)) - 1 / (1 + 2.718281828459045**0.4)) < 1e-9
 
 
+@pytest.mark.filterwarnings("ignore:.*does not change with it:scg.GradientWarning")
 def test_a_variance_is_not_negative() -> None:
     g = scg.Graph()
     r = g.param("r", number(0.4))
