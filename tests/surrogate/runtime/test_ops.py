@@ -50,3 +50,18 @@ def test_running_statistics_stay_as_they_are() -> None:
     assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())
     norm(x)
     assert not torch.equal(norm.running_mean, before["running_mean"])
+
+
+@pytest.mark.parametrize("size", [5, 300])
+def test_costs_to_go_are_the_same_by_a_product_and_by_sums(size: int) -> None:
+    """A short plate that comes last is added up by one product, and others by running sums."""
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(2, size, dtype=torch.float64, generator=generator)
+    wanted = torch.stack(
+        [(0.9 ** torch.arange(size - t, dtype=torch.float64) * value[:, t:]).sum(1) for t in range(size)], 1
+    )
+    assert torch.allclose(to_go(value, 1, 0.9), wanted, rtol=1e-9)
+    assert torch.allclose(to_go(value[..., None], 1, 0.9)[..., 0], wanted, rtol=1e-9)
+    value[0, 1] = torch.inf
+    found = to_go(value, 1, 0.9)
+    assert bool(found[0, :2].isinf().all()) and bool(found[0, 2:].isfinite().all())
