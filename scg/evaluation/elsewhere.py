@@ -60,6 +60,12 @@ def filled(value: Tensor, exists: Existing) -> Tensor:
     return torch.where(spread(mask, full), full, copy)
 
 
+def filled_value(value: Tensor, exists: Existing) -> Tensor:
+    """Do the same to a value, which is 0 where nothing exists at all: it is an index, perhaps."""
+    found = filled(value, exists)
+    return found if exists.first is None else torch.where(exists.mask.any(), found, torch.zeros_like(found))
+
+
 def healed(ir: IR, inputs: dict[str, Any]) -> dict[str, Any]:
     """Return inputs that are 0 where they are not finite and nothing exists.
 
@@ -160,12 +166,14 @@ def given_value(ir: IR, values: Mapping[str, Any], record: Sample, density: Dens
             f"sample '{record.name}' ({record.where}): {what} has {kind}, and a draw from its "
             f"{density.law.family} has shape {tuple(like.shape)}"
         )
+    is_there = True
     if record.exists is not None:
-        value = filled(value, present(ir, values, record, record.exists))
+        exists = present(ir, values, record, record.exists)
+        value, is_there = filled_value(value, exists), bool(exists.mask.any())
     found: Tensor = call(
         record, taken, ({}, value, like.dtype, bounds_of(density.law, density.parameters)), {}
     )
-    if not _is_inside(density, found):
+    if is_there and not _is_inside(density, found):
         raise GraphError(
             f"sample '{record.name}' ({record.where}): {what} is outside of the support of its "
             f"{density.law.family}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scg.errors import GraphError, ScgError
 from scg.evaluation.densities import make_density
-from scg.evaluation.elsewhere import filled, of_existing, present
+from scg.evaluation.elsewhere import filled_value, of_existing, present
 from scg.evaluation.invoke import callable_of
 from scg.evaluation.probing import spread
 from scg.evaluation.trace import Trace, valued
@@ -73,7 +73,7 @@ def rescored(ir: IR, inputs: Mapping[str, Any], name: str) -> Tensor:
         density = of_existing(ir, trace.values, record, density)
         value = trace.values[record.value]
         if record.exists is not None:
-            value = filled(value, present(ir, trace.values, record, record.exists))
+            value = filled_value(value, present(ir, trace.values, record, record.exists))
         log = density.law.log_prob(dict(density.parameters), value)
     return sum_event(log, len(ir.layout[name]))
 

@@ -34,6 +34,13 @@ TEXTS = MappingProxyType(
     full = value.expand(lead + value.shape[mask.dim():])
     copy = full.detach().flatten(0, mask.dim() - 1)[first]
     return torch.where(mask[(..., *(None,) * (full.dim() - mask.dim()))], full, copy)''',
+        elsewhere.filled_value: '''def {name}(value, exists):
+    """Put a copy of an element that exists in the place of those that do not, and 0 if none does."""
+    mask, first = exists
+    lead = torch.broadcast_shapes(value.shape[:mask.dim()], mask.shape)
+    full = value.expand(lead + value.shape[mask.dim():])
+    copy = full.flatten(0, mask.dim() - 1)[first] * mask.any()
+    return torch.where(mask[(..., *(None,) * (full.dim() - mask.dim()))], full, copy)''',
         elsewhere.selected: '''def {name}(value, *masks):
     """Put 0 in the place of elements that exist by no mask."""
     return torch.where(sum(mask != 0 for mask in masks) > 0, value, 0.0)''',

@@ -65,8 +65,10 @@ def differs(ir: IR, inputs: Mapping[str, Any], name: str) -> str | None:
     log = rescored(ir, inputs, name) - inputs[key]
     mask = simulation.inputs.get("mask")
     log = (log if mask is None else log[inputs[mask]]).flatten().double()
+    if not len(log):
+        return None
     size, mean = float(log.square().mean().sqrt()), float(log.mean())
-    error = float(log.std(correction=0)) / max(len(log), 1) ** 0.5
+    error = float(log.std(correction=0)) / len(log) ** 0.5
     if not size > ROUNDING or (abs(mean) <= ERRORS * error and size < LARGE):
         return None
     return (

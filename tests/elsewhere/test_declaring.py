@@ -422,6 +422,16 @@ class TestExistence:
         assert torch.allclose(found.loss, wanted)
         assert torch.allclose(g["theta"].value.grad, held.grad)
 
+    @pytest.mark.parametrize("estimator", ["score", "relax"])
+    def test_a_record_in_which_nothing_exists(self, estimator: str) -> None:
+        program = scg.compile(mdp(example=RECORD)[0], estimator)
+        for mask in (RECORD["mask"], torch.zeros(4, 2)):
+            action = RECORD["action"].masked_fill(mask == 0, -100)
+            program.zero_grad()
+            program(noise={**RECORD, "mask": mask, "action": action}).loss.backward()
+            grads = [parameter.grad for parameter in program.model_parameters()]
+            assert any(bool(grad.any()) for grad in grads) == bool(mask.any())
+
     def test_a_batch_in_which_nothing_exists(self) -> None:
         g = self.graph(torch.zeros(3), self.MASK)
         program = scg.compile(g, "score")

@@ -29,6 +29,7 @@ CALLS: dict[Callable[..., Any], tuple[Any, ...]] = {
     ops.likelihood: (VALUE,),
     elsewhere.existing: (MASK,),
     elsewhere.filled: (VALUE, elsewhere.existing(MASK)),
+    elsewhere.filled_value: (VALUE, elsewhere.existing(MASK)),
     elsewhere.selected: (VALUE, MASK, ~MASK & (VALUE > 1)),
     elsewhere.kept_of: (VALUE, elsewhere.existing(MASK)),
     elsewhere.taken: ({}, VALUE, torch.float32, None),

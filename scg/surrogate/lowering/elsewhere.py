@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor, fx
 
-from scg.evaluation.elsewhere import bounds_of, existing, filled, kept_of, selected, taken
+from scg.evaluation.elsewhere import bounds_of, existing, filled, filled_value, kept_of, selected, taken
 from scg.laws import Law
 from scg.nodes.records import Record, Sample
 from scg.surrogate.lowering.plan import Labels
@@ -71,7 +71,10 @@ def given(world: World, record: Sample, parameters: dict[str, fx.Node]) -> None:
     value = world.aligned(
         world.value(record.value), world.lead(record.value), axes + world.plan.ir.layout[name]
     )
-    value = of_existing(world, record, value, axes)
+    found = exists(world, record, axes)
+    if found is not None:
+        shown = world.emitter.shown("filled_value", None, filled_value)
+        value = world.emitter.call(shown, value, found, name=value.name)
     bounds = bounds_of(law, density.parameters)
     shown = world.emitter.shown("given", None, taken)
     line = world.emitter.call(shown, parameters, value, dtype, bounds, name=world.called(name))
