@@ -39,7 +39,7 @@ from scg.nodes.records import (
     part,
 )
 from scg.nodes.rollout import Rollout
-from scg.rollouts import check_settled, check_steps, declare, unfounded
+from scg.rollouts import check_settled, check_steps, declare
 
 Plates = str | Plate | tuple[str | Plate, ...] | list[str | Plate]
 
@@ -361,7 +361,7 @@ class Graph:
             dag.add_edges_from((parent, record.name) for parent in record.parents)
         plates = {name: self._plates[name] for name in order}
         found = IR(dag, plates, layout, self._store())
-        if wrong := unfounded(found):
+        if wrong := found.unfounded():
             raise GraphError("\n".join(wrong))
         return found
 

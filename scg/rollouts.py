@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
-import networkx as nx
-
 from scg.errors import GraphError
 from scg.nodes import trees
 from scg.nodes.handle import Node
-from scg.nodes.ir import IR
 from scg.nodes.plates import Plate
 from scg.nodes.played import Played, named
 from scg.nodes.records import Record, Sample, outcome
@@ -56,28 +53,6 @@ def check_settled(name: str, records: Mapping[str, Record], parents: Sequence[st
             )
         waiting += [parent for parent in above.parents if parent not in seen]
         seen.update(above.parents)
-
-
-def unfounded(ir: IR) -> list[str]:
-    """Say which values drawn elsewhere cannot have been drawn from their law: it reads what is drawn here.
-
-    A value is a function of what is drawn in the run and its law reads, or was drawn from another law.
-    """
-    found = []
-    for name in ir.given:
-        record = ir[name]
-        if not isinstance(record, Sample) or record.value is None or record.behaviour is not None:
-            continue
-        seen = {record.value, *nx.ancestors(ir.dag, record.value)}
-        read = set(record.arguments.names).union(*(nx.ancestors(ir.dag, n) for n in record.arguments.names))
-        unseen = [other for other in ir.samples if other in read - seen and other not in ir.given]
-        if unseen:
-            found.append(
-                f"the law of '{name}' ({record.where}) reads '{unseen[0]}', which is drawn in the run, and "
-                f"its value '{record.value}' does not: it was drawn from another law. Let the value be a "
-                f"function of '{unseen[0]}', or give behaviour="
-            )
-    return found
 
 
 def declare(

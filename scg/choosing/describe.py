@@ -51,9 +51,7 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         is_short=lambda limit: facts.is_short(name, limit),
         parents=record.arguments.names,
         is_given=record.value is not None,
-        is_followed=any(other in facts.ir.given for other in below(facts.ir, name))
-        if facts.ir.given
-        else False,
+        is_followed=bool(ir.given) and not {*ir.given}.isdisjoint(below(ir, name)),
         has_behaviour=record.behaviour is not None,
         is_weighed=_is_weighed(facts, name),
         shape=lambda other: _shape(facts, other),

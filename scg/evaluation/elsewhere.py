@@ -83,9 +83,7 @@ def healed(ir: IR, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _healed(exists: Tensor, leaf: Tensor) -> Tensor:
-    if not leaf.is_floating_point():
-        return leaf
-    if leaf.dim() < exists.dim():
+    if not leaf.is_floating_point() or leaf.dim() < exists.dim():
         return leaf
     return torch.where(spread(exists, leaf) | leaf.isfinite(), leaf, torch.zeros_like(leaf))
 
@@ -144,6 +142,23 @@ def present(ir: IR, values: Mapping[str, Any], record: Record, exists: str) -> E
     return existing(seen(ir, record, exists, values[exists]))
 
 
+def check_stated(ir: IR, values: Mapping[str, Any], record: Sample) -> None:
+    """Refuse what says which elements exist, or how likely they were, unless it is one number for each."""
+    for key, name in (("where", record.exists), ("behaviour", record.behaviour)):
+        if name is None:
+            continue
+        value, plates = values[name], ir.layout[name]
+        if not isinstance(value, Tensor) or value.dim() != len(plates):
+            raise GraphError(
+                f"sample '{record.name}' ({record.where}): its {key} '{name}' has {_kind(value)}, and one "
+                f"number for each element of its plates {plates} is wanted"
+            )
+
+
+def _kind(value: Any) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+
+
 def of_existing(ir: IR, values: Mapping[str, Any], record: Sample, density: Density) -> Density:
     """Return the density of a sample, with the parameters of an element that exists where one does not."""
     if record.exists is None:
@@ -161,9 +176,8 @@ def given_value(ir: IR, values: Mapping[str, Any], record: Sample, density: Dens
     assert record.value is not None
     value, what = values[record.value], f"its value '{record.value}'"
     if not isinstance(value, Tensor) or value.shape != like.shape:
-        kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
         raise GraphError(
-            f"sample '{record.name}' ({record.where}): {what} has {kind}, and a draw from its "
+            f"sample '{record.name}' ({record.where}): {what} has {_kind(value)}, and a draw from its "
             f"{density.law.family} has shape {tuple(like.shape)}"
         )
     is_there = True

@@ -14,7 +14,7 @@ from scg.errors import GraphError, ScgError
 from scg.evaluation.densities import make_density
 from scg.evaluation.elsewhere import filled_value, of_existing, present
 from scg.evaluation.invoke import callable_of
-from scg.evaluation.probing import spread
+from scg.evaluation.probing import spread, undisturbed
 from scg.evaluation.trace import Trace, valued
 from scg.laws import sum_event
 from scg.nodes import trees
@@ -64,11 +64,14 @@ def run(
 
 
 def rescored(ir: IR, inputs: Mapping[str, Any], name: str) -> Tensor:
-    """Return log p(value) of a value drawn elsewhere by the law of its node now, for elements that exist."""
+    """Return log p(value) of a value drawn elsewhere by the law of its node now, for elements that exist.
+
+    Generators and buffers of modules are left as they were.
+    """
     record = ir[name]
     assert isinstance(record, Sample) and record.value is not None
     trace = Trace(settled(ir, inputs, record.parents))
-    with torch.no_grad():
+    with undisturbed(ir.store.modules):
         density = make_density(ir, trace.values, record, record.dist)
         density = of_existing(ir, trace.values, record, density)
         value = trace.values[record.value]
@@ -79,15 +82,18 @@ def rescored(ir: IR, inputs: Mapping[str, Any], name: str) -> Tensor:
 
 
 def settled(ir: IR, inputs: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the values of nodes that nothing stochastic is above, detached."""
+    """Return the values of nodes that nothing stochastic is above, detached; nothing is left behind."""
+    if not names:
+        return {}
     wanted = set(names)
     for record in reversed(list(ir.records())):
         if record.name in wanted:
             wanted.update(record.parents)
     trace = Trace(sizes=_sizes(ir, inputs, wanted))
-    for record in ir.records():
-        if record.name in wanted:
-            trace.values[record.name] = valued(ir, trace, record, inputs, spread)
+    with undisturbed(ir.store.modules):
+        for record in ir.records():
+            if record.name in wanted:
+                trace.values[record.name] = valued(ir, trace, record, inputs, spread)
     return {name: trees.tree_map_only(Tensor, Tensor.detach, trace.values[name]) for name in names}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from scg.errors import GraphError
 from scg.evaluation.densities import Density, make_density, pad
 from scg.evaluation.elsewhere import (
+    check_stated,
     given_value,
     of_existing,
     of_existing_elements,
@@ -106,6 +107,7 @@ def valued(
     if isinstance(record, Det):
         return deterministic(ir, trace, record)
     if isinstance(record, Sample):
+        check_stated(ir, trace.values, record)
         density = make_density(ir, trace.values, record, record.dist)
         density = trace.densities[record.name] = of_existing(ir, trace.values, record, density)
         lead = torch.Size(trace.sizes[plate] for plate in ir.layout[record.name])

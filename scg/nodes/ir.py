@@ -114,12 +114,33 @@ class IR:
         return tuple(name for name, record in several if isinstance(record, Sample) and record.value)
 
     def drawn_here(self, what: str) -> None:
-        """Raise for ``what`` needs every value to be drawn by the graph, where some are not."""
+        """Raise where some values are not drawn by the graph, which ``what`` needs."""
         if self.given:
             raise GraphError(
                 f"{what} needs values that the graph draws, and the value of '{self.given[0]}' "
                 f"({self[self.given[0]].where}) is drawn elsewhere"
             )
+
+    def unfounded(self) -> list[str]:
+        """Say which values drawn elsewhere were not drawn from their law, as that reads what is drawn here.
+
+        A value is a function of what is drawn in the run and its law reads, or was drawn from another law.
+        """
+        found = []
+        for name in self.given:
+            record = self[name]
+            assert isinstance(record, Sample) and record.value is not None
+            seen = {record.value, *nx.ancestors(self.dag, record.value)}
+            names = record.arguments.names
+            read = set(names).union(*(nx.ancestors(self.dag, parent) for parent in names)) - seen
+            unseen = [other for other in self.samples if other in read and other not in self.given]
+            if unseen and record.behaviour is None:
+                found.append(
+                    f"the law of '{name}' ({record.where}) reads '{unseen[0]}', which is drawn in the run, "
+                    f"and its value '{record.value}' does not: it was drawn from another law. Let the value "
+                    f"be a function of '{unseen[0]}', or give behaviour="
+                )
+        return found
 
     @cached_property
     def masks(self) -> Mapping[str, tuple[str, ...]]:

@@ -58,6 +58,7 @@ def outcome(value: Any, action: Tensor, mask: Tensor | None = None) -> Any:
     """Return what was recorded with an action, 0 where nothing exists: the function of an outcome."""
     if mask is None:
         return value
+    mask = mask if mask.dtype == torch.bool else mask != 0
     if not isinstance(value, Tensor):
         return trees.tree_map(lambda leaf: outcome(leaf, action, mask), value)
     inner = value.dim() - mask.dim()

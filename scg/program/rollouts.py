@@ -10,6 +10,7 @@ import torch
 
 from scg.errors import GraphError
 from scg.evaluation.simulating import filled_in, rescored, simulate
+from scg.laws import sum_event
 from scg.nodes.ir import IR
 from scg.nodes.played import Played
 from scg.nodes.trees import placed_leaves
@@ -60,11 +61,11 @@ def differs(ir: IR, inputs: Mapping[str, Any], name: str) -> str | None:
     """
     record, simulation = ir[name], ir.simulations[name]
     key = simulation.inputs.get("log_prob")
-    if key is None or getattr(record, "behaviour", None) is not None:
+    if not isinstance(key, str) or getattr(record, "behaviour", None) is not None:
         return None
-    log = rescored(ir, inputs, name) - inputs[key]
+    log = rescored(ir, inputs, name) - sum_event(inputs[key], len(ir.layout[name]))
     mask = simulation.inputs.get("mask")
-    log = (log if mask is None else log[inputs[mask]]).flatten().double()
+    log = (log if mask is None else log[inputs[mask] != 0]).flatten().double()
     if not len(log):
         return None
     size, mean = float(log.square().mean().sqrt()), float(log.mean())

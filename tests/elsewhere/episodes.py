@@ -65,7 +65,14 @@ def mean(estimator: scg.Estimator, *, other: Actions | None = None) -> Tensor:
     record = problems.actions_of(other or policy, FIRSTS, SECONDS)
     likelihood = (record["log_prob"] * record["mask"]).sum(1).exp()
     made = graph(policy, record, "episode", behaviour=other is not None)
-    program = scg.compile(made, {"ep": estimator}, allow_biased=True)
+    return weighed(made, policy, estimator, record, likelihood)
+
+
+def weighed(
+    g: scg.Graph, policy: Actions, estimator: scg.Estimator, record: dict[str, Tensor], likelihood: Tensor
+) -> Tensor:
+    """Return the sum over the rows of a record, each by its probability."""
+    program = scg.compile(g, {"ep": estimator}, allow_biased=True)
     total = torch.zeros(6, dtype=torch.float64)
     for index, probability in enumerate(likelihood):
         one = {key: value[index : index + 1] for key, value in record.items()}
@@ -81,12 +88,7 @@ def mean_of_groups(estimator: scg.Estimator, size: int, *, other: Actions | None
     record = {key: value.unflatten(0, several.shape) for key, value in flat_record.items()}
     likelihood = (record["log_prob"] * record["mask"]).sum((1, 2)).exp()
     made = graph(policy, record, "prompt", "completion", behaviour=other is not None)
-    program = scg.compile(made, {"ep": estimator}, allow_biased=True)
-    total = torch.zeros(6, dtype=torch.float64)
-    for index, probability in enumerate(likelihood):
-        one = {key: value[index : index + 1] for key, value in record.items()}
-        total += probability * gradient(program, policy, one)
-    return total
+    return weighed(made, policy, estimator, record, likelihood)
 
 
 def by_hand(policy: Actions, record: dict[str, Tensor], factor: Tensor, dims: int = 1) -> Tensor:

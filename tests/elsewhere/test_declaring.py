@@ -133,6 +133,39 @@ class TestRecords:
         with pytest.raises(scg.GraphError, match=told):
             program(noise=self.broken(**changes))
 
+    @pytest.mark.parametrize("behaviour", [None, "log_prob"])
+    @pytest.mark.parametrize("rows", [1, 4])
+    def test_a_log_probability_with_a_dimension_too_many(self, rows: int, behaviour: str | None) -> None:
+        """One number for each step: with another dimension, ratios would spread over all pairs of steps."""
+        record = {key: value[:rows] for key, value in RECORD.items()}
+        wide = {**record, "log_prob": record["log_prob"].unsqueeze(-1)}
+        g = mdp(example=wide, behaviour=behaviour)[0]
+        if behaviour is None:
+            told, plain = (scg.compile(made, "score") for made in (g, mdp(example=record)[0]))
+            assert torch.equal(told(noise=wide).loss, plain(noise=record).loss)
+            return
+        with pytest.raises(scg.GraphError, match="its behaviour .* and one number for each element"):
+            scg.compile(g, "score")
+
+    def test_a_mask_with_a_dimension_too_many(self) -> None:
+        g = scg.Graph()
+        logits, mask = g.input("logits", torch.zeros(3), plates="row"), torch.ones(3, 1)
+        b = g.sample("b", Bernoulli, logits=logits, where=g.input("mask", mask, plates="row"))
+        g.cost("loss", b)
+        with pytest.raises(scg.GraphError, match="its where 'mask' has shape .*, and one number for each"):
+            scg.compile(g)
+
+    def test_a_record_by_the_names_of_its_inputs(self) -> None:
+        program = scg.compile(mdp(example=RECORD)[0], "score")
+        raw = {f"ep_raw_{key}": value for key, value in RECORD.items()}
+        raw["ep_raw_mask"] = raw["ep_raw_mask"].float()
+        assert torch.equal(program(**raw).loss, program(noise=RECORD).loss)
+
+    def test_a_log_probability_in_parts_is_not_compared(self) -> None:
+        record = {**RECORD, "log_prob": {"move": RECORD["log_prob"]}}
+        program = scg.compile(mdp(example=record)[0], "score")
+        assert torch.equal(program(noise=record).loss, program(noise=RECORD | record).loss)
+
     def test_a_key_that_is_missing_later(self) -> None:
         program = scg.compile(mdp(example=RECORD)[0], "score")
         with pytest.raises(scg.GraphError, match="lacks 'reward', which the example has"):

@@ -203,6 +203,28 @@ class TestOtherPolicies:
             self.run(policy, policy)
             self.run(policy, self.stale(policy), behaviour="log_prob")
 
+    def test_looking_leaves_nothing_behind(self) -> None:
+        """Neither buffers of the policy nor the generator know that it was asked once more."""
+        policy, after = Dropped(), []
+        policy.register_buffer("calls", torch.zeros(()))
+
+        def count(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            module.calls += 1
+
+        policy.register_forward_pre_hook(count)
+        for keys in (("log_prob",), ()):
+            record = problems.play(Actions(), 40)
+            kept = {key: value for key, value in record.items() if key != "log_prob" or keys}
+            program = scg.compile(graph_of(policy, lambda policy, kept=kept: kept)[0], "score")
+            before = policy.calls.clone()
+            torch.manual_seed(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", scg.GradientWarning)
+                for _ in range(4):
+                    program()
+            after.append((float(policy.calls - before), float(torch.rand(()))))
+        assert after[0] == after[1] == (4.0, after[0][1])
+
     def test_once(self) -> None:
         policy = Dropped()
         program = scg.compile(graph_of(policy, partial(problems.play, count=400))[0], "score")

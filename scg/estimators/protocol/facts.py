@@ -69,12 +69,11 @@ class NodeFacts:
     on which the support depends. ``obstacle()`` describes the first path to a cost that is not known to be
     smooth, or is None; it is asked only when it matters, like ``slice()``, what is smooth at relaxed values,
     which is asked for relaxable laws only, and ``is_short(limit)``, whether at most that many nodes lie
-    below. ``has_mode`` tells whether the law knows its most likely value. ``is_given`` tells
-    whether the value was drawn elsewhere, and ``is_followed`` whether that of a node below was;
-    ``has_behaviour`` whether it is known how likely that was there, and ``is_weighed`` whether ratios of it,
-    or of other nodes, weigh the costs that it reaches. ``dtype`` is
-    that of the parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents``
-    are those that its law reads.
+    below. ``has_mode`` tells whether the law knows its most likely value, ``is_given`` whether the value
+    was drawn elsewhere, and ``is_followed`` whether that of a node below was; ``has_behaviour`` whether it is
+    known how likely it was there, and ``is_weighed`` whether ratios of it, or of other nodes, weigh the costs
+    that it reaches. ``dtype`` is that of the parameters, and ``shape(name)`` the shape of another node's
+    value without plates; ``parents`` are those that its law reads.
     """
 
     name: str

@@ -62,11 +62,10 @@ class Site:
     node, and ``noise`` is what the value was drawn from. ``share`` is what a step of an ordered plate counts,
     or None where all count the same. ``exists`` [*lead] says which elements do, where some do not: their
     credit is 0, and their parameters and value are those of another. ``ratio`` [*lead] is that of the node's
-    law to the one which the value was drawn from, where that was another: estimates count it.
-    ``controls`` is what ``learns`` returned,
-    ``training`` its mode, and ``trained`` are those of its parameters that require a gradient. Where a value,
-    or branches, are about to be made, the parameters are attached, and value and credit are empty; ``apart``
-    is there for branches alone.
+    law to the one which the value was drawn from, where that was another: estimates count it. ``controls``
+    is what ``learns`` returned, ``training`` its mode, and ``trained`` are those of its parameters that
+    require a gradient. Where a value, or branches, are about to be made, the parameters are attached, and
+    value and credit are empty; ``apart`` is there for branches alone.
     """
 
     law: Law
