@@ -10,12 +10,12 @@ import torch
 
 import scg
 from scg.commands import Command, add_out, positive
+from scg.experiments.means import standard_error
+from scg.experiments.pictures import require_matplotlib
 from scg.experiments.rl.bandit import BANDIT_POLICIES, DRAWS, Bandit, exactly, measured
 from scg.experiments.rl.bandit_picture import draw_bars
 from scg.experiments.rl.residual import residuals
-from scg.experiments.toy.command import one_thread
-from scg.experiments.toy.pictures import require_matplotlib
-from scg.experiments.toy.training import standard_error
+from scg.experiments.threads import one_thread
 from scg.markdown import table
 from scg.progress import Progress
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
-from scg.experiments.toy.pictures import DPI, HEIGHT, STYLE, WIDTH
+from scg.experiments.pictures import png
 
 Bars = Mapping[int, Mapping[str, float]]
 SHADES = ("#d98a00", "#3b8f5a", "#2f6db5", "#b8324a", "#7c54a5", "#555555")
@@ -14,17 +13,12 @@ SHADES = ("#d98a00", "#3b8f5a", "#2f6db5", "#b8324a", "#7c54a5", "#555555")
 
 def draw_bars(exact: Bars, trained: Bars) -> bytes:
     """Return a PNG with the variances by name for each number of actions; needs matplotlib."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
-    sink = io.BytesIO()
-    with rc_context(STYLE):
-        figure = Figure(figsize=(2 * WIDTH, HEIGHT), layout="constrained", facecolor="white")
-        left, right = figure.subplots(1, 2)
-        _panel(left, exact, "variance that actions cause, random costs")
-        _panel(right, trained, "variance of the gradient, trained controls")
-        figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
-    return sink.getvalue()
+    def draw(grid: Any) -> None:
+        _panel(grid[0, 0], exact, "variance that actions cause, random costs")
+        _panel(grid[0, 1], trained, "variance of the gradient, trained controls")
+
+    return png(1, 2, draw)
 
 
 def _panel(axes: Any, bars: Bars, title: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from scg.commands import Command, Ended, add_out, positive
+from scg.experiments.pictures import require_matplotlib
 from scg.experiments.rl.checkpoint import load, save
 from scg.experiments.rl.pictures import draw_curves
 from scg.experiments.rl.problem import POLICIES, Setting, check_policy
@@ -15,8 +16,7 @@ from scg.experiments.rl.results import Curves, results
 from scg.experiments.rl.stopping import Stop, stopping
 from scg.experiments.rl.tasks import TASKS, Task
 from scg.experiments.rl.training import Training
-from scg.experiments.toy.command import one_thread
-from scg.experiments.toy.pictures import require_matplotlib
+from scg.experiments.threads import one_thread
 from scg.progress import Progress
 
 QUICK_SEEDS, QUICK_UPDATES, QUICK_STEPS = 2, 3, 40

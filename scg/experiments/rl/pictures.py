@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scg.experiments.pictures import band, png
 from scg.experiments.rl.results import Curves
 from scg.experiments.rl.tasks import Task
 from scg.experiments.rl.training import History
-from scg.experiments.toy.pictures import DPI, HEIGHT, STYLE, WIDTH, band
 
 COLOURS = {
     "relax": "#b8324a",
@@ -27,17 +26,13 @@ POINTS, SMOOTHED = 200, 20
 
 def draw_curves(curves: Sequence[Curves], task: Task) -> bytes:
     """Return a PNG with the curves of every policy; needs matplotlib."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
-    sink = io.BytesIO()
-    with rc_context(STYLE):
-        figure = Figure(figsize=(2 * WIDTH, 2 * HEIGHT), layout="constrained", facecolor="white")
-        for row, axes_row in zip(("reward", "log_variance"), figure.subplots(2, 2), strict=True):
-            for column, axes in enumerate(axes_row):
+    def draw(grid: Any) -> None:
+        for row, places in zip(("reward", "log_variance"), grid, strict=True):
+            for column, axes in enumerate(places):
                 _panel(axes, curves, task, row, column)
-        figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
-    return sink.getvalue()
+
+    return png(2, 2, draw)
 
 
 def _panel(axes: Any, curves: Sequence[Curves], task: Task, row: str, column: int) -> None:

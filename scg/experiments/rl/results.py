@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scg.experiments.means import standard_error
 from scg.experiments.rl.tasks import Task
 from scg.experiments.rl.training import History, when_solved
-from scg.experiments.toy.training import standard_error
 from scg.markdown import table
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from scg.commands import Command, add_out, positive
-from scg.experiments.toy.pictures import draw_curves, require_matplotlib
+from scg.experiments.means import standard_error
+from scg.experiments.pictures import require_matplotlib
+from scg.experiments.threads import one_thread
+from scg.experiments.toy.pictures import draw_curves
 from scg.experiments.toy.problem import POLICIES, least_loss
-from scg.experiments.toy.training import Curve, Point, Setting, standard_error, toy_program, train
+from scg.experiments.toy.training import Curve, Point, Setting, toy_program, train
 from scg.markdown import table
 from scg.progress import Progress
 
@@ -46,17 +46,6 @@ def toy(
     text = results(curves)
     (out / "toy.md").write_text(text + "\n", encoding="utf-8")
     return f"{text}\n\n{seeds} seeds, {steps} steps of Adam. Pictures and this table are in {out}."
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: tensors this small take longer in several, and far longer on a busy machine."""
-    several = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(several)
 
 
 def _teller(progress: Progress, title: str, steps: int) -> Callable[[Point], None]:

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from scg.errors import ScgError
+from scg.experiments.pictures import band, png
 from scg.experiments.toy.problem import least_loss
-from scg.experiments.toy.training import Curve, relaxed_values, standard_error
+from scg.experiments.toy.training import Curve, relaxed_values
 
 COLOURS = {"exact": "#555555", "score": "#d98a00", "rebar": "#2f6db5", "relax": "#b8324a"}
 OTHERS = ("#3b8f5a", "#7c54a5", "#7a5a3a", "#2a9d9d")
-WIDTH, HEIGHT, DPI = 3.9, 3.2, 140
-STYLE: Any = {
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#7a7a7a",
-    "axes.formatter.useoffset": False,
-    "legend.frameon": False,
-    "text.parse_math": False,
-}
 Panel = Callable[[Any, Sequence[Curve]], None]
-
-
-def require_matplotlib() -> None:
-    """Raise what to install before anything long is begun."""
-    if find_spec("matplotlib") is None:
-        raise ScgError('pictures need matplotlib: pip install "scg[draw]"')
 
 
 def draw_curves(curves: Sequence[Curve], out: Path) -> None:
@@ -52,19 +30,13 @@ def draw_curves(curves: Sequence[Curve], out: Path) -> None:
 
 def drawn(rows: Sequence[Sequence[Curve]], panels: Sequence[Panel]) -> bytes:
     """Return a PNG with a row of panels for the curves of every t; needs matplotlib."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
-    sink = io.BytesIO()
-    with rc_context(STYLE):
-        size = (WIDTH * len(panels), HEIGHT * len(rows))
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
-        grid = figure.subplots(len(rows), len(panels), squeeze=False)
+    def draw(grid: Any) -> None:
         for curves, places in zip(rows, grid, strict=True):
             for axes, panel in zip(places, panels, strict=True):
                 panel(axes, curves)
-        figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
-    return sink.getvalue()
+
+    return png(len(rows), len(panels), draw)
 
 
 def loss_panel(axes: Any, curves: Sequence[Curve]) -> None:
@@ -119,15 +91,3 @@ def coloured(curves: Sequence[Curve]) -> list[tuple[Curve, str]]:
     others = [curve.setting.policy for curve in curves if curve.setting.policy not in COLOURS]
     own = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(others)}
     return [(curve, {**COLOURS, **own}[curve.setting.policy]) for curve in curves]
-
-
-def band(
-    axes: Any, x: Tensor, values: Tensor, label: str, colour: str, *, width: float = 1.3, layer: int = 0
-) -> None:
-    """Draw the mean of values [points, seeds] over seeds within two standard errors."""
-    mean = values.mean(1)
-    mean = mean.where(mean.isfinite(), math.nan)
-    error = 2 * standard_error(values)
-    low, high = (mean - error).numpy(), (mean + error).numpy()
-    axes.fill_between(x.numpy(), low, high, color=colour, alpha=0.2, lw=0, zorder=1)
-    axes.plot(x.numpy(), mean.numpy(), color=colour, lw=width, label=label, zorder=2 + layer / 100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -139,14 +138,6 @@ def gradient_variance(program: Program, logits: Tensor, *, seed: int, draws: int
     variance = (weight * (centred - mean).square()).sum(0)
     rounding = torch.finfo(logits.dtype).eps * (p * q).double()
     return variance.where(variance > rounding**2, 0.0)
-
-
-def standard_error(values: Tensor) -> Tensor:
-    """Return the standard error of the mean over the last dimension, NaN for a single value."""
-    count = values.shape[-1]
-    if count < 2:
-        return torch.full(values.shape[:-1], math.nan, dtype=values.dtype)
-    return values.std(-1) / math.sqrt(count)
 
 
 def relaxed_values() -> Tensor:
