@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from scg.analysis.elimination import Scope
 from scg.analysis.facts import Facts
 from scg.choosing.describe import node_facts
+from scg.choosing.meeting import described, meeting, remedy
 from scg.choosing.parts import Part, Parts
 from scg.errors import BiasedEstimatorError, EstimatorError, PolicyError
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.border import asked, check_kind, refusal
 from scg.estimators.protocol.facts import NodeFacts, Refusal
-from scg.estimators.protocol.kinds import Branched, Cut, Estimator, Through
+from scg.estimators.protocol.kinds import Branched, Cut, Estimator, Scored, Through
 from scg.estimators.registry import by_name, in_turn
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost
@@ -55,6 +56,11 @@ class Choice:
         if isinstance(self.estimator, Parts):
             return tuple(found for choice in self.parts.values() for found in choice.estimators)
         return (self.estimator,)
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether some estimator reads what the node is charged with."""
+        return any(isinstance(found, (Scored, Cut)) for found in self.estimators)
 
     @property
     def through(self) -> Through | None:
@@ -138,13 +144,10 @@ def choose(facts: Facts, policy: Policy, samples: int | None, *, allow_biased: b
     choices: dict[str, Choice] = {}
     faults: list[EstimatorError] = []
     told = {name: node_facts(facts, name, samples) for name in wanted}
-    automatic = [told[name] for name, entry in wanted.items() if isinstance(entry, str)]
-    joint = 1
-    for known in automatic:
-        joint *= (known.branches or 1) if known.reaches_cost and joint <= AFFORDABLE else 1
+    dear = _dear(facts, told, wanted)
     for name, entry in wanted.items():
         if isinstance(entry, str):
-            choices[name] = _automatic(told[name], joint)
+            choices[name] = _automatic(told[name], dear.get(name))
         elif isinstance(entry, Parts):
             choices[name] = _in_parts(facts, name, entry, samples, allow_biased, faults)
         else:
@@ -227,16 +230,41 @@ def _alternatives(facts: NodeFacts, refused: str) -> str:
     return "it with other options" if able else "another distribution: no estimator can carry it"
 
 
-def _automatic(facts: NodeFacts, joint: int) -> Choice:
+def _dear(facts: Facts, told: Mapping[str, NodeFacts], wanted: Mapping[str, PolicyEntry]) -> dict[str, str]:
+    """Return why the sums over finite nodes left to automatic choice cost too much, where they do.
+
+    Nodes whose branches meet are enumerated together or not at all.
+    """
+    outcomes = {
+        name: told[name].branches or 1
+        for name, entry in wanted.items()
+        if told[name].branches is not None and (entry == AUTO or isinstance(entry, Branched))
+    }
+    automatic = frozenset(name for name in outcomes if wanted[name] == AUTO)
+    if not automatic:
+        return {}
+    found, reasons = meeting(facts, outcomes), dict[str, str]()
+    for group in found.groups:
+        count = found.widest(group)
+        if found.evaluations(group & automatic) > AFFORDABLE:
+            reason = f"it takes more than {AFFORDABLE} evaluations"
+        elif count > Branched.limit:
+            reason = f"{count} joint outcomes would be summed over at once"
+        else:
+            continue
+        reasons.update(dict.fromkeys(group, reason))
+    return reasons
+
+
+def _automatic(facts: NodeFacts, dear: str | None) -> Choice:
     """Return the first estimator, by declared preference, that is unbiased, right and affordable.
 
-    ``joint`` counts the outcomes of all finite nodes left to automatic choice: they are enumerated
-    together or not at all.
+    ``dear`` says why enumerating it, with what it meets, is not, if so.
     """
     passed: list[tuple[str, str]] = []
     for kind in in_turn():
         estimator = kind.automatic(facts)
-        reason = _passes(estimator, facts, joint)
+        reason = _passes(estimator, facts, dear)
         if isinstance(estimator, Estimator) and reason is None:
             why = "; ".join(f"{name}: {found}" for name, found in passed)
             chosen = f"automatic{', since ' + why if why else ''}"
@@ -247,7 +275,7 @@ def _automatic(facts: NodeFacts, joint: int) -> Choice:
     raise EstimatorError(f"no estimator can carry '{facts.name}': {found}")
 
 
-def _passes(estimator: Estimator | Refusal, facts: NodeFacts, joint: int) -> str | None:
+def _passes(estimator: Estimator | Refusal, facts: NodeFacts, dear: str | None) -> str | None:
     """Return why automatic choice passes over an estimator, or None."""
     if isinstance(estimator, Refusal):
         return str(estimator)
@@ -256,32 +284,27 @@ def _passes(estimator: Estimator | Refusal, facts: NodeFacts, joint: int) -> str
     found = refusal(estimator, facts)
     if found is not None or not facts.reaches_cost:
         return None if found is None else str(found)
-    paid = joint if isinstance(estimator, Branched) else asked(estimator, facts).evaluations
+    if isinstance(estimator, Branched):
+        return dear
+    paid = asked(estimator, facts).evaluations
     return f"it takes more than {AFFORDABLE} evaluations" if paid > AFFORDABLE else None
 
 
 def check_branches(facts: Facts, choices: Mapping[str, Choice]) -> None:
-    """Refuse enumerated nodes whose joint outcomes, multiplied, are over their limit at some cost.
-
-    ``met[name]`` are the enumerated nodes whose branches meet at a node: those it reads, and those on
-    which their probabilities depend.
-    """
-    met: dict[str, frozenset[str]] = {}
-    counted: dict[frozenset[str], int] = {}
+    """Refuse enumerated nodes of which too many outcomes are summed over at once, whatever the order."""
     limits = {n: c.estimator.limit for n, c in choices.items() if isinstance(c.estimator, Branched)}
-    empty: frozenset[str] = frozenset()
-    for record in facts.ir.records():
-        name = record.name
-        above = empty.union(*(met[parent] for parent in record.parents)) if record.parents else empty
-        branches = name in choices and isinstance(choices[name].estimator, Branched)
-        met[name] = above | {name} if branches else above
-        if len(above) > 1 and name in facts.useful and not branches:
-            if above not in counted:
-                counted[above] = math.prod(node_facts(facts, other, None).branches or 1 for other in above)
-            limit = max(limits[other] for other in above)
-            if counted[above] > limit:
-                raise EstimatorError(
-                    f"the branches of {', '.join(sorted(above))} meet at '{name}': "
-                    f"{counted[above]} joint outcomes are over the limit of {limit}. "
-                    'Use scg.Enumerate(local=True) or "score" for some of them, or raise limit='
-                )
+    found = meeting(facts, {name: choices[name].asks.branches for name in limits})
+    charged = {name for name, choice in choices.items() if choice.is_charged}
+    over = [scope for scope in found.sums(charged) if found.size(scope) > _limit(limits, scope)]
+    if over:
+        widest = max(over, key=found.size)
+        raise EstimatorError(
+            f"the branches of {described(found, widest)} are summed over at once: {found.size(widest)} joint "
+            f"outcomes are over the limit of {_limit(limits, widest)}. "
+            f"{remedy(found, _limit(limits, widest))}, or raise limit="
+        )
+
+
+def _limit(limits: Mapping[str, int], scope: Scope) -> int:
+    """Return how many joint outcomes of several nodes may be summed over at once."""
+    return max(limits[name] for name in scope)

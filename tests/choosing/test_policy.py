@@ -118,7 +118,7 @@ def test_finite_nodes_are_enumerated_together_or_not_at_all(count: int, expected
 
 def test_branches_that_meet_are_counted_together() -> None:
     g = several(3)
-    with pytest.raises(scg.EstimatorError, match="b0, b1, b2 meet at 'c': 512 joint outcomes.*limit of 100"):
+    with pytest.raises(scg.EstimatorError, match="b0, b1, b2 are summed over at once: 512 joint.*100"):
         scg.compile(g, policy=scg.Enumerate(limit=100))
     assert len(scg.compile(g, policy=scg.Enumerate(limit=512)).policy) == 3
 

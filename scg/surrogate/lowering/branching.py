@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -14,10 +15,11 @@ from scg.estimators.protocol.site import Apart, Provided, Site
 from scg.laws import Law
 from scg.nodes.records import Sample
 from scg.surrogate.lowering.emitter import Part
+from scg.surrogate.lowering.marginals import Factor, Marginals, merged
 from scg.surrogate.lowering.parameters import parameters
-from scg.surrogate.lowering.plan import Labels, Plan
+from scg.surrogate.lowering.plan import Labels
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.runtime.ops import possible
+from scg.surrogate.runtime.ops import possible, share
 
 
 class Branching:
@@ -27,91 +29,78 @@ class Branching:
     enumerated nodes above, with its leading dimensions.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        """Start without enumerated nodes."""
-        self.plan = plan
-        self.masses: dict[str, tuple[fx.Node, Labels]] = {}
-        self._products: dict[tuple[fx.Graph, Labels, bool], tuple[fx.Node, Labels]] = {}
+    def __init__(self, inside: World) -> None:
+        """Start without enumerated nodes; ``inside`` is the world with all of their branches."""
+        self.plan = inside.plan
+        self.masses: dict[str, Factor] = {}
+        self.marginals = Marginals(inside, self.masses)
+        self._detached: dict[fx.Node, fx.Node] = {}
 
-    def closed(self, axes: Labels) -> Labels:
-        """Return axes together with those on which the masses along them depend."""
-        found, waiting = set(axes), list(axes)
-        while waiting:
-            _, lead = self.masses.get(waiting.pop(), (None, ()))
-            fresh = [label for label in lead if label in self.plan.axes and label not in found]
-            found.update(fresh)
-            waiting += fresh
-        return axes if len(found) == len(axes) else self.plan.ordered(found)
-
-    def lead(self, world: World, name: str) -> Labels:
-        """Return the leading dimensions of what is said of a node: closed axes, then plates."""
-        return self.closed(world.axes_of(name)) + self.plan.ir.layout[name]
-
-    def merged(self, one: Labels, other: Labels) -> Labels:
-        """Return the union of two sets of leading dimensions, in order."""
-        if one == other:
-            return one
-        both = {*one, *other}
-        return self.plan.ordered(both) + tuple(plate for plate in self.plan.ir.plates if plate in both)
-
-    def times(
-        self, world: World, one: tuple[fx.Node, Labels], other: tuple[fx.Node, Labels], name: str
-    ) -> tuple[fx.Node, Labels]:
-        """Multiply two values with their leading dimensions."""
-        labels = self.merged(one[1], other[1])
-        left, right = (world.aligned(value, have, labels) for value, have in (one, other))
-        return world.emitter.call(operator.mul, left, right, name=name), labels
-
-    def weighed(
-        self, world: World, value: tuple[fx.Node, Labels], mass: tuple[fx.Node, Labels], name: str
-    ) -> tuple[fx.Node, Labels]:
-        """Multiply a value by the probability of its branches, where impossible ones count as 0."""
-        labels = self.merged(value[1], mass[1])
-        shown = world.emitter.shown("possible", None, possible)
-        left, right = (world.aligned(item, have, labels) for item, have in (value, mass))
-        finite = world.emitter.call(shown, left, right, name=f"{name}_possible")
-        return world.emitter.call(operator.mul, finite, right, name=name), labels
-
-    def product(self, world: World, axes: Labels, *, attached: bool) -> tuple[fx.Node, Labels] | None:
+    def weight(self, world: World, axes: Labels, *, attached: bool) -> Factor | None:
         """Return the probability of the branches along several axes, or None along none of them."""
-        axes = tuple(axis for axis in axes if axis in self.masses)
-        if not axes:
-            return None
-        key = (world.emitter.graph, axes, attached)
-        if key not in self._products:
-            mass, labels = self.masses[axes[-1]]
-            mass = world.capture(mass)
-            if not attached:
-                mass = world.emitter.method("detach", mass, name=mass.name)
-            above = self.product(world, axes[:-1], attached=attached)
-            last = (mass, labels)
-            self._products[key] = last if above is None else self.times(world, above, last, "branch_mass")
-        return self._products[key]
+        found = self.marginals.of(axes)
+        if found is None or attached:
+            return found
+        return self._seen(world, found)
 
-    def fitted(self, world: World, mass: tuple[fx.Node, Labels], lead: Labels) -> fx.Node:
+    def fitted(self, world: World, mass: Factor, lead: Labels) -> fx.Node:
         """Align a probability to a lead, without plates of size 1 that the lead does not have."""
-        value, labels = mass
+        value, labels = mass.value, mass.labels
         gone = [dim for dim, label in enumerate(labels) if label not in lead]
         if gone:
             value = world.emitter.method("sum", value, gone, name=value.name)
         return world.aligned(value, tuple(label for label in labels if label in lead), lead)
 
+    def weighed(self, world: World, value: fx.Node, labels: Labels, mass: Factor) -> tuple[fx.Node, Labels]:
+        """Multiply a value by the probability of its branches, where impossible ones count as 0.
+
+        Plates of size 1 that only the probability has are gone.
+        """
+        both, name = merged(world, labels, mass.labels), value.name
+        shown = world.emitter.shown("possible", None, possible)
+        left, right = world.aligned(value, labels, both), world.aligned(mass.value, mass.labels, both)
+        finite = world.emitter.call(shown, left, right, name=f"{name}_possible")
+        product = world.emitter.call(operator.mul, finite, right, name=f"{name}_weighted")
+        return _without(world, product, both, _lacking(world, both, labels))
+
     def expected(self, world: World, value: fx.Node, labels: Labels, lead: Labels) -> tuple[fx.Node, Labels]:
         """Return the expectation of a value over the branches that are no dimension of ``lead``."""
-        axes = self.closed(tuple(label for label in labels if label in self.plan.axes))
-        extra = tuple(axis for axis in axes if axis not in lead)
-        weights = self.product(world, extra, attached=False)
-        if weights is None:
+        extra = frozenset(labels).intersection(self.masses).difference(lead)
+        if not extra:
             return value, labels
-        plates = tuple(label for label in labels if label in self.plan.ir.plates)
-        value, merged = self.weighed(world, (value, labels), weights, f"{value.name}_branches")
-        gone = [
-            d
-            for d, label in enumerate(merged)
-            if label in extra or (label in self.plan.ir.plates and label not in plates)
-        ]
-        value = world.emitter.method("sum", value, gone, name=value.name)
-        return value, tuple(label for d, label in enumerate(merged) if d not in gone)
+        joint, whole = (
+            found and self._seen(world, found) for found in self.marginals.given(extra, frozenset(lead))
+        )
+        assert joint is not None
+        value, labels = self.weighed(world, value, labels, joint)
+        value, labels = _without(world, value, labels, [label for label in labels if label in extra])
+        if whole is None:
+            return value, labels
+        shown = world.emitter.shown("share", None, share)
+        both = merged(world, labels, whole.labels)
+        left, right = world.aligned(value, labels, both), world.aligned(whole.value, whole.labels, both)
+        value = world.emitter.call(shown, left, right, name=value.name)
+        return _without(world, value, both, _lacking(world, both, labels))
+
+    def _seen(self, world: World, factor: Factor) -> Factor:
+        """Return a probability as it is seen in a world, detached."""
+        value = world.capture(factor.value)
+        if value not in self._detached:
+            self._detached[value] = world.emitter.method("detach", value, name=factor.value.name)
+        return Factor(self._detached[value], factor.labels)
+
+
+def _lacking(world: World, both: Labels, labels: Labels) -> list[str]:
+    """Return the plates among ``both`` that are not among ``labels``: they are 1 long."""
+    return [label for label in both if label in world.plan.ir.plates and label not in labels]
+
+
+def _without(world: World, value: fx.Node, labels: Labels, gone: Sequence[str]) -> tuple[fx.Node, Labels]:
+    """Add up along some dimensions."""
+    if not gone:
+        return value, labels
+    value = world.emitter.method("sum", value, [labels.index(label) for label in gone], name=value.name)
+    return value, tuple(label for label in labels if label not in gone)
 
 
 def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node, Labels]:

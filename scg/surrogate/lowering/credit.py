@@ -50,8 +50,8 @@ class Credit:
         self._terms: dict[tuple[str, tuple[str, ...], Labels], fx.Node] = {}
 
     def of(self, world: World, name: str, costs: Sequence[str] | None = None) -> fx.Node:
-        """Return the credit of a node from all the costs it reaches or some, aligned to its closed lead."""
-        influence, lead = self.plan.facts.influence, self.branching.lead(world, name)
+        """Return the credit of a node from all the costs it reaches or some, aligned to its lead."""
+        influence, lead = self.plan.facts.influence, world.lead(name)
         reached, dropped = influence.reached[name], dict(influence.dropped[name])
         if costs is not None:
             reached = influence.bits_of(costs)
@@ -98,10 +98,10 @@ class Credit:
             value = emitter.method("mean" if shared else "sum", value, dim)
             labels = tuple(label for label in labels if label != plate)
         value = world.aligned(value, labels, lead)
-        weights = self.branching.product(world, lead, attached=False)
-        if weights is not None:
+        weight = self.branching.weight(world, lead, attached=False)
+        if weight is not None:
             shown = emitter.shown("possible", None, possible)
-            value = emitter.call(shown, value, self.branching.fitted(world, weights, lead))
+            value = emitter.call(shown, value, self.branching.fitted(world, weight, lead))
         return self._scaled(world, value, world.lead(cost), labels, lead)
 
     def _scaled(self, world: World, value: fx.Node, had: Labels, labels: Labels, lead: Labels) -> fx.Node:

@@ -17,6 +17,7 @@ from scg.laws import Law
 from scg.nodes.records import Input, Param, Sample
 from scg.surrogate.lowering.branching import Branching, branches
 from scg.surrogate.lowering.emitter import Emitter, Part
+from scg.surrogate.lowering.marginals import Factor
 from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels, make_plan
 from scg.surrogate.lowering.slices import emit_record
 from scg.surrogate.lowering.terms import Terms
@@ -144,8 +145,8 @@ def _evaluate(world: World, keep: Sequence[str]) -> None:
 def _surrogate(world: World, objective: fx.Node, leads: dict[str, Lead]) -> fx.Node:
     """Append what turns the objective's value into a loss whose backward is the estimate."""
     plan, emitter = world.plan, world.emitter
-    branching = Branching(plan)
-    inside = _branch(world, branching)
+    inside = World(plan, emitter, world, "_branches", "#branches")
+    branching = _branch(inside)
     leads.update(_leads(inside))
     terms = Terms(inside, branching)
     for name in reversed(plan.ir.samples):
@@ -172,23 +173,22 @@ def _no_value(emitter: Emitter, surrogate: fx.Node) -> fx.Node:
     return emitter.call(operator.sub, surrogate, value, name="surrogate_gradient")
 
 
-def _branch(world: World, branching: Branching) -> World:
+def _branch(inside: World) -> Branching:
     """Evaluate what lies below enumerated nodes once more, in all of their branches."""
-    plan = world.plan
-    inside = World(plan, world.emitter, world, "_branches", "#branches")
+    plan, branching = inside.plan, Branching(inside)
     for name in plan.ir:
         record = plan.ir[name]
         if name not in plan.useful:
             continue
         if isinstance(record, Sample) and isinstance(plan.choices[name].estimator, Branched):
             axis = f"#{name}"
-            values, masses, lead = branches(inside, record, axis)
+            values, mass, lead = branches(inside, record, axis)
             inside.values[name], inside.axes[name] = values, (axis,)
             inside.repeating[name] = frozenset(plan.facts.together(name))
-            branching.masses[axis] = (masses, lead)
+            branching.masses[axis] = Factor(mass, lead, axis)
         elif any(parent in inside.values for parent in record.parents):
             emit_record(inside, record)
-    return inside
+    return branching
 
 
 def _output(world: World, loss: fx.Node | None, keep: Sequence[str]) -> None:

@@ -174,7 +174,7 @@ def _bound(
 def _total(inside: World, branching: Branching, name: str, cost: str) -> fx.Node:
     """Append the total [n] of a cost in each branch of a node, over the weight of the node's mean plates."""
     emitter, plates = inside.emitter, inside.plan.ir.plates
-    own, lead = inside.plan.ir.layout[name], branching.lead(inside, name)
+    own, lead = inside.plan.ir.layout[name], inside.lead(name)
     value, labels = branching.expected(inside, charged(inside, cost), inside.lead(cost), lead)
     for dim, label in enumerate(labels):
         if label in plates and plates[label].discount != 1.0:

@@ -59,7 +59,7 @@ class Terms:
         if not isinstance(estimator, (Scored, Cut)):
             return
         world = self.inside if name in self.inside.values else outer
-        lead = self.branching.lead(world, name)
+        lead = world.lead(name)
         credit = self._credit(self.plan.of(view), by_step=view.choice.asks.by_step).of(self.inside, name)
         is_attached = self.plan.choices[name].through is not None  # and so is log p of the value
         if not view.choice.asks.site and not is_attached:
@@ -138,8 +138,8 @@ class Terms:
         emitter = world.emitter
         record, axes = self._record(name), world.axes_of(name)
         given, noise = parameters(world, record, axes), noise_of(world, record, axes)
-        weights = self.branching.product(world, lead, attached=False)
-        weight = None if weights is None else self.branching.fitted(world, weights, lead)
+        known = self.branching.weight(world, lead, attached=False)
+        weight = None if known is None else self.branching.fitted(world, known, lead)
         extra = {**self._provided(world, name, lead, view), **self._elsewhere(world, record, lead, view)}
         label = f"{view.label}_site"
         shown = named(label, self.plan.watch.detail(label, blueprint.site))

@@ -36,13 +36,7 @@ def branched_total(
     world: World, branching: Branching, value: fx.Node, labels: Labels, name: str, *, attached: bool
 ) -> fx.Node:
     """Return the total of a value over all branches, each with its probability."""
-    axes = branching.closed(tuple(label for label in labels if label in world.plan.axes))
-    weights = branching.product(world, axes, attached=attached)
-    if weights is not None:
-        plates = {label for label in labels if label in world.plan.ir.plates}
-        value, labels = branching.weighed(world, (value, labels), weights, f"{name}_weighted")
-        gone = [d for d, label in enumerate(labels) if label in world.plan.ir.plates and label not in plates]
-        if gone:
-            value = world.emitter.method("sum", value, gone, name=value.name)
-            labels = tuple(label for label in labels if label in plates or label in world.plan.axes)
+    weight = branching.weight(world, labels, attached=attached)
+    if weight is not None:
+        value, labels = branching.weighed(world, value, labels, weight)
     return total(world, value, labels, name)

@@ -73,6 +73,11 @@ def possible(value: Tensor, mass: Tensor) -> Tensor:
     return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)
 
 
+def share(value: Tensor, mass: Tensor) -> Tensor:
+    """Return what a sum over branches is for each of several masses: 0 where that is."""
+    return value / divisor(mass)
+
+
 def discount_weights(like: Tensor, size: int, rate: float) -> Tensor:
     """Return rate**t for t < size."""
     if not _can_hold(like):
