@@ -80,7 +80,8 @@ class Vectorised:
     def _sizes(self, given: Mapping[str, Any]) -> tuple[int, ...]:
         found: dict[str, int] = {}
         for name, parent in self.parents.items():
-            for leaf in pytree.tensors(given[name])[:1]:
+            value = given[name]
+            for leaf in (value,) if isinstance(value, Tensor) else pytree.tensors(value)[:1]:
                 found.update(zip(parent.axes, leaf.shape, strict=False))
         return tuple(found[axis] for axis in self.axes)
 
@@ -97,7 +98,7 @@ class Vectorised:
             tensor = tensor.flatten(0, len(sizes) - 1) if len(sizes) > 1 else tensor
             return tensor if parent.index is None else tensor[(slice(None), *parent.index)]
 
-        return pytree.tree_map_only(Tensor, leaf, value)
+        return leaf(value) if isinstance(value, Tensor) else pytree.tree_map_only(Tensor, leaf, value)
 
     def _apply(self, fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
         args, kwargs = self.arguments.substitute(values.__getitem__)
@@ -136,6 +137,8 @@ class Vectorised:
         return pytree.tree_map_only(Tensor, lambda out: out.unflatten(0, (count, size)), result)
 
     def _vmap(self, fn: Callable[..., Any], values: Mapping[str, Any], count: int) -> Any:
+        if all(isinstance(value, Tensor) for value in values.values()) and not isinstance(fn, Mappable):
+            return self._mapped_tensors(fn, values)
         leaves, spec = pytree.tree_flatten(dict(values))
         varies = pytree.tree_leaves(
             {n: pytree.tree_map(lambda _, n=n: self.parents[n].varies, values[n]) for n in values}
@@ -162,6 +165,21 @@ class Vectorised:
 
         mapped = iter(torch.vmap(one, in_dims=dims, randomness="different")(*leaves))
         return pytree.tree_map_only(Tensor, lambda _: next(mapped), found[0])
+
+    def _mapped_tensors(self, fn: Callable[..., Any], values: Mapping[str, Tensor]) -> Any:
+        """Map over tensors that are in no container."""
+        dims = tuple(0 if self.parents[name].varies else None for name in values)
+        found: list[Any] = []
+
+        def one(*inner: Tensor) -> Any:
+            found[:] = [self._apply(fn, dict(zip(values, inner, strict=True)))]
+            return found[0] if isinstance(found[0], Tensor) else pytree.tensors(found[0])
+
+        mapped = torch.vmap(one, in_dims=dims, randomness="different")(*values.values())
+        if isinstance(mapped, Tensor):
+            return mapped
+        several = iter(mapped)
+        return pytree.tree_map_only(Tensor, lambda _: next(several), found[0])
 
     def _loop(self, fn: Callable[..., Any], values: Mapping[str, Any], count: int) -> Any:
         def at(index: int) -> dict[str, Any]:
