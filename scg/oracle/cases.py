@@ -43,7 +43,10 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """One cost with its ancestors alone, the choices among them, and what no choice changes."""
+    """One cost with its ancestors alone, the choices among them, and what no choice changes.
+
+    ``first`` is the evaluation in which every element takes its first outcome.
+    """
 
     ir: IR
     cost: str
@@ -52,6 +55,7 @@ class Cases:
     fixed: Mapping[str, Any]
     weight: Tensor
     points: int
+    first: Trace
 
     @property
     def count(self) -> int:
@@ -73,9 +77,9 @@ class Cases:
         probability: list[Tensor] = []
 
         def draw(record: Record, density: Density, batch: Size) -> Tensor:
-            self._same(record, density)
+            self.same(record, density)
             value, chances = outcome(density, indices[record.name], batch, self.points)
-            probability.append(self._joint(record.name, chances))
+            probability.append(self.joint(record.name, chances))
             return value
 
         cost: Tensor = evaluate(self.ir, self.inputs, draw, self.fixed).values[self.cost]
@@ -85,7 +89,8 @@ class Cases:
         # What cannot happen counts for nothing, also where the cost is not finite there.
         return (weight * torch.where((weight == 0) & ~cost.isfinite(), 0.0, cost)).sum()
 
-    def _same(self, record: Record, density: Density) -> None:
+    def same(self, record: Record, density: Density) -> None:
+        """Refuse a node that has another number of outcomes in one case than in others."""
         found, planned = outcome_count(record, density, self.points), self.choices[record.name].outcomes
         if found != planned:
             raise GraphError(
@@ -93,7 +98,7 @@ class Cases:
                 f"another: its support must not depend on the values of its parents"
             )
 
-    def _joint(self, name: str, chances: Tensor) -> Tensor:
+    def joint(self, name: str, chances: Tensor) -> Tensor:
         """Multiply the probabilities of elements set apart; lay the rest out along the cost's plates."""
         plates, kept = self.ir.layout[name], self.choices[name].kept
         if chances.dim() > len(plates):
@@ -103,8 +108,8 @@ class Cases:
         return chances[positions(kept, self.ir.layout[self.cost])]
 
 
-def cases_of(ir: IR, cost: str, inputs: Mapping[str, Tensor], *, points: int, limit: int) -> Cases:
-    """Return the cases of one cost, or raise where they cannot be listed or exceed ``limit``."""
+def cases_of(ir: IR, cost: str, inputs: Mapping[str, Tensor], *, points: int) -> Cases:
+    """Return the cases of one cost, or raise where they cannot be listed."""
     sizes = plate_sizes(ir, inputs)
     weight = _weight(ir, sizes, cost)
     ir = upstream(ir, sizes, cost)
@@ -113,15 +118,19 @@ def cases_of(ir: IR, cost: str, inputs: Mapping[str, Tensor], *, points: int, li
     kept = kept_plates(ir)
     choices = {name: _choice(ir, trace, name, kept[name], points) for name in ir.samples}
     fixed = {name: trace.values[name] for name in certain(ir)}
-    cases = Cases(ir, cost, inputs, choices, fixed, weight, points)
-    if cases.count > limit:
-        parts = " * ".join(f"{c.outcomes}**{c.elements} for '{name}'" for name, c in choices.items())
-        needed = str(cases.count) if cases.count < 10**15 else f"about 10**{math.log10(cases.count):.0f}"
+    return Cases(ir, cost, inputs, choices, fixed, weight, points, trace)
+
+
+def check_count(cases: Cases, limit: int, largest: int | None = None) -> None:
+    """Refuse more assignments than a ``limit``: of all nodes, or of the ``largest`` number that meets."""
+    count = cases.count if largest is None else largest
+    if count > limit:
+        parts = " * ".join(f"{c.outcomes}**{c.elements} for '{name}'" for name, c in cases.choices.items())
+        needed = str(count) if count < 10**15 else f"about 10**{math.log10(count):.0f}"
         raise GraphError(
-            f"the exact objective of cost '{cost}' needs {needed} assignments ({parts}), more than "
+            f"the exact objective of cost '{cases.cost}' needs {needed} assignments ({parts}), more than "
             f"limit={limit}: make its plates or its nodes smaller, or pass a larger limit"
         )
-    return cases
 
 
 def terms(cases: Cases) -> Iterator[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,16 @@ from scg.analysis.check import accept, check
 from scg.errors import GraphError
 from scg.graph import Graph
 from scg.nodes.ir import IR, hold
-from scg.oracle.cases import cases_of, terms
+from scg.oracle.cases import TOGETHER, cases_of, check_count, terms
+from scg.oracle.eliminated import Elimination
 
 
 def exact_objective(graph: Graph, /, *, points: int = 32, limit: int = 2**20, **inputs: Tensor) -> Tensor:
     """Return ``J = sum_c sum_e lambda_c[e] E c[e]`` of a ``graph``, a scalar with exact derivatives.
 
     Every stochastic ancestor of a cost takes every value of its finite support, jointly, but together
-    along plates that keep their elements apart; more than ``limit`` assignments for one cost are refused.
+    along plates that keep their elements apart. Where there are many, nodes are summed out in turn from
+    tables of those that meet; more than ``limit`` assignments at once are refused.
     A Normal takes ``points`` Gauss-Hermite nodes for each element, exact for polynomials of degree below
     2 ``points`` and as good as exact for smooth costs, but only approximate where what is downstream
     has a kink or a step. ``inputs`` that are missing are taken from the examples. A function that is declared
@@ -78,9 +81,16 @@ def _terms(ir: IR, inputs: Mapping[str, Tensor], points: int, limit: int) -> Ite
     ir.drawn_here("an exact objective")
     given = accept(ir, {**ir.store.examples, **inputs})
     check(ir, given)
-    every = [cases_of(ir, cost, given, points=points, limit=limit) for cost in ir.costs]
-    for cases in every:
-        yield from terms(cases)
+    every = [cases_of(ir, cost, given, points=points) for cost in ir.costs]
+    held = dict[Any, Tensor]()
+    several = [Elimination(cases, held) if cases.count > TOGETHER else None for cases in every]
+    for cases, sums in zip(every, several, strict=True):
+        check_count(cases, limit, None if sums is None else min(sums.largest, cases.count))
+    for cases, sums in zip(every, several, strict=True):
+        if sums is not None and sums.largest < cases.count:
+            yield sums.total()
+        else:
+            yield from terms(cases)
 
 
 @contextmanager
