@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import doctest
+import importlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -20,11 +21,12 @@ from benchmarks import __main__ as command
 from benchmarks import check, figures, growth, report
 from benchmarks.by_hand import chain as chain_by_hand
 from benchmarks.by_hand import normal_vae as normal_by_hand
+from benchmarks.by_hand import states as states_by_hand
 from benchmarks.by_hand import toy as toy_by_hand
 from benchmarks.by_hand import vae as vae_by_hand
 from benchmarks.contest import BY_HAND, SCG, Contest, Job, Settings
 from benchmarks.figures import Figure, Results
-from benchmarks.problems import chain, layers, siblings, toy, vae, variance
+from benchmarks.problems import chain, layers, siblings, states, toy, vae, variance
 from benchmarks.run import run
 from benchmarks.timing import IN_A_ROW, Budget, Spread
 
@@ -155,6 +157,20 @@ def test_loops_by_hand_are_what_scg_computes(
     loss, by_hand = program(noise=noise).loss, steps[policy](model.theta, drawn)
     torch.testing.assert_close(loss, by_hand)
     torch.testing.assert_close(gradients(loss, own), gradients(by_hand, model))
+
+
+@pytest.mark.parametrize("library", [None, "pyro"])
+def test_states_are_summed_out_as_by_hand(library: str | None) -> None:
+    model = states_by_hand.Model(5).double()
+    wanted = gradients(states_by_hand.expected(model), model)
+    own = copy.deepcopy(model)
+    if library is None:
+        found = gradients(scg.compile(states.graph(own), policy="enumerate")(seed=0).loss, own)
+    else:
+        pytest.importorskip(library)
+        importlib.import_module("benchmarks.peers.in_pyro").states(own).step()
+        found = {name: p.grad for name, p in own.named_parameters()}
+    torch.testing.assert_close(found, wanted)
 
 
 def test_a_stacked_chain_is_the_loop() -> None:

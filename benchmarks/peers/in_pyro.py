@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Bernoulli, Normal
+from pyro.distributions import Bernoulli, Categorical, Normal
 from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 from torch import Tensor, nn
 
 from benchmarks.by_hand import chain as by_hand
 from benchmarks.by_hand import normal_vae, vae
+from benchmarks.by_hand import states as hidden
 from benchmarks.by_hand import toy as toy_by_hand
 from benchmarks.contest import Job
 
@@ -156,3 +158,17 @@ def at_cost(drawn: Callable[..., None], estimator: str, owner: Any) -> Job:
         drawn(owner.theta.detach() if estimator == "score" else owner.theta, charged=True)
 
     return inference(estimator, model, lambda: drawn(owner.theta, charged=False), owner)
+
+
+def states(model: hidden.Model) -> Job:
+    """The chain of hidden states, enumerated in parallel; model and guide have the same law."""
+
+    def chain(*, is_charged: bool) -> None:
+        state: Any = None
+        for t in pyro.markov(range(len(model.table))):
+            logits = model.start if state is None else model.step[state]
+            state = pyro.sample(f"z{t}", Categorical(logits=logits), infer={"enumerate": "parallel"})
+            if is_charged:
+                pyro.factor(f"c{t}", -model.table[t][state])
+
+    return inference("enumerate", partial(chain, is_charged=True), partial(chain, is_charged=False), model)

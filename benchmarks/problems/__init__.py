@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from benchmarks.contest import Contest, Settings
-from benchmarks.problems import chain, compiling, episode, layers, replicates, siblings, toy, vae, variance
+from benchmarks.problems import (
+    chain,
+    compiling,
+    episode,
+    layers,
+    replicates,
+    siblings,
+    states,
+    toy,
+    vae,
+    variance,
+)
 
 PROBLEMS: dict[str, Callable[[Settings], Iterator[Contest]]] = {
     "toy": toy.contests,
     "vae": vae.contests,
     "chain": chain.contests,
+    "states": states.contests,
     "siblings": siblings.contests,
     "replicates": replicates.contests,
     "layers": layers.contests,

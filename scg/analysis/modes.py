@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from scg.evaluation.repeated import vectorised
 from scg.evaluation.trace import Trace
 from scg.evaluation.vectorise import together
 from scg.nodes import trees as pytree
+from scg.nodes.arguments import Ref
 from scg.nodes.ir import IR
 from scg.nodes.records import Det, Record
 from scg.probes.generators import steady_generators
@@ -47,6 +49,8 @@ def run_modes(
             found[name] = "elementwise"
         elif isinstance(record, Det) and record.differentiable is False:
             found[name] = "loop"
+        elif _is_lookup(ir, worlds[0], record, varying):
+            found[name] = "broadcast"
         else:
             key = (
                 signature(ir, worlds[0], record),
@@ -56,6 +60,18 @@ def run_modes(
                 known[key] = _probe(ir, worlds, record, varying)
             found[name] = known[key]
     return found
+
+
+def _is_lookup(ir: IR, trace: Trace, record: Record, varying: frozenset[str]) -> bool:
+    """Say whether a node is ``table[index]`` for integers, whose leading dimensions all pass on."""
+    if not isinstance(record, Det) or record.fn.call is not operator.getitem:
+        return False
+    table, index = record.arguments.args
+    if not isinstance(table, Ref) or not isinstance(index, Ref) or table.name in varying:
+        return False
+    place, held = trace.values[index.name], trace.values[table.name]
+    is_integer = isinstance(place, Tensor) and not place.is_floating_point() and place.dtype is not torch.bool
+    return is_integer and isinstance(held, Tensor) and not ir.layout[table.name]
 
 
 def agrees(

@@ -12,6 +12,7 @@ from torch import fx
 from scg.analysis.elimination import Scope, Tree, above, conditional, eliminated
 from scg.surrogate.lowering.plan import Labels
 from scg.surrogate.lowering.worlds import World
+from scg.surrogate.runtime.ops import passed_on
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,12 @@ class Marginals:
             (met if axis in factor.labels else others).append(factor)
         if not met or [factor.axis for factor in met] == [axis]:
             return others
-        name = axis.removeprefix("#")
+        name, emitter = axis.removeprefix("#"), self.world.emitter
+        mass, step = min(met, key=_rank), max(met, key=_rank)
+        if len(met) == 2 and mass.labels == (axis,) and step.labels[0] == axis and _rank(step) == 2:
+            shown = emitter.shown("passed_on", None, passed_on)
+            line = emitter.call(shown, mass.value, step.value, name=f"over_{name}")
+            return [*others, Factor(line, step.labels[1:])]
         product = self.times(met, f"{name}_joint")
         value = self.world.emitter.method(
             "sum", product.value, product.labels.index(axis), name=f"over_{name}"
@@ -163,6 +169,10 @@ class _Messages:
         for axis in sorted(hidden, key=self.tree.ranks.__getitem__):
             factors = self.marginals.summed(factors, axis)
         return factors
+
+
+def _rank(factor: Factor) -> int:
+    return len(factor.labels)
 
 
 def merged(world: World, one: Labels, other: Labels) -> Labels:

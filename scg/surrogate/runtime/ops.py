@@ -73,6 +73,13 @@ def possible(value: Tensor, mass: Tensor) -> Tensor:
     return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)
 
 
+def passed_on(mass: Tensor, step: Tensor) -> Tensor:
+    """Return sum_k mass[k] step[k, j], in full precision."""
+    if mass.dtype == step.dtype and not torch.is_autocast_enabled(mass.device.type):
+        return mass @ step
+    return (mass[:, None] * step).sum(0)
+
+
 def share(value: Tensor, mass: Tensor) -> Tensor:
     """Return what a sum over branches is for each of several masses: 0 where that is."""
     return value / divisor(mass)
