@@ -15,7 +15,7 @@ from scg.errors import (
     ScgError,
     UnreadableError,
 )
-from scg.estimators.disarm import DisARM
+from scg.estimators.coupled import Coupled
 from scg.estimators.enumerate import Enumerate
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
@@ -54,8 +54,8 @@ __all__ = [
     "Branches",
     "CompileError",
     "Counterexample",
+    "Coupled",
     "Cut",
-    "DisARM",
     "Enumerate",
     "Estimate",
     "Estimator",

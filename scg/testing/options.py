@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
+from scg.estimators.coupled import Coupled
 from scg.estimators.parts.baselines import LeaveOneOut
 from scg.estimators.protocol.facts import NodeFacts
 from scg.estimators.protocol.kinds import Estimator
@@ -22,6 +23,7 @@ VARIANTS: Mapping[str, tuple[Make, ...]] = MappingProxyType(
             lambda: Score(baseline="self-critical"),
             lambda: Score(baseline="leave-one-out"),
         ),
+        "coupled": (lambda: Coupled(evaluations=4),),
         "rebar": (
             lambda: REBAR(temperature=1.0, eta=0.6, tune=False),
             lambda: REBAR(baseline="self-critical"),

@@ -119,6 +119,10 @@ class Instance:
     def exact(self) -> bool:
         return self.integrated == "cells"
 
+    def draws(self, facts: scg.NodeFacts) -> bool:
+        """Whether it has noise of its own at a node that it claims."""
+        return bool(self.make("theta").asks(facts).fresh)
+
     def claims(self, facts: scg.NodeFacts) -> bool:
         """Whether the estimator takes on a node."""
         if self.rank is not None and self.rank != rank_of(facts):
@@ -166,7 +170,7 @@ ROWS: Mapping[str, Row] = {
     "reparam": Row("cells"),
     "enumerate": Row("cells", sums=True),
     "local": Row("cells", sums=True),
-    "disarm": Row("cells", mirrored=True),
+    "coupled": Row("cells", mirrored=True),
     "rebar": Row(
         "points",
         (
