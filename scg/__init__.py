@@ -16,9 +16,11 @@ from scg.errors import (
     UnreadableError,
 )
 from scg.estimators.coupled import Coupled
+from scg.estimators.double_cv import DoubleCV
 from scg.estimators.enumerate import Enumerate
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
+from scg.estimators.muprop import MuProp
 from scg.estimators.parts.baselines import Baseline, LeaveOneOut, MovingAverage, Net, SelfCritical
 from scg.estimators.parts.critics import GAE, NStep
 from scg.estimators.protocol.asks import Asks
@@ -56,6 +58,7 @@ __all__ = [
     "Counterexample",
     "Coupled",
     "Cut",
+    "DoubleCV",
     "Enumerate",
     "Estimate",
     "Estimator",
@@ -67,6 +70,7 @@ __all__ = [
     "LeaveOneOut",
     "Local",
     "MovingAverage",
+    "MuProp",
     "NStep",
     "Net",
     "Node",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import scg
+from scg.estimators.parts.linear import Linear
 from scg.estimators.parts.variates import Controls, Network
 from scg.estimators.protocol.border import refusal
 from scg.estimators.registry import registry
@@ -85,6 +86,8 @@ def stirred(program: scg.Program) -> scg.Program:
             if isinstance(module, Controls) and module.net is not None and module.eta is not None:
                 module.temperature.log.copy_(torch.zeros(()))
                 module.eta.log.copy_(torch.tensor(-0.4))
+            if isinstance(module, Linear) and module.slope is not None:
+                module.slope.fill_(0.6)
             if isinstance(module, Network):
                 for index, parameter in enumerate(module.parameters()):
                     steps = torch.arange(1.0, 1.0 + parameter.numel()).view(parameter.shape)
@@ -154,6 +157,7 @@ class Row:
     variants: tuple[Instance, ...] = ()
     mirrored: bool = False
     sums: bool = False
+    samples: int | None = None
 
 
 ROWS: Mapping[str, Row] = {
@@ -171,6 +175,8 @@ ROWS: Mapping[str, Row] = {
     "enumerate": Row("cells", sums=True),
     "local": Row("cells", sums=True),
     "coupled": Row("cells", mirrored=True),
+    "muprop": Row("points", (Instance("muprop+learned", lambda _: scg.MuProp(slope="learned")),)),
+    "double-cv": Row("points", samples=2),
     "rebar": Row(
         "points",
         (
@@ -226,6 +232,7 @@ def _all() -> Iterator[Instance]:
                 integrated=row.integrated,
                 mirrored=row.mirrored,
                 sums=row.sums,
+                samples=row.samples,
             )
             yield from row.variants
 
