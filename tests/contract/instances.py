@@ -175,6 +175,8 @@ ROWS: Mapping[str, Row] = {
     "enumerate": Row("cells", sums=True),
     "local": Row("cells", sums=True),
     "coupled": Row("cells", mirrored=True),
+    "arm": Row("cells", mirrored=True),
+    "nvil": Row("cells"),
     "muprop": Row("points", (Instance("muprop+learned", lambda _: scg.MuProp(slope="learned")),)),
     "double-cv": Row("points", samples=2),
     "rebar": Row(
