@@ -15,10 +15,14 @@ from scg.errors import (
     ScgError,
     UnreadableError,
 )
-from scg.estimators.disarm import DisARM
+from scg.estimators.arm import ARM
+from scg.estimators.coupled import Coupled
+from scg.estimators.double_cv import DoubleCV
 from scg.estimators.enumerate import Enumerate
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
+from scg.estimators.muprop import MuProp
+from scg.estimators.nvil import NVIL
 from scg.estimators.parts.baselines import Baseline, LeaveOneOut, MovingAverage, Net, SelfCritical
 from scg.estimators.parts.critics import GAE, NStep
 from scg.estimators.protocol.asks import Asks
@@ -42,8 +46,10 @@ from scg.verification.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "ARM",
     "GAE",
     "LAX",
+    "NVIL",
     "REBAR",
     "RELAX",
     "Asks",
@@ -54,8 +60,9 @@ __all__ = [
     "Branches",
     "CompileError",
     "Counterexample",
+    "Coupled",
     "Cut",
-    "DisARM",
+    "DoubleCV",
     "Enumerate",
     "Estimate",
     "Estimator",
@@ -67,6 +74,7 @@ __all__ = [
     "LeaveOneOut",
     "Local",
     "MovingAverage",
+    "MuProp",
     "NStep",
     "Net",
     "Node",

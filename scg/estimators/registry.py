@@ -21,7 +21,7 @@ def registry() -> dict[str, type[Estimator]]:
     """Return every estimator class by name: one file each here, and the entry points of others.
 
     >>> sorted(registry())[:3]
-    ['disarm', 'enumerate', 'lax']
+    ['arm', 'coupled', 'double-cv']
     """
     found: dict[str, type[Estimator]] = {}
     for module in pkgutil.iter_modules(estimators.__path__, f"{estimators.__name__}."):
@@ -47,11 +47,28 @@ def in_turn() -> list[type[Estimator]]:
     return sorted(several, key=lambda kind: kind.tried or 0)
 
 
+def words() -> dict[str, Estimator]:
+    """Return what other words stand for: instances of estimators, by the words that their classes have.
+
+    >>> words()["disarm"]
+    Coupled(evaluations=2)
+    """
+    return {word: kind(**options) for kind in registry().values() for word, options in kind.words.items()}
+
+
+def names() -> list[str]:
+    """Return all that ``by_name`` takes."""
+    return sorted({*registry(), *words()})
+
+
 def by_name(name: str) -> Estimator:
-    """Return the estimator of that name with its default options."""
-    if name not in registry():
-        raise PolicyError(f"there is no estimator '{name}'; there are {', '.join(sorted(registry()))}")
-    return made(registry()[name])
+    """Return the estimator of that name with its default options, or the instance that a word stands for."""
+    if name in registry():
+        return made(registry()[name])
+    found = words().get(name)
+    if found is None:
+        raise PolicyError(f"there is no estimator '{name}'; there are {', '.join(names())}")
+    return found
 
 
 def made(kind: type[Estimator]) -> Estimator:

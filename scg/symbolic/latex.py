@@ -29,8 +29,9 @@ ESTIMATES = {
     "relax": r"\bigl({cost} - c_\phi(\tilde z)\bigr) \nabla \log p({value})"
     r" + \nabla c_\phi(z) - \nabla c_\phi(\tilde z)",
     "lax": r"\bigl({cost} - c_\phi({value})\bigr) \nabla \log p({value}) + \nabla c_\phi({value})",
-    "disarm": r"\tfrac12 \bigl({cost}({value}) - {cost}(\tilde {value})\bigr) (-1)^{{\tilde {value}}}"
-    r" 1_{{{value} \ne \tilde {value}}}\, \sigma(|z|)",
+    "coupled": r"\tfrac12 \bigl({cost}({value}) - {cost}(\tilde {value})\bigr)"
+    r" \nabla \log \tfrac{{p({value})}}{{p(\tilde {value})}}"
+    r"\, \tfrac{{p({value})\, p(\tilde {value})}}{{P({value}, \tilde {value})}}",
 }
 """What an estimator adds to the gradient, by its name; ``f`` is what its node is charged with."""
 

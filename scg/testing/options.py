@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
+from scg.estimators.coupled import Coupled
+from scg.estimators.double_cv import DoubleCV
+from scg.estimators.muprop import MuProp
 from scg.estimators.parts.baselines import LeaveOneOut
 from scg.estimators.protocol.facts import NodeFacts
 from scg.estimators.protocol.kinds import Estimator
@@ -22,6 +25,9 @@ VARIANTS: Mapping[str, tuple[Make, ...]] = MappingProxyType(
             lambda: Score(baseline="self-critical"),
             lambda: Score(baseline="leave-one-out"),
         ),
+        "coupled": (lambda: Coupled(evaluations=4),),
+        "double-cv": (lambda: DoubleCV(slope="learned"),),
+        "muprop": (lambda: MuProp(slope="learned"),),
         "rebar": (
             lambda: REBAR(temperature=1.0, eta=0.6, tune=False),
             lambda: REBAR(baseline="self-critical"),

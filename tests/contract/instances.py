@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import scg
+from scg.estimators.parts.linear import Linear
 from scg.estimators.parts.variates import Controls, Network
 from scg.estimators.protocol.border import refusal
 from scg.estimators.registry import registry
@@ -85,6 +86,8 @@ def stirred(program: scg.Program) -> scg.Program:
             if isinstance(module, Controls) and module.net is not None and module.eta is not None:
                 module.temperature.log.copy_(torch.zeros(()))
                 module.eta.log.copy_(torch.tensor(-0.4))
+            if isinstance(module, Linear) and module.slope is not None:
+                module.slope.fill_(0.6)
             if isinstance(module, Network):
                 for index, parameter in enumerate(module.parameters()):
                     steps = torch.arange(1.0, 1.0 + parameter.numel()).view(parameter.shape)
@@ -119,6 +122,10 @@ class Instance:
     def exact(self) -> bool:
         return self.integrated == "cells"
 
+    def draws(self, facts: scg.NodeFacts) -> bool:
+        """Whether it has noise of its own at a node that it claims."""
+        return bool(self.make("theta").asks(facts).fresh)
+
     def claims(self, facts: scg.NodeFacts) -> bool:
         """Whether the estimator takes on a node."""
         if self.rank is not None and self.rank != rank_of(facts):
@@ -150,6 +157,7 @@ class Row:
     variants: tuple[Instance, ...] = ()
     mirrored: bool = False
     sums: bool = False
+    samples: int | None = None
 
 
 ROWS: Mapping[str, Row] = {
@@ -166,7 +174,11 @@ ROWS: Mapping[str, Row] = {
     "reparam": Row("cells"),
     "enumerate": Row("cells", sums=True),
     "local": Row("cells", sums=True),
-    "disarm": Row("cells", mirrored=True),
+    "coupled": Row("cells", mirrored=True),
+    "arm": Row("cells", mirrored=True),
+    "nvil": Row("cells"),
+    "muprop": Row("points", (Instance("muprop+learned", lambda _: scg.MuProp(slope="learned")),)),
+    "double-cv": Row("points", samples=2),
     "rebar": Row(
         "points",
         (
@@ -222,6 +234,7 @@ def _all() -> Iterator[Instance]:
                 integrated=row.integrated,
                 mirrored=row.mirrored,
                 sums=row.sums,
+                samples=row.samples,
             )
             yield from row.variants
 

@@ -139,7 +139,7 @@ def judge(
     shape = make(Kinds(upper.law, lower.law, many=True))
     instances = (upper.instance, lower.instance)
     chosen = policy(shape, *instances, sibling=sibling)
-    compares = any("leave-one-out" in instance.name for instance in instances)
+    compares = needed(*instances) is not None
     grid = Grid(
         legendre=COUPLED if compares else legendre,
         hermite=20 if is_curved(upper, lower) else 3,

@@ -161,13 +161,15 @@ class Squash:
         return 2 * self.law.relax(value, 0.5) - 1
 
 
-def network(facts: NodeFacts, event: tuple[int, ...], context: tuple[str, ...]) -> Network:
-    """Return a new network for values of shape ``event``, and for the nodes that it reads besides."""
+def network(facts: NodeFacts, event: tuple[int, ...] | None, context: tuple[str, ...]) -> Network:
+    """Return a new network of values of shape ``event``, or of none, and of the nodes that it reads."""
     names = context or tuple(name for name in facts.parents if facts.shape(name) is not None)
     shapes = [facts.shape(name) for name in names]
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes):
         raise EstimatorError(f"the network of '{facts.name}' reads {names}, not all of them floating point")
+    if event is None:
+        return Network(known, None, facts.dtype)
     squash = Squash(facts.law) if isinstance(facts.law, Relaxable) else None
     return Network([event, *known], squash, facts.dtype)
 

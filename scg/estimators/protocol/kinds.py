@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ class Estimator(ABC):
 
     name: ClassVar[str]
     """The word for it in policies."""
+    words: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    """Other words in policies, each for the instance with these options."""
     unbiased: ClassVar[bool] = True
     """Whether E[estimate | all that the node does not influence] is the gradient; an instance may differ."""
     biased_by: ClassVar[tuple[str, ...]] = ()

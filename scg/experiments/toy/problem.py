@@ -13,7 +13,7 @@ from scg.errors import PolicyError
 from scg.estimators.enumerate import Enumerate
 from scg.estimators.protocol.kinds import Estimator
 from scg.estimators.rebar import REBAR
-from scg.estimators.registry import by_name, registry
+from scg.estimators.registry import by_name, names
 from scg.estimators.relax import RELAX
 from scg.estimators.score import Score
 from scg.graph import Graph
@@ -102,7 +102,7 @@ def estimator(policy: str, seeds: int, seed: int) -> Estimator:
     """Return the estimator of a policy; one that the papers do not have is as its name makes it."""
     if policy in POLICIES:
         return POLICIES[policy](seeds, seed)
-    if policy not in registry():
-        names = ", ".join(dict.fromkeys([*POLICIES, *sorted(registry())]))
-        raise PolicyError(f"there is no policy '{policy}'; there are {names}")
+    if policy not in names():
+        known = ", ".join(dict.fromkeys([*POLICIES, *names()]))
+        raise PolicyError(f"there is no policy '{policy}'; there are {known}")
     return by_name(policy)

@@ -261,8 +261,8 @@ def test_axes_are_named() -> None:
 
 def test_an_estimate_of_as_many_numbers_in_another_shape_is_refused() -> None:
     wanted = {"logits": torch.zeros(3, 2)}
-    check_estimates(scg.DisARM(), "b", {"logits": torch.zeros(3, 2)}, wanted, ["logits"])
+    check_estimates(scg.Coupled(), "b", {"logits": torch.zeros(3, 2)}, wanted, ["logits"])
     with pytest.raises(
         scg.EstimatorError, match=r"estimate of shape \(2, 3\): return one of its own shape, \(3, 2\)"
     ):
-        check_estimates(scg.DisARM(), "b", {"logits": torch.zeros(2, 3)}, wanted, ["logits"])
+        check_estimates(scg.Coupled(), "b", {"logits": torch.zeros(2, 3)}, wanted, ["logits"])

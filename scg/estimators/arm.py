@@ -1,4 +1,4 @@
-"""DisARM: two evaluations at values that are as unlike as their noise allows."""
+"""ARM: the costs at u and at 1 - u, weighed by how far u is from one half."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ from scg.estimators.protocol.site import Site
 
 
 @dataclass(frozen=True)
-class DisARM(Cut):
-    """(f(b) - f(b')) / 2 (-1)^b' 1[b != b'] sigmoid(|a|) for logits a, with b from noise u and b' from 1 - u.
+class ARM(Cut):
+    """(f(b) - f(b')) (u - 1/2) in logits, b of noise u and b' of 1 - u.
 
-    Dong, Mnih and Tucker (2020, "DisARM: An antithetic gradient estimator for binary latent variables",
-    arXiv:2006.10680); the same as U2G (Yin, Ho, Yan, Qian and Zhou, 2020).
+    "coupled" has its mean given both values, and so less variance: this is for comparison. Yin and Zhou
+    (2019, "ARM: Augment-REINFORCE-merge gradient for stochastic binary networks", arXiv:1807.11143).
     """
 
-    name: ClassVar[str] = "disarm"
+    name: ClassVar[str] = "arm"
 
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Refuse all but Bernoulli variables."""
         family = facts.law.family
-        return None if family == "Bernoulli" else Refusal(f"a {family} is not drawn from one uniform number")
+        if family == "Bernoulli":
+            return None
+        return Refusal(f"a {family} is not drawn from one uniform number", 'use "coupled" or "score"')
 
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for the costs at the other value."""
         return Asks(downstream=1)
 
     def gradient(self, site: Site) -> dict[str, Tensor]:
-        """Return the estimate, zero where both values are the same."""
+        """Return the estimate, 0 where probs are certain."""
         other = site.law.draw(site.parameters, 1 - site.noise)
         difference = site.credit - site.downstream(other[None])[0]
-        sign = (site.value - other) * site.spread(difference, site.value) / 2
+        found = site.spread(difference, site.value) * (site.noise - 0.5)
         ((name, leaf),) = site.parameters.items()
         if name == "logits":
-            return {name: sign * leaf.abs().sigmoid()}
-        return {name: sign / torch.minimum(leaf, 1 - leaf).clamp(min=torch.finfo(leaf.dtype).tiny)}
+            return {name: found}
+        variance = leaf * (1 - leaf)
+        return {name: torch.where(variance > 0, found / variance, 0.0)}
