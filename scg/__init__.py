@@ -17,6 +17,7 @@ from scg.errors import (
 )
 from scg.estimators.disarm import DisARM
 from scg.estimators.enumerate import Enumerate
+from scg.estimators.finite_difference import FiniteDifference
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
 from scg.estimators.parts.baselines import Baseline, LeaveOneOut, MovingAverage, Net, SelfCritical
@@ -61,6 +62,7 @@ __all__ = [
     "Estimator",
     "EstimatorError",
     "ExportError",
+    "FiniteDifference",
     "GradientWarning",
     "Graph",
     "GraphError",

@@ -167,6 +167,7 @@ ROWS: Mapping[str, Row] = {
     "enumerate": Row("cells", sums=True),
     "local": Row("cells", sums=True),
     "disarm": Row("cells", mirrored=True),
+    "finite-difference": Row(sums=True),
     "rebar": Row(
         "points",
         (
