@@ -20,6 +20,7 @@ from scg.estimators.enumerate import Enumerate
 from scg.estimators.finite_difference import FiniteDifference
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
+from scg.estimators.measure_valued import MeasureValued
 from scg.estimators.parts.baselines import Baseline, LeaveOneOut, MovingAverage, Net, SelfCritical
 from scg.estimators.parts.critics import GAE, NStep
 from scg.estimators.protocol.asks import Asks
@@ -68,6 +69,7 @@ __all__ = [
     "GraphError",
     "LeaveOneOut",
     "Local",
+    "MeasureValued",
     "MovingAverage",
     "NStep",
     "Net",

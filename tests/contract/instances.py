@@ -100,8 +100,8 @@ class Instance:
     ``integrated`` tells how: in "cells" where an estimate depends on base noise through the values of nodes
     alone, at "points" where it is smooth in the noise within each cell as well, and else, as what is not in
     the table, by "simulation". One that is ``mirrored`` jumps where noise turned over, 1 - u, does as well.
-    One that ``sums`` sees outcomes that cannot happen. ``rank`` is that of the values its network takes, or
-    None if it takes any.
+    One that ``sums`` sees outcomes that cannot happen,
+    at all laws or at the one named. ``rank`` is that of the values its network takes, or None if it takes any.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Instance:
     integrated: str = "cells"
     rank: int | None = None
     mirrored: bool = False
-    sums: bool = False
+    sums: bool | str = False
 
     def __str__(self) -> str:
         return self.name
@@ -118,6 +118,10 @@ class Instance:
     @property
     def exact(self) -> bool:
         return self.integrated == "cells"
+
+    def does_sum(self, family: str) -> bool:
+        """Whether an estimate at a law is the same sum over outcomes whatever is drawn."""
+        return self.sums is True or self.sums == family
 
     def claims(self, facts: scg.NodeFacts) -> bool:
         """Whether the estimator takes on a node."""
@@ -149,7 +153,7 @@ class Row:
     integrated: str = "simulation"
     variants: tuple[Instance, ...] = ()
     mirrored: bool = False
-    sums: bool = False
+    sums: bool | str = False
 
 
 ROWS: Mapping[str, Row] = {
@@ -168,6 +172,7 @@ ROWS: Mapping[str, Row] = {
     "local": Row("cells", sums=True),
     "disarm": Row("cells", mirrored=True),
     "finite-difference": Row(sums=True),
+    "measure-valued": Row("cells", sums="Bernoulli"),
     "rebar": Row(
         "points",
         (

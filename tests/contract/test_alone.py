@@ -79,7 +79,13 @@ CLAIMED = [
     for maker in MAKERS.values()
     if instance.claims(facts(maker.name, instance.samples))
 ]
-EXACT = [(instance, maker) for instance, maker in CLAIMED if instance.exact and maker.is_exact]
+EXACT = [
+    (instance, maker)
+    for instance, maker in CLAIMED
+    if instance.exact
+    and maker.is_exact
+    and not instance.make("theta").asks(facts(maker.name, instance.samples)).fresh
+]
 SMOOTH = [
     (instance, maker)
     for instance, maker in CLAIMED
