@@ -31,6 +31,8 @@ from scg.estimators.rebar import REBAR
 from scg.estimators.relax import RELAX
 from scg.estimators.reparam import Reparam
 from scg.estimators.score import Score
+from scg.estimators.sum_and_sample import SumAndSample
+from scg.estimators.unordered_set import UnorderedSet
 from scg.graph import Graph
 from scg.nodes.handle import Node
 from scg.oracle import exact_gradient, exact_objective
@@ -91,7 +93,9 @@ __all__ = [
     "Site",
     "Slice",
     "Step",
+    "SumAndSample",
     "Through",
+    "UnorderedSet",
     "UnreadableError",
     "Verification",
     "compile",

@@ -101,7 +101,7 @@ class Instance:
     alone, at "points" where it is smooth in the noise within each cell as well, and else, as what is not in
     the table, by "simulation". One that is ``mirrored`` jumps where noise turned over, 1 - u, does as well.
     One that ``sums`` sees outcomes that cannot happen,
-    at all laws or at the one named. ``rank`` is that of the values its network takes, or None if it takes any.
+    at all laws or at the one named. ``rank`` is that of the values its network takes, or None if any.
     """
 
     name: str
@@ -173,6 +173,23 @@ ROWS: Mapping[str, Row] = {
     "disarm": Row("cells", mirrored=True),
     "finite-difference": Row(sums=True),
     "measure-valued": Row("cells", sums="Bernoulli"),
+    "sum-and-sample": Row(
+        "cells",
+        (Instance("sum-and-sample+1", lambda _: scg.SumAndSample(k=1), sums="Bernoulli"),),
+        sums=True,
+    ),
+    "unordered-set": Row(
+        "cells",
+        (
+            Instance("unordered-set+2", lambda _: scg.UnorderedSet(k=2), sums="Bernoulli"),
+            Instance(
+                "unordered-set+baseline",
+                lambda _: scg.UnorderedSet(k=2, has_baseline=True),
+                sums="Bernoulli",
+            ),
+        ),
+        sums=True,
+    ),
     "rebar": Row(
         "points",
         (
