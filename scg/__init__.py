@@ -19,8 +19,10 @@ from scg.estimators.arm import ARM
 from scg.estimators.coupled import Coupled
 from scg.estimators.double_cv import DoubleCV
 from scg.estimators.enumerate import Enumerate
+from scg.estimators.finite_difference import FiniteDifference
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
+from scg.estimators.measure_valued import MeasureValued
 from scg.estimators.muprop import MuProp
 from scg.estimators.nvil import NVIL
 from scg.estimators.parts.baselines import Baseline, LeaveOneOut, MovingAverage, Net, SelfCritical
@@ -33,6 +35,8 @@ from scg.estimators.rebar import REBAR
 from scg.estimators.relax import RELAX
 from scg.estimators.reparam import Reparam
 from scg.estimators.score import Score
+from scg.estimators.sum_and_sample import SumAndSample
+from scg.estimators.unordered_set import UnorderedSet
 from scg.graph import Graph
 from scg.nodes.handle import Node
 from scg.oracle import exact_gradient, exact_objective
@@ -68,11 +72,13 @@ __all__ = [
     "Estimator",
     "EstimatorError",
     "ExportError",
+    "FiniteDifference",
     "GradientWarning",
     "Graph",
     "GraphError",
     "LeaveOneOut",
     "Local",
+    "MeasureValued",
     "MovingAverage",
     "MuProp",
     "NStep",
@@ -95,7 +101,9 @@ __all__ = [
     "Site",
     "Slice",
     "Step",
+    "SumAndSample",
     "Through",
+    "UnorderedSet",
     "UnreadableError",
     "Verification",
     "compile",

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from scg.analysis.facts import Facts
 from scg.analysis.influence import below
 from scg.analysis.relaxation import ELSEWHERE
+from scg.choosing.learned import attached, learned
 from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
-from scg.evaluation.calls import runner, user_function
-from scg.evaluation.invoke import seen
-from scg.evaluation.probing import undisturbed
+from scg.evaluation.calls import user_function
 from scg.laws import bind
-from scg.nodes import trees as pytree
 from scg.nodes.arguments import Ref
 from scg.nodes.records import Constant, Sample
 
@@ -55,6 +52,7 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         has_behaviour=record.behaviour is not None,
         is_weighed=_is_weighed(facts, name),
         shape=lambda other: _shape(facts, other),
+        learned=lambda: learned(facts, record),
     )
 
 
@@ -107,7 +105,7 @@ def _moving(facts: Facts, record: Sample) -> str | None:
     if not movers:
         return None
     if user_function(record) is not None:
-        movers = _attached(facts, record, movers)
+        movers = attached(facts, record, movers, lambda parent: True)
     else:
         bound = bind(record.dist.call, record.arguments.args, record.arguments.kwargs)  # type: ignore[arg-type]
         movers = tuple(name for name in movers if _varies(facts, bound.get(name)))
@@ -117,22 +115,6 @@ def _moving(facts: Facts, record: Sample) -> str | None:
 def _varies(facts: Facts, template: Any) -> bool:
     """Say whether an argument of a distribution class is a node, and no constant."""
     return isinstance(template, Ref) and not isinstance(facts.ir[template.name], Constant)
-
-
-def _attached(facts: Facts, record: Sample, movers: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the movers that a factory of distributions computes from what can have a gradient."""
-
-    def leaf(value: Tensor) -> Tensor:
-        return value.detach().requires_grad_() if value.is_floating_point() else value
-
-    def parent(name: str) -> Any:
-        value = pytree.tree_map_only(Tensor, leaf, facts.trace.values[name])
-        return seen(facts.ir, record, name, value)
-
-    with undisturbed(facts.ir.store.modules), torch.enable_grad():
-        args, kwargs = record.arguments.substitute(parent)
-        parameters = runner(facts.ir, record)(*args, **kwargs)
-    return tuple(name for name in movers if parameters[name].requires_grad)
 
 
 def _has_mode(facts: Facts, name: str) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from scg.estimators.parts.elements import elements_of
 from scg.estimators.protocol.asks import Asks
-from scg.estimators.protocol.facts import Axis, NodeFacts, Refusal
+from scg.estimators.protocol.facts import NodeFacts, Refusal
 from scg.estimators.protocol.kinds import Cut
 from scg.estimators.protocol.site import Site, derivative
 from scg.laws import unbounded_count
@@ -36,18 +36,14 @@ class Local(Cut):
 
     def gradient(self, site: Site) -> dict[str, Tensor]:
         """Return d/d(eta) sum_jk p(b_j = k; eta) f(b with b_j = k), with f detached."""
-        law, value = site.law, site.value
-        support = law.support(site.parameters)
-        batch = value.shape[: value.dim() - law.value_rank]
-        elements = _element_masks(batch, site.axes, value.device)
-        points = _set_each(value, support, elements, law.value_rank)
-        costs = site.downstream(points.flatten(0, 1)).unflatten(0, (len(elements), len(support)))
-        inner = (None,) * (len(batch) - site.lead)
-        chosen = torch.where(elements, costs.transpose(0, 1)[(..., *inner)], 0.0).sum(1).detach()
+        law, support = site.law, site.law.support(site.parameters)
+        elements = elements_of(site)
+        outcomes = support[(slice(None), *(None,) * len(elements.batch))]
+        costs = elements.evaluated(site, outcomes)
 
         def expected(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[()]]:
             mass = law.mass(parameters)
-            possible = torch.where((mass == 0) & ~torch.isfinite(chosen), 0.0, chosen)
+            possible = torch.where((mass == 0) & ~torch.isfinite(costs), 0.0, costs)
             return (mass * possible).sum(), ()
 
         return derivative(expected, site.parameters, attached=False)[0]
@@ -60,23 +56,3 @@ def infinite(facts: NodeFacts) -> Refusal | None:
     if not facts.law.finite:
         return Refusal(f"the support of a {facts.law.family} is not finite")
     return None
-
-
-def _element_masks(batch: torch.Size, axes: tuple[Axis, ...], device: torch.device) -> Tensor:
-    """Return one boolean mask [n, *batch] for each element that is set on its own.
-
-    Axes that no cost joins are set at once.
-    """
-    lead = [size if axis.joined else 1 for axis, size in zip(axes, batch, strict=False)]
-    apart = [*lead, *batch[len(axes) :]]
-    count = math.prod(apart)
-    masks = torch.eye(count, dtype=torch.bool, device=device).view(count, *apart)
-    return masks.expand(count, *batch)
-
-
-def _set_each(value: Tensor, support: Tensor, elements: Tensor, value_rank: int) -> Tensor:
-    """Return [n, outcomes, *value.shape]: the sample with each masked element at each outcome."""
-    mask = elements[(slice(None), None, ..., *(None,) * value_rank)]
-    batch_rank = value.dim() - value_rank
-    outcomes = support[(None, slice(None), *(None,) * batch_rank)].to(value.dtype)
-    return torch.where(mask, outcomes, value)

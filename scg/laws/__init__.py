@@ -3,7 +3,7 @@
 from scg.laws.bernoulli import Bernoulli
 from scg.laws.build import bind, law_for, law_of
 from scg.laws.categorical import Categorical
-from scg.laws.counts import bound_of, bounded, unbounded, unbounded_count
+from scg.laws.counts import bound_of, bounded, trials, unbounded, unbounded_count
 from scg.laws.law import Law, Parameters, broadcast, sum_event
 from scg.laws.numbers import can_look, divisor, exporting, is_exporting, is_seen_finite, is_transformed
 from scg.laws.registry import LAWS
@@ -29,6 +29,7 @@ __all__ = [
     "law_for",
     "law_of",
     "sum_event",
+    "trials",
     "unbounded",
     "unbounded_count",
 ]

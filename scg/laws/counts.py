@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, cast
 
+from torch import Tensor
+
 from scg.laws.count import COUNTED_BINOMIAL, Binomial
 from scg.laws.elementary import Elementary
 from scg.laws.independent import Independent
-from scg.laws.law import Law
+from scg.laws.law import Law, Parameters
 from scg.laws.mixture import Mixture
 from scg.laws.transformed import Transformed
 
@@ -37,6 +39,14 @@ def bound_of(law: Law) -> tuple[str, int] | None:
     if not isinstance(inner, Binomial) or not inner.is_live:
         return None
     return f"{prefix}total_count", inner.total_count
+
+
+def trials(law: Law, parameters: Parameters) -> Tensor:
+    """Return the number of trials of a law of successes among them, a parameter or not."""
+    if "total_count" in parameters:
+        return parameters["total_count"].detach()
+    assert isinstance(law, Binomial)
+    return parameters[law.given].new_tensor(float(law.total_count))
 
 
 def bounded(law: Law, bound: int) -> Law:

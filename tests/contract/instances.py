@@ -103,8 +103,8 @@ class Instance:
     ``integrated`` tells how: in "cells" where an estimate depends on base noise through the values of nodes
     alone, at "points" where it is smooth in the noise within each cell as well, and else, as what is not in
     the table, by "simulation". One that is ``mirrored`` jumps where noise turned over, 1 - u, does as well.
-    One that ``sums`` sees outcomes that cannot happen. ``rank`` is that of the values its network takes, or
-    None if it takes any.
+    One that ``sums`` sees outcomes that cannot happen,
+    at all laws or at the one named. ``rank`` is that of the values its network takes, or None if any.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Instance:
     integrated: str = "cells"
     rank: int | None = None
     mirrored: bool = False
-    sums: bool = False
+    sums: bool | str = False
 
     def __str__(self) -> str:
         return self.name
@@ -125,6 +125,10 @@ class Instance:
     def draws(self, facts: scg.NodeFacts) -> bool:
         """Whether it has noise of its own at a node that it claims."""
         return bool(self.make("theta").asks(facts).fresh)
+
+    def does_sum(self, family: str) -> bool:
+        """Whether an estimate at a law is the same sum over outcomes whatever is drawn."""
+        return self.sums is True or self.sums == family
 
     def claims(self, facts: scg.NodeFacts) -> bool:
         """Whether the estimator takes on a node."""
@@ -156,7 +160,7 @@ class Row:
     integrated: str = "simulation"
     variants: tuple[Instance, ...] = ()
     mirrored: bool = False
-    sums: bool = False
+    sums: bool | str = False
     samples: int | None = None
 
 
@@ -179,6 +183,25 @@ ROWS: Mapping[str, Row] = {
     "nvil": Row("cells"),
     "muprop": Row("points", (Instance("muprop+learned", lambda _: scg.MuProp(slope="learned")),)),
     "double-cv": Row("points", samples=2),
+    "finite-difference": Row(sums=True),
+    "measure-valued": Row("cells", sums="Bernoulli"),
+    "sum-and-sample": Row(
+        "cells",
+        (Instance("sum-and-sample+1", lambda _: scg.SumAndSample(k=1), sums="Bernoulli"),),
+        sums=True,
+    ),
+    "unordered-set": Row(
+        "cells",
+        (
+            Instance("unordered-set+2", lambda _: scg.UnorderedSet(k=2), sums="Bernoulli"),
+            Instance(
+                "unordered-set+baseline",
+                lambda _: scg.UnorderedSet(k=2, has_baseline=True),
+                sums="Bernoulli",
+            ),
+        ),
+        sums=True,
+    ),
     "rebar": Row(
         "points",
         (

@@ -73,7 +73,8 @@ class NodeFacts:
     was drawn elsewhere, and ``is_followed`` whether that of a node below was; ``has_behaviour`` whether it is
     known how likely it was there, and ``is_weighed`` whether ratios of it, or of other nodes, weigh the costs
     that it reaches. ``dtype`` is that of the parameters, and ``shape(name)`` the shape of another node's
-    value without plates; ``parents`` are those that its law reads.
+    value without plates; ``parents`` are those that its law reads. ``learned()`` are the parameters that may
+    need a gradient, as far as the graph tells, or None where nothing tells it.
     """
 
     name: str
@@ -95,11 +96,17 @@ class NodeFacts:
     has_behaviour: bool = False
     is_weighed: bool = False
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
+    learned: Callable[[], frozenset[str] | None] = lambda: None
 
     @property
     def branches(self) -> int | None:
         """The number of joint outcomes, or None where the support is not finite."""
         return None if self.outcomes is None else self.outcomes**self.elements
+
+    def may_learn(self, parameter: str) -> bool:
+        """Whether a parameter of the law may need a gradient."""
+        known = self.learned()
+        return parameter in (self.law.parameters if known is None else known)
 
     @property
     def samples(self) -> int | None:

@@ -57,10 +57,11 @@ class Site:
     ``law`` is the node's, and ``provided`` what was asked for, which is read by its own name.
     ``axes`` are the leading dimensions of every tensor here: replicates, branches of enumerated nodes
     above, plates. ``credit`` [*lead] is the detached downstream cost that the node is charged with, over its
-    own weight. ``weight`` is the probability of the branches it lives in, times the weight of its plates, or
-    None where that is 1; ``unit`` is the latter alone. ``parameters`` are detached, in the full shape of the
-    node, and ``noise`` is what the value was drawn from. ``share`` is what a step of an ordered plate counts,
-    or None where all count the same. ``exists`` [*lead] says which elements do, where some do not: their
+    own weight. ``wanted`` names the parameters that need an estimate. ``weight`` is the probability of the
+    branches it lives in, times the weight of its plates, or None where that is 1; ``unit`` is the
+    latter alone. ``parameters`` are detached, in the full shape of the node, and ``noise`` is what the value
+    was drawn from. ``share`` is what a step of an ordered plate counts, or None where all count the same.
+    ``exists`` [*lead] says which elements do, where some do not: their
     credit is 0, and their parameters and value are those of another. ``ratio`` [*lead] is that of the node's
     law to the one which the value was drawn from, where that was another: estimates count it. ``controls``
     is what ``learns`` returned, ``training`` its mode, and ``trained`` are those of its parameters that
@@ -83,6 +84,7 @@ class Site:
     share: Tensor | None = None
     exists: Tensor | None = None
     ratio: Tensor | None = None
+    wanted: frozenset[str] = frozenset()
     apart: Apart | None = None
 
     @property

@@ -81,6 +81,7 @@ class Blueprint:
             share=share,
             exists=mask,
             ratio=ratio,
+            wanted=frozenset(name for name, leaf in parameters.items() if leaf.requires_grad),
             **self._providers(shape, **given),
         )
 
