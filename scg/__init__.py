@@ -15,8 +15,10 @@ from scg.errors import (
     ScgError,
     UnreadableError,
 )
+from scg.estimators.concrete import Concrete
 from scg.estimators.disarm import DisARM
 from scg.estimators.enumerate import Enumerate
+from scg.estimators.gumbel_rao import GumbelRao
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
 from scg.estimators.parts.baselines import Baseline, LeaveOneOut, MovingAverage, Net, SelfCritical
@@ -26,9 +28,11 @@ from scg.estimators.protocol.facts import Axis, NodeFacts, Refusal, Slice
 from scg.estimators.protocol.kinds import Branched, Branches, Cut, Estimator, Scored, Through
 from scg.estimators.protocol.site import Relaxed, Site
 from scg.estimators.rebar import REBAR
+from scg.estimators.reinmax import ReinMax
 from scg.estimators.relax import RELAX
 from scg.estimators.reparam import Reparam
 from scg.estimators.score import Score
+from scg.estimators.straight_through import StraightThrough
 from scg.graph import Graph
 from scg.nodes.handle import Node
 from scg.oracle import exact_gradient, exact_objective
@@ -53,6 +57,7 @@ __all__ = [
     "Branched",
     "Branches",
     "CompileError",
+    "Concrete",
     "Counterexample",
     "Cut",
     "DisARM",
@@ -64,6 +69,7 @@ __all__ = [
     "GradientWarning",
     "Graph",
     "GraphError",
+    "GumbelRao",
     "LeaveOneOut",
     "Local",
     "MovingAverage",
@@ -78,6 +84,7 @@ __all__ = [
     "Program",
     "Proof",
     "Refusal",
+    "ReinMax",
     "Relaxed",
     "Reparam",
     "ScgError",
@@ -87,6 +94,7 @@ __all__ = [
     "Site",
     "Slice",
     "Step",
+    "StraightThrough",
     "Through",
     "UnreadableError",
     "Verification",

@@ -203,6 +203,7 @@ def _randomness(
         {name: facts.trace.event_shape(ir, name) for name in ir.samples},
         {name: tuple(_spec(facts, name, kind) for kind in c.fresh) for name, c in choices.items()},
         next((held.device for held in (*ir.store.tensors.values(), *tensors(dict(inputs)))), None),
+        frozenset(name for name, choice in choices.items() if choice.through is not None),
     )
 
 

@@ -454,18 +454,22 @@ class Program(nn.Module):
         return draw.svg(self._ir, labels=self._labels())
 
     def _labels(self) -> dict[str, str]:
-        return {} if self.is_pending else {name: e.name for name, e in self.policy.items()}
+        if self.is_pending:
+            return {}
+        choices = self._latest().choices
+        biased = {name for name, c in choices.items() if not all(e.unbiased for e in c.estimators)}
+        return {name: e.name + " (biased)" * (name in biased) for name, e in self.policy.items()}
 
     def __repr__(self) -> str:
         state = (
             "pending"
             if self.is_pending
-            else ", ".join(f"{n}: {e.name}" for n, e in list(self.policy.items())[:8])
+            else ", ".join(f"{name}: {label}" for name, label in list(self._labels().items())[:8])
         )
         return f"<scg.Program of {len(self._ir)} nodes ({state})>"
 
     def control_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that estimators train for themselves, on the variance of their estimates.
+        """Yield the parameters that estimators train for themselves, as on the variance of their estimates.
 
         ``loss.backward()`` gives them gradients as well: give them to an optimizer of their own.
         """

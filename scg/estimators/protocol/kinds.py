@@ -81,6 +81,10 @@ class Cut(Estimator):
         learned, which descends sum weight |estimate|^2.
         """
 
+    def loss(self, site: Site) -> Tensor | None:
+        """Return what is descended instead of the variance by what is learned, [*lead], or None."""
+        return None
+
 
 class Through(Estimator):
     """The value passes on attached to the parameters."""
@@ -88,7 +92,8 @@ class Through(Estimator):
     def value(self, site: Site) -> Tensor:
         """Return the value, attached to ``site.parameters``, which here have their gradient.
 
-        It is the draw of the law, unless the estimator passes on something else.
+        It is the draw of the law, unless the estimator passes on something else. What it learns is attached
+        as well. ``remember`` is called with a site that has nothing but ``controls``.
         """
         return site.law.draw(site.parameters, site.noise)
 

@@ -6,7 +6,8 @@ import operator
 from functools import partial
 from typing import Any
 
-from torch import Tensor, fx
+import torch
+from torch import Tensor, fx, nn
 
 from scg.estimators.protocol.facts import Axis
 from scg.estimators.protocol.kinds import Through
@@ -20,7 +21,7 @@ from scg.surrogate.lowering.emitter import Part
 from scg.surrogate.lowering.parameters import parameters
 from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.runtime.ops import log_prob, relaxed_draw, replay
+from scg.surrogate.runtime.ops import first_order, log_prob, relaxed_draw, replay
 from scg.surrogate.runtime.randomness import fresh_key
 
 
@@ -43,28 +44,44 @@ def sample(world: World, record: Sample) -> None:
         _relaxed(world, record, axes, given)
         return
     through = plan.choices[name].through if world.is_program else None
-    is_standard = isinstance(law, Relaxable) and plan.choices[name].asks.standard
-    noise = [standard_noise(world, name, axes) if is_standard else noise_of(world, record, axes)]
-    if through is not None and type(through).value is not Through.value:
-        lead = tuple(plan.axis(label) for label in axes + plan.ir.layout[name])
-        made = partial(drawn_by, through, law, lead)
-        label = f"{through.name}_value"
-        draw = world.emitter.shown(label, (name,), plan.watch.detail(f"{name}_{label}", made))
-        noise = [noise_of(world, record, axes), *(noise if is_standard else ())]
-    elif is_standard:
-        assert isinstance(law, Relaxable)
-        draw = law_op(world, law, "draw_standard", law.draw_standard)
-    else:
-        draw = law_op(world, law, "draw", law.drawer(density.parameters))
     is_value = through is not None or law.pathwise is None
-    line = world.called(name if is_value else f"{name}_drawn")
-    value = world.emitter.call(draw, given, *noise, name=line)
     if through is not None and type(through).value is not Through.value:
-        world.emitter.part(value, Part(name, f"{name}_{through.name}_value"))
+        value = _made(world, record, axes, through)
+    else:
+        is_standard = isinstance(law, Relaxable) and plan.choices[name].asks.standard
+        noise = standard_noise(world, name, axes) if is_standard else noise_of(world, record, axes)
+        if isinstance(law, Relaxable) and is_standard:
+            draw = law_op(world, law, "draw_standard", law.draw_standard)
+        else:
+            draw = law_op(world, law, "draw", law.drawer(density.parameters))
+        line = world.called(name if is_value else f"{name}_drawn")
+        value = world.emitter.call(draw, given, noise, name=line)
     world.draws[value.name] = (name, law)
     if not is_value:
         value = world.emitter.method("detach", value, name=world.called(name))
     world.values[name], world.axes[name] = value, axes
+
+
+def _made(world: World, record: Sample, axes: Labels, through: Through) -> fx.Node:
+    """Append a value that an estimator makes, with what it asks for besides the noise, and what it learns."""
+    name, plan, emitter = record.name, world.plan, world.emitter
+    view = next(view for view in plan.views(name) if view.choice.estimator is through)
+    law, lead = world.trace.densities[name].law, tuple(map(plan.axis, axes + plan.ir.layout[name]))
+    part, asks, extra = f"{view.label}_{through.name}_value", view.choice.asks, dict[str, Any]()
+    noise = [noise_of(world, record, axes)]
+    if isinstance(law, Relaxable) and plan.choices[name].asks.standard:
+        noise.append(standard_noise(world, name, axes))
+    if asks.fresh:
+        extra["fresh"] = tuple(
+            base_noise(world, name, fresh_key(name, index), f"{name}_fresh_{index + 1}", axes)
+            for index in range(view.fresh, view.fresh + len(asks.fresh))
+        )
+    if view.key in plan.controls:
+        extra["controls"] = world.held(f"controls.{view.key}")
+    made = plan.watch.detail(part, partial(drawn_by, through, law, lead))
+    shown = emitter.shown(f"{through.name}_value", (name,), made)
+    value = emitter.call(shown, parameters(world, record, axes), *noise, name=world.called(name), **extra)
+    return emitter.part(value, Part(name, part, view.key))
 
 
 def standard_noise(world: World, name: str, axes: Labels) -> fx.Node:
@@ -103,10 +120,25 @@ def drawn_by(
     parameters: dict[str, Tensor],
     noise: Tensor,
     standard: Tensor | None = None,
+    fresh: tuple[Tensor, ...] = (),
+    controls: nn.Module | None = None,
 ) -> Tensor:
-    """Return the value that an estimator makes of attached parameters and noise."""
+    """Return the value that an estimator makes of attached parameters and noise.
+
+    One that is biased has no right derivative beyond the first.
+    """
     sized = tuple(axis._replace(size=size) for axis, size in zip(axes, noise.shape, strict=False))
-    return estimator.value(Site(law, parameters, noise, sized, Provided(standard=standard)))
+    training = controls is not None and controls.training
+    provided = Provided(standard=standard, fresh=fresh)
+    site = Site(law, parameters, noise, sized, provided, controls=controls, training=training)
+    value = estimator.value(site)
+    return value if estimator.unbiased else first_order(value)
+
+
+def seen_by(estimator: Through, law: Law, controls: nn.Module) -> None:
+    """Let an estimator that made a value remember the run."""
+    none = torch.empty(0)
+    estimator.remember(Site(law, {}, none, (), Provided(), controls=controls, training=controls.training))
 
 
 def own_axes(world: World, record: Sample) -> Labels:

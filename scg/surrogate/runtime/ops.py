@@ -154,9 +154,9 @@ def descend(several: Sequence[tuple[Tensor, Tensor]], trained: Sequence[nn.Param
 
 
 def first_order(surrogate: Tensor) -> Tensor:
-    """Return the score terms, and raise where they are differentiated with ``create_graph``.
+    """Return what is right to first order, and raise where it is differentiated with ``create_graph``.
 
-    Their factors are detached, so a second derivative would silently lack terms.
+    Factors are detached, so a second derivative would silently lack terms.
     """
     if surrogate.requires_grad and not is_transformed():
         surrogate.register_hook(_refuse_second_order)
@@ -167,7 +167,8 @@ def _refuse_second_order(gradient: Tensor) -> None:
     if torch.is_grad_enabled():
         raise EstimatorError(
             "the loss of a program compiled with order=1 was differentiated with create_graph=True: its "
-            "score terms are right to first order only. Differentiate it once, or use reparam or enumerate"
+            "score terms are right to first order only, as is what a biased estimator passes on. "
+            "Differentiate it once, or use reparam or enumerate"
         )
 
 
