@@ -49,7 +49,7 @@ class Scheduled(nn.Module):
 
     def _at(self, runs: Tensor, like: Tensor) -> Tensor:
         with torch.no_grad():
-            found = torch.as_tensor(self.schedule(runs)).to(like)
+            found = torch.as_tensor(self.schedule(runs), dtype=like.dtype, device=like.device)
         if can_look(found) and not (found.numel() == 1 and 0 < float(found) < math.inf):
             raise EstimatorError(
                 f"the schedule gave the temperature {found.tolist()} after {int(runs)} runs: return one "

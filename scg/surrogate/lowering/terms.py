@@ -15,9 +15,11 @@ from scg.nodes.plates import insertion, positions, trimmed
 from scg.nodes.records import Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
-from scg.surrogate.lowering.draws import base_noise, noise_of, own_log_prob, seen_by, standard_noise
+from scg.surrogate.lowering.draws import own_log_prob
 from scg.surrogate.lowering.elsewhere import exists
 from scg.surrogate.lowering.emitter import Part
+from scg.surrogate.lowering.made import seen_by
+from scg.surrogate.lowering.noises import base_noise, noise_of, standard_noise
 from scg.surrogate.lowering.parameters import parameters
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.slices import Slice, downstream, relaxed
