@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scg.analysis.bends import bend, law_bends
 from scg.analysis.bypassed import bypassed
 from scg.analysis.choices import Finding
 from scg.analysis.crossing import crossings, foreseen
@@ -111,6 +112,14 @@ class Facts:
         if name not in self._discrete_paths:
             self._discrete_paths[name] = paths(self.ir, self._around, name)
         return describe(self.ir, self._discrete_paths[name].breaks, name)
+
+    def bend(self, name: str, order: int) -> str | None:
+        """Describe the first function below a value of which a derivative below the order jumps, or may."""
+        return bend(self.ir, self._around, self.useful, name, order)
+
+    def law_bends(self, name: str, order: int) -> str | None:
+        """Say in which parameter a derivative of the density of a sample, below the order, jumps."""
+        return law_bends(self.trace, name, order)
 
     @cached_property
     def _discrete_paths(self) -> dict[str, Paths]:

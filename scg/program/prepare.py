@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.choosing.controls import Controlled, controlled
+from scg.choosing.orders import check_orders
 from scg.choosing.policy import Choice, Policy, check_branches, choose, views
 from scg.errors import EstimatorError, GraphError
 from scg.nodes.ir import IR
@@ -59,6 +60,7 @@ class Prepared:
     guarded: set[str] = field(default_factory=set)
     looped: frozenset[str] = frozenset()
     has_run: bool = False
+    order: int = 1
 
     def guard(self, inputs: Mapping[str, Tensor]) -> None:
         """Judge what functions hide from watched inputs that require a gradient, which no example did."""
@@ -113,6 +115,7 @@ class Prepared:
                 constants=dict(constants.named_buffers()),
                 looped=self.looped,
                 gradients=gradients,
+                order=self.order,
             )
             for name, tensor in lowered.constants.items():
                 if not hasattr(constants, name):
@@ -154,10 +157,11 @@ def prepare(
     allow_biased: bool,
     controls: nn.ModuleDict,
     warned: Container[str] = (),
+    order: int = 1,
 ) -> Prepared:
     """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later.
 
-    Warnings in ``warned`` are not repeated.
+    Warnings in ``warned`` are not repeated. ``order`` is how often the loss can be differentiated.
     """
     if samples is not None and ir.given:
         raise GraphError(
@@ -167,6 +171,7 @@ def prepare(
     facts = checked(gather(ir, inputs), warned)
     choices = choose(facts, policy, samples, allow_biased=allow_biased)
     check_branches(facts, choices)
+    check_orders(facts, choices, samples, order)
     known = controlled(facts, choices, samples, controls)
     opaque = _opaque(facts, known, choices)
     randomness = _randomness(facts, choices, samples, inputs)
@@ -181,6 +186,7 @@ def prepare(
         randomness,
         opaque,
         watched=facts.hidden.watched,
+        order=order,
     )
 
 

@@ -12,6 +12,9 @@ from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import NodeFacts, Refusal
 from scg.estimators.protocol.site import Site
 
+SEVERAL = '"score", "reparam" or "enumerate"'
+"""What is right to every order."""
+
 
 class Estimator(ABC):
     """A gradient estimator for one stochastic node: a frozen dataclass whose fields are its options.
@@ -38,6 +41,10 @@ class Estimator(ABC):
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Return why the estimator would be wrong at a node, or None."""
 
+    def refuses_order(self, facts: NodeFacts) -> Refusal | None:
+        """Return why derivatives of the loss beyond the first would be wrong at a node, or None."""
+        return Refusal("its estimate is a number, right to first order", f"use {SEVERAL}")
+
     def asks(self, facts: NodeFacts) -> Asks:
         """Return what the estimator will find at its sites."""
         return Asks()
@@ -56,6 +63,12 @@ class Estimator(ABC):
 
 class Scored(Estimator):
     """The value passes on detached, and the surrogate is (credit - baseline) log p, at any order."""
+
+    def refuses_order(self, facts: NodeFacts) -> Refusal | None:
+        """Refuse factors that are not the credit minus a baseline."""
+        if type(self).factor is Scored.factor:
+            return None
+        return Refusal("its factor is more than the credit minus a baseline", f"use {SEVERAL}")
 
     @abstractmethod
     def baseline(self, site: Site) -> Tensor:
@@ -107,6 +120,10 @@ class Branches(NamedTuple):
 
 class Branched(Estimator):
     """Everything below is evaluated at several outcomes, each with its probability as an attached weight."""
+
+    def refuses_order(self, facts: NodeFacts) -> Refusal | None:
+        """Probabilities are attached: refuse nothing."""
+        return None
 
     limit: int = 4096
     """The most joint branches, with those of other nodes that it meets."""

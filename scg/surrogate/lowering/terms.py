@@ -82,6 +82,19 @@ class Terms:
         factor = self._line(world, name, view, "factor", estimation.factor, site)
         self._score(world, name, factor, lead)
 
+    def baseline(self, name: str) -> tuple[fx.Node, Labels] | None:
+        """Append the baseline of a node with its leading dimensions, or nothing where it has none."""
+        (view,), outer = self.plan.views(name), self.inside.outer
+        assert outer is not None and isinstance(view.choice.estimator, Scored)
+        if not view.choice.asks.site:
+            return None
+        world = self.inside if name in self.inside.values else outer
+        lead = self.branching.lead(world, name)
+        credit = self._credit(self.plan, by_step=False).of(self.inside, name)
+        estimation = Estimation(name, view.choice.estimator, self._blueprint(world, name, lead, view))
+        site = self._site(world, name, credit, lead, estimation.blueprint, view)
+        return self._line(world, name, view, "baseline", estimation.baseline, site), lead
+
     def _remember(self, name: str, view: View, estimator: Through) -> None:
         """Append a line in which an estimator that made the value remembers the run, where it does."""
         if view.key in self.plan.controls and type(estimator).remember is not Estimator.remember:

@@ -197,6 +197,13 @@ class Estimation:
         self.estimator.remember(site)
         return factor
 
+    def baseline(self, site: Site) -> Tensor:
+        """Return the baseline, a number, in the units of the weighed credit."""
+        assert isinstance(self.estimator, Scored)
+        factor = self._counted(site, self.estimator.factor(site))
+        self.estimator.remember(site)
+        return (self._counted(site, site.credit) - factor).detach()
+
     def surrogate(self, site: Site, parameters: Parameters) -> Tensor:
         """Return sum weight <sg ghat, eta> + <sg dV/dphi, phi>: its backward carries both on.
 
