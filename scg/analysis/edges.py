@@ -185,6 +185,7 @@ def _weaker(one: Verdict, other: Verdict) -> Verdict:
 
 
 def point_of(leaves: Sequence[Any]) -> dict[str, Tensor]:
+    """Return the tensors among leaves, each by its place."""
     return {str(index): leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
 
 
@@ -222,5 +223,6 @@ def numbers_of(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], An
 
 
 def modules_of(ir: IR, record: Record) -> tuple[nn.Module, ...]:
+    """Return the module that a node's function is, if it is one."""
     function = user_function(record)
     return () if function is None or function.owner is None else (ir.store.modules[function.owner],)

@@ -13,7 +13,6 @@ from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.choosing.controls import Controlled, controlled
-from scg.choosing.orders import check_orders
 from scg.choosing.policy import Choice, Policy, check_branches, choose, views
 from scg.errors import EstimatorError, GraphError
 from scg.nodes.ir import IR
@@ -169,9 +168,8 @@ def prepare(
             "and declare a plate for them"
         )
     facts = checked(gather(ir, inputs), warned)
-    choices = choose(facts, policy, samples, allow_biased=allow_biased)
+    choices = choose(facts, policy, samples, allow_biased=allow_biased, order=order)
     check_branches(facts, choices)
-    check_orders(facts, choices, samples, order)
     known = controlled(facts, choices, samples, controls)
     opaque = _opaque(facts, known, choices)
     randomness = _randomness(facts, choices, samples, inputs)

@@ -295,7 +295,7 @@ class TestReparameterised:
         g.cost("c", g.det("v", bent, g.sample("z", Normal, g.param("w", 0.3), 1.0)))
         scg.compile(g, "reparam")
         with pytest.raises(
-            scg.EstimatorError, match="order=2 at 'z': reparam is refused: the path z .* bends"
+            scg.EstimatorError, match="reparam cannot estimate 'z' with order=2: the path z .* bends"
         ):
             scg.compile(g, "reparam", order=2)
         scg.compile(g, "score", order=2)
@@ -346,8 +346,21 @@ def test_a_density_with_a_kink_is_refused() -> None:
 def test_what_is_right_to_first_order_is_refused_with_what_serves(policy: Any) -> None:
     g = scg.Graph()
     g.cost("c", g.sample("b", Bernoulli, logits=g.param("w", torch.zeros(1)[0])) ** 2)
-    with pytest.raises(scg.EstimatorError, match=r"order=2 at 'b': .*(use|leave it out|give the node one)"):
+    with pytest.raises(
+        scg.EstimatorError, match=r"cannot estimate 'b' with order=2: .*(use|leave it out|one estimator)"
+    ):
         scg.compile(g, policy, order=2)
+
+
+def test_automatic_choice_takes_what_is_right_to_the_order() -> None:
+    g = scg.Graph()
+    w = g.param("w", torch.zeros(8))
+    b = g.sample("b", Bernoulli, logits=w)
+    z = g.sample("z", Normal, b, 1.0)
+    g.cost("c", lambda b: (b.sum(-1) - 1.0) ** 2, b)
+    g.cost("d", g.det("v", torch.relu, z).sum(-1))
+    names = [{node: how.name for node, how in scg.compile(g, order=order).policy.items()} for order in (1, 2)]
+    assert names == [{"b": "rebar", "z": "reparam"}, {"b": "score", "z": "score"}]
 
 
 @pytest.mark.parametrize("order", [0, -1, 1.0, True, None])
