@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 
 from scg.analysis.facts import Facts
 from scg.choosing.describe import node_facts
@@ -148,7 +149,7 @@ def choose(
     for name, entry in wanted.items():
         if isinstance(entry, str):
             choices[name] = _automatic(
-                told[name], joint, lambda e, n=name: order_fault(facts, told[n], e, order)
+                told[name], joint, partial(order_fault, facts, told[name], order=order)
             )
         elif isinstance(entry, Parts):
             choices[name] = _in_parts(facts, name, entry, samples, allow_biased, faults)

@@ -152,9 +152,7 @@ def _surrogate(world: World, objective: fx.Node, leads: dict[str, Lead], order: 
     inside = _branch(world, branching)
     leads.update(_leads(inside))
     if order > 1:
-        boxed = _no_value(emitter, Boxes(inside, branching).total())
-        value = emitter.method("detach", objective, name="objective")
-        return emitter.call(operator.add, value, boxed, name="loss")
+        return _valued(emitter, objective, Boxes(inside, branching).total())
     terms = Terms(inside, branching)
     for name in reversed(plan.ir.samples):
         terms.visit(name)
@@ -170,6 +168,11 @@ def _surrogate(world: World, objective: fx.Node, leads: dict[str, Lead], order: 
         for name in plan.ir.costs
     ]
     surrogate = emitter.add([*paths, *([surrogate] if surrogate is not None else [])], "surrogate")
+    return _valued(emitter, objective, surrogate)
+
+
+def _valued(emitter: Emitter, objective: fx.Node, surrogate: fx.Node) -> fx.Node:
+    """Append a loss with the value of the objective and the derivative of the surrogate."""
     value = emitter.method("detach", objective, name="objective")
     return emitter.call(operator.add, value, _no_value(emitter, surrogate), name="loss")
 
