@@ -16,10 +16,12 @@ from scg.errors import (
     UnreadableError,
 )
 from scg.estimators.arm import ARM
+from scg.estimators.concrete import Concrete
 from scg.estimators.coupled import Coupled
 from scg.estimators.double_cv import DoubleCV
 from scg.estimators.enumerate import Enumerate
 from scg.estimators.finite_difference import FiniteDifference
+from scg.estimators.gumbel_rao import GumbelRao
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
 from scg.estimators.measure_valued import MeasureValued
@@ -32,9 +34,11 @@ from scg.estimators.protocol.facts import Axis, NodeFacts, Refusal, Slice
 from scg.estimators.protocol.kinds import Branched, Branches, Cut, Estimator, Scored, Through
 from scg.estimators.protocol.site import Relaxed, Site
 from scg.estimators.rebar import REBAR
+from scg.estimators.reinmax import ReinMax
 from scg.estimators.relax import RELAX
 from scg.estimators.reparam import Reparam
 from scg.estimators.score import Score
+from scg.estimators.straight_through import StraightThrough
 from scg.estimators.sum_and_sample import SumAndSample
 from scg.estimators.unordered_set import UnorderedSet
 from scg.graph import Graph
@@ -63,6 +67,7 @@ __all__ = [
     "Branched",
     "Branches",
     "CompileError",
+    "Concrete",
     "Counterexample",
     "Coupled",
     "Cut",
@@ -76,6 +81,7 @@ __all__ = [
     "GradientWarning",
     "Graph",
     "GraphError",
+    "GumbelRao",
     "LeaveOneOut",
     "Local",
     "MeasureValued",
@@ -92,6 +98,7 @@ __all__ = [
     "Program",
     "Proof",
     "Refusal",
+    "ReinMax",
     "Relaxed",
     "Reparam",
     "ScgError",
@@ -101,6 +108,7 @@ __all__ = [
     "Site",
     "Slice",
     "Step",
+    "StraightThrough",
     "SumAndSample",
     "Through",
     "UnorderedSet",

@@ -203,7 +203,7 @@ DECLARING: dict[str, Case] = {
 COMPILING: dict[str, Case] = {
     "no graph": (lambda: scg.compile("x"), GraphError, "takes a scg.Graph, not str"),
     "no replicates": (lambda: scg.compile(bernoulli(), samples=0), GraphError, "samples=0.*at least 1"),
-    "second order": (lambda: scg.compile(bernoulli(), order=2), GraphError, "order=2 is not supported"),
+    "no order": (lambda: scg.compile(bernoulli(), order=0), GraphError, "order=0: give a whole number"),
     "keeping what is not there": (
         lambda: scg.compile(bernoulli(), keep=["q"]),
         GraphError,
@@ -741,8 +741,8 @@ RELAXING: dict[str, Case] = {
     **{
         f"second order of {name}": (
             compiling(g, name, order=2),
-            GraphError,
-            "order=2 is not supported: a program's loss is differentiated once, order=1",
+            EstimatorError,
+            f"{name} cannot estimate .* with order=2: its estimate is a number, right to first order: use",
         )
         for name, g in (("rebar", bits(total)), ("relax", bits(total)), ("lax", costing(total, normal(0.0))))
     },

@@ -153,7 +153,7 @@ def _parameter_edge(trace: Trace, record: Sample | LogProb) -> Verdict:
 def _probed(ir: IR, around: Around, record: Record, parent: str) -> Verdict:
     """Probe the function of a node in one parent, every tensor of which must pass."""
     trace = around.first
-    leaves, fn = leaves_of(trace.values, record), _of_leaves(ir, trace, record)
+    leaves, fn = leaves_of(trace.values, record), numbers_of(ir, trace, record)
     count = len(pytree.tree_leaves(trace.values[parent]))
     start = sum(
         len(pytree.tree_leaves(trace.values[name]))
@@ -164,9 +164,9 @@ def _probed(ir: IR, around: Around, record: Record, parent: str) -> Verdict:
         return fn([at.get(str(index), leaf) for index, leaf in enumerate(leaves)])
 
     def points() -> list[dict[str, Tensor]]:
-        return [_point(leaves_of(values, record)) for values in _elsewhere(ir, around, record)]
+        return [point_of(leaves_of(values, record)) for values in _elsewhere(ir, around, record)]
 
-    point, verdict = _point(leaves), SMOOTH
+    point, verdict = point_of(leaves), SMOOTH
     for index in range(start, start + count):
         leaf = leaves[index]
         is_free = isinstance(leaf, Tensor) and leaf.is_floating_point()
@@ -174,7 +174,7 @@ def _probed(ir: IR, around: Around, record: Record, parent: str) -> Verdict:
             with undisturbed(ir.store.modules), torch.enable_grad():
                 verdict = _weaker(
                     verdict,
-                    probe(call, point, str(index), modules=_modules(ir, record), elsewhere=points),
+                    probe(call, point, str(index), modules=modules_of(ir, record), elsewhere=points),
                 )
     return verdict
 
@@ -184,18 +184,19 @@ def _weaker(one: Verdict, other: Verdict) -> Verdict:
     return one if other.smoothness is Smoothness.SMOOTH and one.standing == "probed" else other
 
 
-def _point(leaves: Sequence[Any]) -> dict[str, Tensor]:
+def point_of(leaves: Sequence[Any]) -> dict[str, Tensor]:
+    """Return the tensors among leaves, each by its place."""
     return {str(index): leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
 
 
 def _probed_together(ir: IR, around: Around, record: Record) -> Verdict:
     """Probe the function of a node in all of its parents at once."""
-    leaves, fn = leaves_of(around.first.values, record), _of_leaves(ir, around.first, record)
+    leaves, fn = leaves_of(around.first.values, record), numbers_of(ir, around.first, record)
     free = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     sizes = [leaves[index].numel() for index in free]
 
     def joined(leaves: Sequence[Any]) -> dict[str, Tensor]:
-        fixed = {name: leaf for name, leaf in _point(leaves).items() if int(name) not in set(free)}
+        fixed = {name: leaf for name, leaf in point_of(leaves).items() if int(name) not in set(free)}
         return {**fixed, "all": torch.cat([leaves[index].reshape(-1) for index in free])}
 
     def call(at: dict[str, Tensor]) -> Any:
@@ -208,10 +209,10 @@ def _probed_together(ir: IR, around: Around, record: Record) -> Verdict:
         return [joined(leaves_of(values, record)) for values in _elsewhere(ir, around, record)]
 
     with undisturbed(ir.store.modules), torch.enable_grad():
-        return probe(call, joined(leaves), "all", modules=_modules(ir, record), elsewhere=points)
+        return probe(call, joined(leaves), "all", modules=modules_of(ir, record), elsewhere=points)
 
 
-def _of_leaves(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], Any]:
+def numbers_of(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], Any]:
     """Return the function of a node as one of what its parents hold, flat, that gives numbers alone."""
     fn = of_leaves(ir, trace, record)
 
@@ -221,6 +222,7 @@ def _of_leaves(ir: IR, trace: Trace, record: Record) -> Callable[[list[Any]], An
     return call
 
 
-def _modules(ir: IR, record: Record) -> tuple[nn.Module, ...]:
+def modules_of(ir: IR, record: Record) -> tuple[nn.Module, ...]:
+    """Return the module that a node's function is, if it is one."""
     function = user_function(record)
     return () if function is None or function.owner is None else (ir.store.modules[function.owner],)

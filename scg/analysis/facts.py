@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scg.analysis.bends import bend, law_bends
 from scg.analysis.bypassed import bypassed
 from scg.analysis.choices import Finding
 from scg.analysis.crossing import crossings, foreseen
@@ -88,17 +89,41 @@ class Facts:
     @cached_property
     def paths(self) -> Paths:
         """Where values would flow into edges that are not smooth, and what was found of every edge."""
-        return paths(self.ir, Around(self.trace, lambda: [*self.worlds[1:3], *self.moved]))
+        return paths(self.ir, self._around)
+
+    @property
+    def _around(self) -> Around:
+        return Around(self.trace, lambda: [*self.worlds[1:3], *self.moved])
 
     @property
     def known_edges(self) -> Mapping[tuple[str, str], Verdict]:
         """What was found of edges from parents to children, if that was asked."""
         found: Paths | None = self.__dict__.get("paths")
-        return {} if found is None else found.edges
+        several = [*([] if found is None else [found]), *self._discrete_paths.values()]
+        return {pair: verdict for one in several for pair, verdict in one.edges.items()}
 
     def obstacle(self, name: str) -> str | None:
-        """Describe the first path from a node towards a cost that is not known to be smooth."""
-        return describe(self.ir, self.paths.breaks, name)
+        """Describe the first path from a node towards a cost that is not known to be smooth.
+
+        Discrete values are taken for the numbers that they are.
+        """
+        if self.trace.densities[name].law.pathwise is not None:
+            return describe(self.ir, self.paths.breaks, name)
+        if name not in self._discrete_paths:
+            self._discrete_paths[name] = paths(self.ir, self._around, name)
+        return describe(self.ir, self._discrete_paths[name].breaks, name)
+
+    def bend(self, name: str, order: int) -> str | None:
+        """Describe the first function below a value of which a derivative below the order jumps, or may."""
+        return bend(self.ir, self._around, self.useful, name, order)
+
+    def law_bends(self, name: str, order: int) -> str | None:
+        """Say in which parameter a derivative of the density of a sample, below the order, jumps."""
+        return law_bends(self.trace, name, order)
+
+    @cached_property
+    def _discrete_paths(self) -> dict[str, Paths]:
+        return {}
 
     @cached_property
     def _relaxations(self) -> dict[str, Relaxation]:

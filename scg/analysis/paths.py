@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from scg.analysis.absorbed import absorbed
-from scg.analysis.edges import edge
+from scg.analysis.edges import SMOOTH, edge
 from scg.analysis.influence import useful
 from scg.evaluation.moved import Around
 from scg.evaluation.trace import Trace
+from scg.laws import Relaxable
 from scg.nodes.ir import IR
-from scg.nodes.records import Sample
+from scg.nodes.records import LogProb, Record, Sample
 from scg.probes.smoothness import Smoothness, Verdict
 
 
@@ -33,13 +34,13 @@ class Paths:
     edges: Mapping[tuple[str, str], Verdict]
 
 
-def paths(ir: IR, around: Around) -> Paths:
+def paths(ir: IR, around: Around, discrete: str | None = None) -> Paths:
     """Return, for each node from which a value would flow into an edge that is not smooth, the next step.
 
     A path ends at the next stochastic node, whose law is smooth in its parameters; edges that lead to
-    no cost do not matter.
+    no cost do not matter. Values flow from every sample with a derivative, or from a ``discrete`` one alone.
     """
-    flows = _flows(ir, around.first)
+    flows = _flows(ir, around.first, discrete)
     reaching = useful(ir)
     found: dict[str, Break] = {}
     edges: dict[tuple[str, str], Verdict] = {}
@@ -51,7 +52,10 @@ def paths(ir: IR, around: Around) -> Paths:
         for child in ir.children(name):
             if child not in reaching:
                 continue
-            verdict = blind.get((name, child)) or edge(ir, around, name, ir[child], known)
+            verdict = blind.get((name, child))
+            if verdict is None:
+                linear = discrete is not None and _is_linear(around.first, name, ir[child])
+                verdict = SMOOTH if linear else edge(ir, around, name, ir[child], known)
             edges[name, child] = verdict
             if verdict.smoothness is not Smoothness.SMOOTH:
                 found[name] = Break(child, verdict, last=True)
@@ -84,12 +88,21 @@ def describe(ir: IR, found: Mapping[str, Break], name: str) -> str | None:
     )
 
 
-def _flows(ir: IR, trace: Trace) -> set[str]:
+def _is_linear(trace: Trace, name: str, record: Record) -> bool:
+    """Say whether a node is the log-probability of a discrete value, which is linear in that."""
+    if not isinstance(record, LogProb) or record.value != name:
+        return False
+    law = trace.densities[record.name].law
+    return isinstance(law, Relaxable) and law.soft.value_rank == law.value_rank
+
+
+def _flows(ir: IR, trace: Trace, discrete: str | None) -> set[str]:
     """Return the names of differentiable samples and of what lies deterministically below them."""
     flows: set[str] = set()
     for record in ir.records():
         if isinstance(record, Sample):
-            if record.value is None and trace.densities[record.name].law.pathwise is not None:
+            has_path = record.value is None and trace.densities[record.name].law.pathwise is not None
+            if has_path if discrete is None else record.name == discrete:
                 flows.add(record.name)
         elif not flows.isdisjoint(record.parents):
             flows.add(record.name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 
 from scg.analysis.elimination import Scope
 from scg.analysis.facts import Facts
 from scg.choosing.describe import node_facts
 from scg.choosing.meeting import described, meeting, remedy
+from scg.choosing.orders import order_fault
 from scg.choosing.parts import Part, Parts
 from scg.errors import BiasedEstimatorError, EstimatorError, PolicyError
 from scg.estimators.protocol.asks import Asks
@@ -138,7 +140,9 @@ def _known(entry: PolicyEntry) -> PolicyEntry:
     return entry if entry == AUTO else by_name(entry)
 
 
-def choose(facts: Facts, policy: Policy, samples: int | None, *, allow_biased: bool) -> dict[str, Choice]:
+def choose(
+    facts: Facts, policy: Policy, samples: int | None, *, allow_biased: bool, order: int = 1
+) -> dict[str, Choice]:
     """Return the choice for every stochastic node; all refusals are reported together."""
     wanted = match(facts.ir, policy)
     choices: dict[str, Choice] = {}
@@ -147,11 +151,14 @@ def choose(facts: Facts, policy: Policy, samples: int | None, *, allow_biased: b
     dear = _dear(facts, told, wanted)
     for name, entry in wanted.items():
         if isinstance(entry, str):
-            choices[name] = _automatic(told[name], dear.get(name))
+            further = partial(order_fault, facts, told[name], order=order)
+            choices[name] = _automatic(told[name], dear.get(name), further)
         elif isinstance(entry, Parts):
             choices[name] = _in_parts(facts, name, entry, samples, allow_biased, faults)
         else:
             choices[name] = _asked_for(entry, told[name], allow_biased, faults)
+    if not faults:
+        faults += _of_orders(facts, told, choices, order)
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -162,6 +169,22 @@ def choose(facts: Facts, policy: Policy, samples: int | None, *, allow_biased: b
         )
         raise kind("\n".join(str(fault) for fault in faults))
     return choices
+
+
+def _of_orders(
+    facts: Facts, told: Mapping[str, NodeFacts], choices: Mapping[str, Choice], order: int
+) -> list[EstimatorError]:
+    """Return what is wrong with choices where the loss is differentiated several times."""
+    found = list[EstimatorError]()
+    for name, choice in choices.items():
+        several = isinstance(choice.estimator, Parts)
+        fault = "give the node one estimator" if several and order > 1 else None
+        if isinstance(choice.estimator, Estimator):
+            fault = order_fault(facts, told[name], choice.estimator, order)
+        if fault is not None:
+            how = choice.estimator.name
+            found.append(EstimatorError(f"{how} cannot estimate '{name}' with order={order}: {fault}"))
+    return found
 
 
 def _asked_for(
@@ -256,15 +279,18 @@ def _dear(facts: Facts, told: Mapping[str, NodeFacts], wanted: Mapping[str, Poli
     return reasons
 
 
-def _automatic(facts: NodeFacts, dear: str | None) -> Choice:
+def _automatic(facts: NodeFacts, dear: str | None, further: Callable[[Estimator], str | None]) -> Choice:
     """Return the first estimator, by declared preference, that is unbiased, right and affordable.
 
-    ``dear`` says why enumerating it, with what it meets, is not, if so.
+    ``dear`` says why enumerating it, with what it meets, is not, if so. ``further`` says what is wrong with
+    one beyond the first derivative.
     """
     passed: list[tuple[str, str]] = []
     for kind in in_turn():
         estimator = kind.automatic(facts)
         reason = _passes(estimator, facts, dear)
+        if reason is None and isinstance(estimator, Estimator):
+            reason = further(estimator)
         if isinstance(estimator, Estimator) and reason is None:
             why = "; ".join(f"{name}: {found}" for name, found in passed)
             chosen = f"automatic{', since ' + why if why else ''}"

@@ -25,3 +25,9 @@ class Reparam(Through):
             return Refusal(f"a {facts.law.family} has no differentiable map from noise to value")
         obstacle = facts.obstacle()
         return None if obstacle is None else Refusal(obstacle)
+
+    def refuses_order(self, facts: NodeFacts) -> Refusal | None:
+        """Refuse implicit derivatives, which torch differentiates once."""
+        if facts.law.twice:
+            return None
+        return Refusal(f"torch has no second derivative of a draw from a {facts.law.family}", 'use "score"')

@@ -83,6 +83,14 @@ class Score(Scored):
             return Refusal(told, 'give ratios="step"')
         return parts.unknown(facts, self._ratios) or self.kept.refuses(facts)
 
+    def refuses_order(self, facts: NodeFacts) -> Refusal | None:
+        """Refuse all but baselines that learn nothing by gradients."""
+        if self.kept.net is not None:
+            reason = "its network would descend the variance of first derivatives"
+            return Refusal(reason, 'use baseline="leave-one-out" or "moving-average"')
+        options = (*self.biased_by, *(["normalise=True"] if self.normalise is True else []))
+        return Refusal(f"{options[0]} is no baseline", "leave it out") if options else None
+
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for what the baseline asks for, and for the site if an option reads it."""
         asks, reads = self.kept.asks(), bool(self.normalise) or self.is_by_step or self.restart

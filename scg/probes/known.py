@@ -70,6 +70,18 @@ ELEMENTWISE: Final = _SMOOTH_POINTWISE | _PIECEWISE
 # Continuous in every floating tensor argument, wherever they are defined, with autograd's gradient.
 KNOWN_SMOOTH: Final = _SMOOTH_POINTWISE | {operator.abs} | _REDUCTIONS | {operator.matmul}
 
+# With every derivative, wherever they are defined.
+KNOWN_ANALYTIC: Final = (
+    _ARITHMETIC
+    | {F.gelu, F.silu, F.mish, F.softplus, F.logsigmoid, F.tanhshrink, F.sigmoid, F.tanh, operator.matmul}
+    | _both(
+        """add sub subtract mul multiply neg negative positive square exp exp2 expm1 log log1p log2 log10
+        sqrt rsqrt reciprocal sigmoid logit tanh sin cos tan asin acos atan sinh cosh asinh acosh erf erfc
+        erfinv lgamma digamma lerp addcmul logaddexp logaddexp2 mean sum logsumexp matmul mm bmm mv dot
+        outer""".split()
+    )
+)
+
 # Of no use to a derivative: piecewise constant, discrete, jumping, or cut off from autograd.
 KNOWN_BROKEN: Final = frozenset(
     {

@@ -109,7 +109,8 @@ class Arithmetic:
         node, is_site = part.owner, part.label == f"{part.owner}_site"
         first = self.lowered.parts.get(arguments[0])
         site = arguments[0] if first is not None and first.label == f"{node}_site" else ""
-        controls = (site, "['controls']")
+        is_value = part.label.endswith("_value")
+        controls = ("controls",) if is_value else (site, "['controls']")
         where = "".join(controls)
         nets = [name for name, held in outside.items() if held is self._net(part)] if site else []
 
@@ -129,7 +130,7 @@ class Arithmetic:
             return (site, "['context']", f"[{several.index(ref)}]")
 
         def source(known: Source) -> Steps | None:
-            if site and known.root == "controls":
+            if (site or is_value) and known.root == "controls":
                 return (*controls, _attribute(known.text, part.key))
             if known.root in nets:
                 return (*controls, ".net", known.text.removeprefix(known.root))

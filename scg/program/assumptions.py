@@ -22,6 +22,7 @@ def assumptions(prepared: Prepared) -> tuple[Assumption, ...]:
     place = {name: index for index, name in enumerate(prepared.ir)}
     found = [
         *_declared(prepared),
+        *_biased(prepared),
         *_apart(prepared),
         *_smooth(prepared),
         *_many(prepared),
@@ -51,6 +52,14 @@ def _declared(prepared: Prepared) -> Iterator[Assumption]:
             yield Assumption(record.name, f"mixes elements of plate '{plate}'", "declared")
         if record.relaxed is not None:
             yield Assumption(record.name, "has a function of its own at relaxed values", "declared")
+
+
+def _biased(prepared: Prepared) -> Iterator[Assumption]:
+    for name, choice in prepared.choices.items():
+        for estimator in choice.estimators:
+            if not estimator.unbiased:
+                options = f" with {' and '.join(estimator.biased_by)}" if estimator.biased_by else ""
+                yield Assumption(name, f"is estimated by '{estimator.name}'{options}, biased", "declared")
 
 
 def _apart(prepared: Prepared) -> Iterator[Assumption]:

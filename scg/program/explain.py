@@ -12,7 +12,7 @@ from scg.analysis.relaxation import Relaxation
 from scg.choosing.controls import Controlled
 from scg.choosing.describe import node_facts
 from scg.choosing.policy import Choice, View, views
-from scg.estimators.protocol.kinds import Branched, Cut, Scored
+from scg.estimators.protocol.kinds import Branched, Cut, Estimator, Scored
 from scg.nodes.ir import CAPTURED, IR
 from scg.nodes.records import Sample
 from scg.program.assumptions import assumptions, counted
@@ -83,10 +83,8 @@ def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
     if isinstance(estimator, (Scored, Cut)):
         paid = _count(choice.asks.evaluations, "evaluation")
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
-        if not estimator.unbiased:
-            yield f"    biased{' by ' if estimator.biased_by else ''}{' and '.join(estimator.biased_by)}"
         if choice.asks.relaxed:
-            yield from _relaxed(facts, name)
+            yield from _relaxed(facts, name, "z and z~" if choice.asks.fresh else "z")
         elif choice.asks.standard and (found := facts.known_relaxation(name)) is not None:
             yield from _obstacles(found, "is left to the network")
         known = prepared.controls.get(view.key)
@@ -99,16 +97,21 @@ def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
         paid = f"{_count(branches, 'branch', 'branches')}{times}"
         yield f"    reaches {', '.join(shown)}{more}; {paid}, besides the sample"
     else:
-        yield f"    reaches {', '.join(shown)}{more}; the value passes on with its gradient"
+        its = (
+            "its gradient" if all(e.unbiased for e in choice.estimators) else "a gradient that is not its own"
+        )
+        yield f"    reaches {', '.join(shown)}{more}; the value passes on with {its}"
+    if isinstance(estimator, Estimator) and not estimator.unbiased:
+        yield f"    biased{' by ' if estimator.biased_by else ''}{' and '.join(estimator.biased_by)}"
 
 
-def _relaxed(facts: Facts, name: str) -> Iterator[str]:
+def _relaxed(facts: Facts, name: str, points: str) -> Iterator[str]:
     """Say what is evaluated at relaxed values, what cannot be, and when that is much."""
     found = facts.relaxation(name)
     draws = [record.name for record in found.records if isinstance(record, Sample)]
     below = f", through {_listed(draws)}" if draws else ""
     each = _count(len(found.records), "node")
-    yield f"    relaxed at z and z~: {_listed(found.smooth)}{below}; {each} each"
+    yield f"    relaxed at {points}: {_listed(found.smooth)}{below}; {each} each"
     yield from _obstacles(found, "keeps the plain score")
     if len(draws) >= MANY:
         yield (

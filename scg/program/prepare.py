@@ -59,6 +59,7 @@ class Prepared:
     guarded: set[str] = field(default_factory=set)
     looped: frozenset[str] = frozenset()
     has_run: bool = False
+    order: int = 1
 
     def guard(self, inputs: Mapping[str, Tensor]) -> None:
         """Judge what functions hide from watched inputs that require a gradient, which no example did."""
@@ -113,6 +114,7 @@ class Prepared:
                 constants=dict(constants.named_buffers()),
                 looped=self.looped,
                 gradients=gradients,
+                order=self.order,
             )
             for name, tensor in lowered.constants.items():
                 if not hasattr(constants, name):
@@ -154,10 +156,11 @@ def prepare(
     allow_biased: bool,
     controls: nn.ModuleDict,
     warned: Container[str] = (),
+    order: int = 1,
 ) -> Prepared:
     """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later.
 
-    Warnings in ``warned`` are not repeated.
+    Warnings in ``warned`` are not repeated. ``order`` is how often the loss can be differentiated.
     """
     if samples is not None and ir.given:
         raise GraphError(
@@ -165,7 +168,7 @@ def prepare(
             "and declare a plate for them"
         )
     facts = checked(gather(ir, inputs), warned)
-    choices = choose(facts, policy, samples, allow_biased=allow_biased)
+    choices = choose(facts, policy, samples, allow_biased=allow_biased, order=order)
     check_branches(facts, choices)
     known = controlled(facts, choices, samples, controls)
     opaque = _opaque(facts, known, choices)
@@ -181,6 +184,7 @@ def prepare(
         randomness,
         opaque,
         watched=facts.hidden.watched,
+        order=order,
     )
 
 
@@ -203,6 +207,7 @@ def _randomness(
         {name: facts.trace.event_shape(ir, name) for name in ir.samples},
         {name: tuple(_spec(facts, name, kind) for kind in c.fresh) for name, c in choices.items()},
         next((held.device for held in (*ir.store.tensors.values(), *tensors(dict(inputs)))), None),
+        frozenset(name for name, choice in choices.items() if choice.through is not None),
     )
 
 

@@ -55,6 +55,7 @@ class Options:
     samples: int | None = None
     keep: tuple[str, ...] = ()
     allow_biased: bool = False
+    order: int = 1
 
 
 @dataclass(eq=False)
@@ -325,6 +326,7 @@ class Program(nn.Module):
                     keep=options.keep,
                     allow_biased=options.allow_biased,
                     controls=self.controls,
+                    order=options.order,
                     warned={w for p in self._prepared.values() for w in p.facts.warnings},
                 )
                 prepared.surrogate(self)
@@ -454,18 +456,22 @@ class Program(nn.Module):
         return draw.svg(self._ir, labels=self._labels())
 
     def _labels(self) -> dict[str, str]:
-        return {} if self.is_pending else {name: e.name for name, e in self.policy.items()}
+        if self.is_pending:
+            return {}
+        choices = self._latest().choices
+        biased = {name for name, c in choices.items() if not all(e.unbiased for e in c.estimators)}
+        return {name: e.name + " (biased)" * (name in biased) for name, e in self.policy.items()}
 
     def __repr__(self) -> str:
         state = (
             "pending"
             if self.is_pending
-            else ", ".join(f"{n}: {e.name}" for n, e in list(self.policy.items())[:8])
+            else ", ".join(f"{name}: {label}" for name, label in list(self._labels().items())[:8])
         )
         return f"<scg.Program of {len(self._ir)} nodes ({state})>"
 
     def control_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that estimators train for themselves, on the variance of their estimates.
+        """Yield the parameters that estimators train for themselves, as on the variance of their estimates.
 
         ``loss.backward()`` gives them gradients as well: give them to an optimizer of their own.
         """
@@ -570,7 +576,8 @@ def compile(  # noqa: A001 - scg.compile is the public name
     exact where that is affordable, else of low variance. ``samples=K`` draws K replicates of every stochastic
     node in each run and averages over them; ``samples`` and ``costs`` of an estimate then have a first
     dimension K. ``keep`` names nodes whose values estimates bring along, in ``kept``. Biased estimators are
-    refused without ``allow_biased=True``. ``order`` is how often the loss can be differentiated, which is 1.
+    refused without ``allow_biased=True``. ``order`` is how often the loss can be differentiated, with
+    ``create_graph=True`` all times but the last: Hessians, their products, gradients through gradients.
 
     >>> import torch, scg
     >>> g = scg.Graph()
@@ -580,8 +587,8 @@ def compile(  # noqa: A001 - scg.compile is the public name
     >>> round(float(g["theta"].value.grad), 6)
     0.0005
     """
-    if order != 1:
-        raise GraphError(f"order={order} is not supported: a program's loss is differentiated once, order=1")
+    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
+        raise GraphError(f"order={order!r}: give a whole number, how often the loss is differentiated")
     samples = _replicates(samples)
     if isinstance(graph, Node) or not hasattr(graph, "freeze"):
         raise GraphError(f"scg.compile takes a scg.Graph, not {type(graph).__name__}")
@@ -596,4 +603,4 @@ def compile(  # noqa: A001 - scg.compile is the public name
         raise GraphError(f"keep names nodes that are not there: {unknown}; the nodes are {', '.join(ir)}")
     for fault in ir.store.lost:
         warnings.warn(fault, stacklevel=2)
-    return Program(apart(ir, match(ir, policy)), Options(policy, samples, names, allow_biased))
+    return Program(apart(ir, match(ir, policy)), Options(policy, samples, names, allow_biased, order))

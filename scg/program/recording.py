@@ -131,6 +131,7 @@ def _watched(program: nn.Module, prepared: Prepared, watch: Recorder) -> tuple[L
         controls=prepared.controls,
         constants=dict(program.get_submodule("constants").named_buffers()),
         looped=prepared.looped,
+        order=prepared.order,
         watch=watch,
     )
     run: Callable[..., Any] = type(fx.GraphModule(program, lowered.graph)).forward

@@ -80,8 +80,15 @@ def accepts_something(estimator: Estimator) -> None:
         raise AssertionError(str(error)) from None
 
 
+def claimed(estimator: Estimator) -> None:
+    """Hold no bias against an estimator that says itself that it has one."""
+    if not estimator.unbiased:
+        raise RefusedError("it says itself that it is biased")
+
+
 def gradient(example: Example, estimator: Estimator) -> None:
     """The mean of the gradient is the gradient."""
+    claimed(estimator)
     try:
         assert_unbiased(program_of(estimator, example), resolution=example.resolution)
     except NoReferenceError as error:
@@ -90,6 +97,7 @@ def gradient(example: Example, estimator: Estimator) -> None:
 
 def replicates(estimator: Estimator) -> None:
     """The same with replicates."""
+    claimed(estimator)
     example = first_allowed(estimator)
     assert_unbiased(program_of(estimator, example, samples=3), resolution=example.resolution)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from scg.markdown import table
@@ -42,7 +42,8 @@ class Verification:
     "undecided". ``p_value`` is that of all means being right. ``scale`` is the mean along the ``reference``,
     over its length: 1 if unbiased, and None where the reference is 0 or not told from 0. ``parameters`` has,
     by name, the entry that is furthest off. ``detectable`` is the bias along the reference, relative to it,
-    that ``draws`` runs would have shown. ``reason`` says why it ended.
+    that ``draws`` runs would have shown. ``reason`` says why it ended. ``declared`` names the nodes whose
+    estimators say themselves that they are biased, each with its estimator.
     """
 
     verdict: Word
@@ -53,6 +54,7 @@ class Verification:
     draws: int
     reference: str
     reason: str
+    declared: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether the gradient is unbiased, as far as was asked."""
@@ -66,7 +68,9 @@ class Verification:
         ]
         shown = table(("parameter", "length", "furthest entry", "bias there", "p"), "<>>>>", rows)
         scale = "" if self.scale is None else f"; the mean is {self.scale} of it along it"
+        told = ", ".join(f"'{how}' at '{name}'" for name, how in self.declared.items())
+        declared = f"\nbiased as declared: {told}" if told else ""
         return (
             f"{self.verdict}: {self.reason}\nheld against {self.reference}, over {self.draws:,} draws{scale}"
-            f"\n\n{shown}"
+            f"{declared}\n\n{shown}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -92,7 +92,14 @@ def verify(
     program.prepare(**given)
     with controls_still(program), torch.enable_grad():
         case = trial(program, {name: given[name] for name in program._ir.inputs}, list(trained), noise)
-        return _judged(case, trained, demand, Progress() if progress else None)
+        found = _judged(case, trained, demand, Progress() if progress else None)
+    choices = program._latest().choices
+    declared = {
+        name: " and ".join(e.name for e in choice.estimators if not e.unbiased)
+        for name, choice in choices.items()
+        if not all(e.unbiased for e in choice.estimators)
+    }
+    return replace(found, declared=declared)
 
 
 def _judged(

@@ -63,13 +63,11 @@ def asked(estimator: Estimator, facts: NodeFacts) -> Asks:
         raise EstimatorError(
             f"{estimator.name} at '{facts.name}': asks() returns a scg.Asks, not {type(found).__name__}"
         )
-    if (
-        isinstance(estimator, (Through, Branched))
-        and dataclasses.replace(found, standard=False, branches=0) != Asks()
-    ):
+    makes = isinstance(estimator, (Through, Branched))
+    if makes and dataclasses.replace(found, standard=False, branches=0, fresh=()) != Asks():
         raise EstimatorError(
             f"{estimator.name} at '{facts.name}' makes values, before there is a site with more than "
-            f"parameters and noise: it can ask for standard=True and branches=n, not for {found}"
+            f"parameters and noise: it can ask for standard=True, fresh=(...) and branches=n, not for {found}"
         )
     wrong = [kind for kind in found.fresh if kind not in NOISES]
     if wrong:

@@ -14,6 +14,9 @@ from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import NodeFacts, Refusal
 from scg.estimators.protocol.site import Site
 
+SEVERAL = '"score", "reparam" or "enumerate"'
+"""What is right to every order."""
+
 
 class Estimator(ABC):
     """A gradient estimator for one stochastic node: a frozen dataclass whose fields are its options.
@@ -42,6 +45,10 @@ class Estimator(ABC):
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Return why the estimator would be wrong at a node, or None."""
 
+    def refuses_order(self, facts: NodeFacts) -> Refusal | None:
+        """Return why derivatives of the loss beyond the first would be wrong at a node, or None."""
+        return Refusal("its estimate is a number, right to first order", f"use {SEVERAL}")
+
     def asks(self, facts: NodeFacts) -> Asks:
         """Return what the estimator will find at its sites."""
         return Asks()
@@ -60,6 +67,12 @@ class Estimator(ABC):
 
 class Scored(Estimator):
     """The value passes on detached, and the surrogate is (credit - baseline) log p, at any order."""
+
+    def refuses_order(self, facts: NodeFacts) -> Refusal | None:
+        """Refuse factors that are not the credit minus a baseline."""
+        if type(self).factor is Scored.factor:
+            return None
+        return Refusal("its factor is more than the credit minus a baseline", f"use {SEVERAL}")
 
     @abstractmethod
     def baseline(self, site: Site) -> Tensor:
@@ -85,6 +98,10 @@ class Cut(Estimator):
         learned, which descends sum weight |estimate|^2.
         """
 
+    def loss(self, site: Site) -> Tensor | None:
+        """Return what is descended instead of the variance by what is learned, [*lead], or None."""
+        return None
+
 
 class Through(Estimator):
     """The value passes on attached to the parameters."""
@@ -92,7 +109,8 @@ class Through(Estimator):
     def value(self, site: Site) -> Tensor:
         """Return the value, attached to ``site.parameters``, which here have their gradient.
 
-        It is the draw of the law, unless the estimator passes on something else.
+        It is the draw of the law, unless the estimator passes on something else. What it learns is attached
+        as well. ``remember`` is called with a site that has nothing but ``controls``.
         """
         return site.law.draw(site.parameters, site.noise)
 
@@ -106,6 +124,10 @@ class Branches(NamedTuple):
 
 class Branched(Estimator):
     """Everything below is evaluated at several outcomes, each with its probability as an attached weight."""
+
+    def refuses_order(self, facts: NodeFacts) -> Refusal | None:
+        """Probabilities are attached: refuse nothing."""
+        return None
 
     limit: int = 4096
     """The most joint branches, with those of other nodes that it meets."""

@@ -15,6 +15,7 @@ from scg.choosing.policy import Choice
 from scg.estimators.protocol.kinds import Branched
 from scg.laws import Law
 from scg.nodes.records import Input, Param, Sample
+from scg.surrogate.lowering.boxes import Boxes
 from scg.surrogate.lowering.branching import Branching, branches
 from scg.surrogate.lowering.emitter import Emitter, Part
 from scg.surrogate.lowering.marginals import Factor
@@ -67,9 +68,12 @@ def lower(
     constants: Mapping[str, Tensor],
     looped: frozenset[str] = frozenset(),
     gradients: bool = True,
+    order: int = 1,
     watch: Watch = UNWATCHED,
 ) -> Lowered:
     """Emit the program: the sampled objective, and with ``gradients`` a backward that is unbiased.
+
+    From an ``order`` of 2 on, so is every derivative of that.
 
     The loss is J + (s - sg s), where s holds the score terms; below enumerated nodes the derivative
     flows through the expectation over their branches instead of through J. ``constants`` are the numbers
@@ -86,7 +90,7 @@ def lower(
     loss = emitter.add(list(costs.values()), "objective") if costs else None
     leads = _leads(world)
     if loss is not None and gradients:
-        loss = _surrogate(world, loss, leads)
+        loss = _surrogate(world, loss, leads, order)
     _output(world, loss, keep)
     nodes = _lines(world)
     places = {**emitter.places, **nodes}
@@ -142,12 +146,14 @@ def _evaluate(world: World, keep: Sequence[str]) -> None:
             emit_record(world, record)
 
 
-def _surrogate(world: World, objective: fx.Node, leads: dict[str, Lead]) -> fx.Node:
+def _surrogate(world: World, objective: fx.Node, leads: dict[str, Lead], order: int) -> fx.Node:
     """Append what turns the objective's value into a loss whose backward is the estimate."""
     plan, emitter = world.plan, world.emitter
     inside = World(plan, emitter, world, "_branches", "#branches")
     branching = _branch(inside)
     leads.update(_leads(inside))
+    if order > 1:
+        return _valued(emitter, objective, Boxes(inside, branching).total())
     terms = Terms(inside, branching)
     for name in reversed(plan.ir.samples):
         terms.visit(name)
@@ -163,6 +169,11 @@ def _surrogate(world: World, objective: fx.Node, leads: dict[str, Lead]) -> fx.N
         for name in plan.ir.costs
     ]
     surrogate = emitter.add([*paths, *([surrogate] if surrogate is not None else [])], "surrogate")
+    return _valued(emitter, objective, surrogate)
+
+
+def _valued(emitter: Emitter, objective: fx.Node, surrogate: fx.Node) -> fx.Node:
+    """Append a loss with the value of the objective and the derivative of the surrogate."""
     value = emitter.method("detach", objective, name="objective")
     return emitter.call(operator.add, value, _no_value(emitter, surrogate), name="loss")
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import fx
 
 from scg.choosing.policy import View
-from scg.estimators.protocol.kinds import Cut, Scored
+from scg.estimators.protocol.kinds import Cut, Estimator, Scored, Through
 from scg.nodes.plates import insertion, positions, trimmed
 from scg.nodes.records import Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
-from scg.surrogate.lowering.draws import base_noise, noise_of, own_log_prob, standard_noise
+from scg.surrogate.lowering.draws import own_log_prob
 from scg.surrogate.lowering.elsewhere import exists
 from scg.surrogate.lowering.emitter import Part
+from scg.surrogate.lowering.made import seen_by
+from scg.surrogate.lowering.noises import base_noise, noise_of, standard_noise
 from scg.surrogate.lowering.parameters import parameters
 from scg.surrogate.lowering.plan import Labels, Plan
 from scg.surrogate.lowering.slices import Slice, downstream, relaxed
@@ -56,6 +59,8 @@ class Terms:
         """Take in a stochastic node as one of its estimators sees it."""
         outer, estimator = self.inside.outer, view.choice.estimator
         assert outer is not None
+        if isinstance(estimator, Through):
+            self._remember(name, view, estimator)
         if not isinstance(estimator, (Scored, Cut)):
             return
         world = self.inside if name in self.inside.values else outer
@@ -76,6 +81,28 @@ class Terms:
             return
         factor = self._line(world, name, view, "factor", estimation.factor, site)
         self._score(world, name, factor, lead)
+
+    def baseline(self, name: str) -> tuple[fx.Node, Labels] | None:
+        """Append the baseline of a node with its leading dimensions, or nothing where it has none."""
+        (view,), outer = self.plan.views(name), self.inside.outer
+        assert outer is not None and isinstance(view.choice.estimator, Scored)
+        if not view.choice.asks.site:
+            return None
+        world = self.inside if name in self.inside.values else outer
+        lead = world.lead(name)
+        credit = self._credit(self.plan, by_step=False).of(self.inside, name)
+        estimation = Estimation(name, view.choice.estimator, self._blueprint(world, name, lead, view))
+        site = self._site(world, name, credit, lead, estimation.blueprint, view)
+        return self._line(world, name, view, "baseline", estimation.baseline, site), lead
+
+    def _remember(self, name: str, view: View, estimator: Through) -> None:
+        """Append a line in which an estimator that made the value remembers the run, where it does."""
+        if view.key in self.plan.controls and type(estimator).remember is not Estimator.remember:
+            emitter, label = self.inside.emitter, f"{view.label}_remembered"
+            seen = partial(seen_by, estimator, self.plan.facts.trace.densities[name].law)
+            emitter.placed(
+                name, emitter.call(named(label, seen), self.inside.held(f"controls.{view.key}"), name=label)
+            )
 
     def _credit(self, plan: Plan, *, by_step: bool) -> Credit:
         """Return what writes credit from the costs of a view, shared by those that have the same."""

@@ -56,6 +56,17 @@ def along(log: Tensor, dim: int) -> Tensor:
     return log.cumsum(dim)
 
 
+def box(log: Tensor) -> Tensor:
+    """Return p / sg p: 1, with every derivative of p over p."""
+    return (log - log.detach()).exp()
+
+
+def left_by(baseline: Tensor, own: Tensor, above: Tensor | None) -> Tensor:
+    """Return box(above) (1 - box(own)) b: 0, in expectation also every derivative of it."""
+    taken = (1 - box(own)) * baseline
+    return taken if above is None else box(above) * taken
+
+
 def likelihood(log: Tensor) -> Tensor:
     """Return the ratio of likelihoods of its logarithm."""
     return log.exp()
@@ -166,9 +177,9 @@ def descend(several: Sequence[tuple[Tensor, Tensor]], trained: Sequence[nn.Param
 
 
 def first_order(surrogate: Tensor) -> Tensor:
-    """Return the score terms, and raise where they are differentiated with ``create_graph``.
+    """Return what is right to first order, and raise where it is differentiated with ``create_graph``.
 
-    Their factors are detached, so a second derivative would silently lack terms.
+    Factors are detached, so a second derivative would silently lack terms.
     """
     if surrogate.requires_grad and not is_transformed():
         surrogate.register_hook(_refuse_second_order)
@@ -179,7 +190,8 @@ def _refuse_second_order(gradient: Tensor) -> None:
     if torch.is_grad_enabled():
         raise EstimatorError(
             "the loss of a program compiled with order=1 was differentiated with create_graph=True: its "
-            "score terms are right to first order only. Differentiate it once, or use reparam or enumerate"
+            "score terms are right to first order only, as is what a biased estimator passes on. "
+            "Differentiate it once, compile with order=2, or use reparam or enumerate"
         )
 
 

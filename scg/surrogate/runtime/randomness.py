@@ -79,7 +79,8 @@ class Randomness:
     """The noise of a program's runs, whatever the sizes of plates.
 
     ``base`` has the noise of each node that has some, with its shape beyond the plates; ``events`` the shape
-    of a value beyond the plates for each node; ``fresh`` what the estimator of each draws for itself.
+    of a value beyond the plates for each node; ``fresh`` what the estimator of each draws for itself, which
+    those in ``made`` make the value of, so that it is drawn in every run.
     """
 
     ir: IR
@@ -88,6 +89,7 @@ class Randomness:
     events: Mapping[str, tuple[int, ...]]
     fresh: Mapping[str, tuple[NoiseSpec, ...]]
     device: torch.device | None
+    made: frozenset[str] = frozenset()
     _layouts: dict[tuple[Any, ...], Layouts] = field(default_factory=dict)
 
     def draw(self, inputs: Mapping[str, Tensor], seed: int | Tensor | None, *, gradients: bool) -> Noise:
@@ -131,7 +133,7 @@ class Randomness:
         return found
 
     def layouts(self, inputs: Mapping[str, Tensor], *, gradients: bool) -> Layouts:
-        """Return the noise of a run on these inputs, with that of estimators where there are gradients."""
+        """Return the noise of a run on these inputs, with that of estimators where it is read."""
         if torch.compiler.is_compiling():  # where sizes may be symbols, which are not to be hashed
             return self._laid_out(inputs, gradients=gradients)
         key = (gradients, *map(_shapes, inputs.values()))
@@ -152,7 +154,7 @@ class Randomness:
         own = [
             placed(fresh_key(name, index), spec)
             for name, several in self.fresh.items()
-            for index, spec in enumerate(several if gradients else ())
+            for index, spec in enumerate(several if gradients or name in self.made else ())
         ]
         one, other = noise_layout(shared), noise_layout(own)
         return Layouts(one, other, merged(one, other))

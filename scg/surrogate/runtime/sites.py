@@ -198,6 +198,13 @@ class Estimation:
         self.estimator.remember(site)
         return factor
 
+    def baseline(self, site: Site) -> Tensor:
+        """Return the baseline, a number, in the units of the weighed credit."""
+        assert isinstance(self.estimator, Scored)
+        factor = self._counted(site, self.estimator.factor(site))
+        self.estimator.remember(site)
+        return (self._counted(site, site.credit) - factor).detach()
+
     def surrogate(self, site: Site, parameters: Parameters) -> Tensor:
         """Return sum weight <sg ghat, eta> + <sg dV/dphi, phi>: its backward carries both on.
 
@@ -225,7 +232,18 @@ class Estimation:
         check_estimates(self.estimator, self.node, found, wanted, tuple(site.parameters))
         estimates = {name: self._counted(site, found[name]) for name in attached}
         weighed = {name: _times_weight(site, estimate.detach()) for name, estimate in estimates.items()}
-        return weighed, [(estimates[name], 2 * weighed[name]) for name in weighed if site.trained]
+        if not site.trained:
+            return weighed, []
+        descended = self._descended(site)
+        return weighed, descended or [(estimates[name], 2 * weighed[name]) for name in weighed]
+
+    def _descended(self, site: Site) -> Descended:
+        """Return what controls descend of their own accord, or nothing where it is the variance."""
+        loss = self.estimator.loss(site)
+        if loss is None:
+            return []
+        assert site.weight is not None
+        return [(self._existing(site, loss), site.weight.expand(loss.shape))]
 
     def _scored(self, site: Site, estimator: Scored, attached: Parameters) -> tuple[Parameters, Descended]:
         """Return the same of a factor f of the score u: d weight |f u|^2 / df is 2 weight f |u|^2."""
@@ -237,10 +255,8 @@ class Estimation:
         }
         if not site.trained:
             return weighed, []
-        loss = estimator.loss(site)
-        if loss is not None:
-            assert site.weight is not None
-            return weighed, [(self._existing(site, loss), site.weight.expand(loss.shape))]
+        if descended := self._descended(site):
+            return weighed, descended
         slopes = add_all([sum_event(unit[name] * part, site.lead) for name, part in weighed.items()])
         return weighed, [(factor, 2 * slopes)]
 
