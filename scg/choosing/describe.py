@@ -20,8 +20,8 @@ from scg.nodes.arguments import Ref
 from scg.nodes.records import Constant, Sample
 
 
-def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
-    """Return what an estimator is told of one stochastic node."""
+def node_facts(facts: Facts, name: str, samples: int | None, coupled: str | None = None) -> NodeFacts:
+    """Return what an estimator is told of one stochastic node, whose noise may be ``coupled``."""
     ir, trace = facts.ir, facts.trace
     density = trace.densities[name]
     law, plates = density.law, ir.layout[name]
@@ -41,7 +41,7 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         event=event,
         elements=elements,
         outcomes=len(law.support(density.parameters)) if law.finite else None,
-        axes=_axes(facts, name, samples),
+        axes=_axes(facts, name, samples, coupled),
         moving=_moving(facts, record),
         obstacle=lambda: facts.obstacle(name),
         has_mode=_has_mode(facts, name),
@@ -58,9 +58,9 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
     )
 
 
-def _axes(facts: Facts, name: str, samples: int | None) -> tuple[Axis, ...]:
+def _axes(facts: Facts, name: str, samples: int | None, coupled: str | None) -> tuple[Axis, ...]:
     """Return the axes of a node: the replicates, if there are any, and its plates."""
-    replicates = () if samples is None else (Axis(REPLICATES, samples),)
+    replicates = () if samples is None else (Axis(REPLICATES, samples, coupled=coupled),)
     apart = facts.together(name)
     plates = (
         Axis(

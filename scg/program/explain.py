@@ -19,6 +19,10 @@ from scg.program.assumptions import assumptions, counted
 from scg.program.prepare import Prepared
 
 MANY = 8
+COUPLED = {
+    "antithetic": "replicates in antithetic pairs",
+    "sobol": "replicates are the points of a scrambled Sobol' sequence",
+}
 
 
 def explain(ir: IR, prepared: Prepared | None, samples: int | None) -> str:
@@ -65,6 +69,8 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
     density = facts.trace.densities[name]
     plates = f" in plates {', '.join(ir.layout[name])}" if ir.layout[name] else ""
     yield f"{name}: {choice.estimator.name} ({choice.reason}); {density.law.family}{plates}"
+    if choice.coupled is not None:
+        yield f"    noise: {COUPLED[choice.coupled]}"
     if not facts.influence.reached[name]:
         yield "    reaches no cost, so it needs no gradient"
         return

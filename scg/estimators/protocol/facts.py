@@ -12,6 +12,8 @@ from scg.laws import Law
 
 REPLICATES = "replicates"
 """The name of the axis of replicates."""
+ANTITHETIC = "antithetic"
+"""What replicates are that come in pairs, of which one has the noise of the other turned over."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Axis(NamedTuple):
     """A leading dimension of what is said of a node: replicates, branches of a node above, or a plate.
 
     The objective averages over it if ``is_mean``, else it adds; ``discount`` is the rate of an ``ordered``
-    plate. It is ``joined`` if some cost reads several of its elements.
+    plate. It is ``joined`` if some cost reads several of its elements. The noise of a node is ``coupled``,
+    "antithetic" or "sobol", where replicates do not draw it each on its own: of antithetic ones each has its
+    partner half of the axis away.
     """
 
     name: str
@@ -43,6 +47,18 @@ class Axis(NamedTuple):
     discount: float = 1.0
     joined: bool = False
     ordered: bool = False
+    coupled: str | None = None
+
+    @property
+    def others(self) -> int:
+        """How many other elements have noise that is independent of that of each.
+
+        >>> Axis("replicates", 6).others, Axis("replicates", 6, coupled="antithetic").others
+        (5, 4)
+        """
+        if self.coupled is None:
+            return self.size - 1
+        return self.size - 2 if self.coupled == ANTITHETIC else 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,16 @@ class NodeFacts:
     def samples(self) -> int | None:
         """The number of replicates, or None without them."""
         return next((axis.size for axis in self.axes if axis.name == REPLICATES), None)
+
+    @property
+    def others(self) -> int:
+        """How many other replicates each can be compared with."""
+        return next((axis.others for axis in self.axes if axis.name == REPLICATES), 0)
+
+    @property
+    def coupled(self) -> str | None:
+        """How the noise of the node is coupled across replicates, or None."""
+        return next((axis.coupled for axis in self.axes if axis.name == REPLICATES), None)
 
     @property
     def plates(self) -> tuple[int, ...]:

@@ -210,12 +210,17 @@ def derivative(
     return dict(zip(floats, found, strict=True)), besides
 
 
-def left_out(values: Tensor, dim: int = 0) -> Tensor:
+def left_out(values: Tensor, dim: int = 0, *, pairs: bool = False) -> Tensor:
     """Return, for each element along an axis, the mean over the others: no sample is its own baseline.
 
-    A single element has the baseline 0.
+    Of antithetic ``pairs``, whose partners are half of the axis away, both are left out. What has no others
+    has the baseline 0.
     """
-    return (values.sum(dim, keepdim=True) - values) / max(values.shape[dim] - 1, 1)
+    count = values.shape[dim]
+    rest = values.sum(dim, keepdim=True) - values
+    if pairs:
+        return (rest - values.roll(count // 2, dim)) / max(count - 2, 1)
+    return rest / max(count - 1, 1)
 
 
 def _asked(found: Thing | None, what: str) -> Thing:

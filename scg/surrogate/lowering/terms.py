@@ -121,12 +121,12 @@ class Terms:
         return emitter.placed(name, emitter.part(line, Part(name, shown, view.key)))
 
     def _blueprint(self, world: World, name: str, lead: Labels, view: View) -> Blueprint:
-        plan = self.plan.of(view)
+        plan, coupled = self.plan.of(view), self.plan.choices[name].coupled
         together = frozenset(plan.facts.together(name))
         return Blueprint(
             law=plan.facts.trace.densities[name].law,
             index=insertion(world.lead(name), lead),
-            axes=tuple(plan.axis(label, together) for label in lead),
+            axes=tuple(plan.axis(label, together, coupled) for label in lead),
             caller=plan.controls[view.key].caller if view.key in plan.controls else None,
             by_step=view.choice.asks.by_step,
             restarts=view.choice.asks.restarts,
