@@ -29,6 +29,7 @@ from scg.estimators.rebar import REBAR
 from scg.estimators.relax import RELAX
 from scg.estimators.reparam import Reparam
 from scg.estimators.score import Score
+from scg.estimators.vimco import VIMCO
 from scg.graph import Graph
 from scg.nodes.handle import Node
 from scg.oracle import exact_gradient, exact_objective
@@ -46,6 +47,7 @@ __all__ = [
     "LAX",
     "REBAR",
     "RELAX",
+    "VIMCO",
     "Asks",
     "Axis",
     "Baseline",

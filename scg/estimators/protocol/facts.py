@@ -62,6 +62,22 @@ class Axis(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A cost that a node reaches, -log mean exp(-terms) over an axis of the node, its plate ``over``.
+
+    ``apart`` tells that an element of the node along it reaches its own term alone. The bound has no other
+    plates ``besides`` those of the node, which has some that it ``lost``, ``over`` among them.
+    """
+
+    cost: str
+    terms: str
+    over: str
+    apart: bool
+    besides: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Slice:
     """What lies below a node at relaxed values of it.
 
@@ -88,8 +104,9 @@ class NodeFacts:
     below. ``has_mode`` tells whether the law knows its most likely value, ``is_given`` whether the value
     was drawn elsewhere, and ``is_followed`` whether that of a node below was; ``has_behaviour`` whether it is
     known how likely it was there, and ``is_weighed`` whether ratios of it, or of other nodes, weigh the costs
-    that it reaches. ``dtype`` is that of the parameters, and ``shape(name)`` the shape of another node's
-    value without plates; ``parents`` are those that its law reads.
+    that it reaches, and ``bounds`` the bounds over its plates that it reaches. ``dtype`` is that of the
+    parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those
+    that its law reads.
     """
 
     name: str
@@ -110,6 +127,7 @@ class NodeFacts:
     is_followed: bool = False
     has_behaviour: bool = False
     is_weighed: bool = False
+    bounds: tuple[Bound, ...] = ()
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
 
     @property

@@ -29,6 +29,17 @@ class Relaxed(NamedTuple):
     total: Tensor
 
 
+class Terms(NamedTuple):
+    """The terms of a bound: a cost is -log mean exp(-values) along ``dim`` of ``values`` [*lead].
+
+    It is in the credit ``scale`` times.
+    """
+
+    values: Tensor
+    dim: int
+    scale: float
+
+
 class Apart(NamedTuple):
     """The sizes of what is set one by one: plates, 1 where no cost joins their elements, and the event."""
 
@@ -48,6 +59,7 @@ class Provided:
     downstream: Callable[[Tensor], Tensor] | None = None
     relaxed: Callable[[Tensor, Tensor], Relaxed] | None = None
     predict: Callable[..., Tensor] | None = None
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +118,11 @@ class Site:
     def downstream(self) -> Callable[[Tensor], Tensor]:
         """Evaluates the costs below at values [n, ...] of the node, all else redrawn: [n, *lead]."""
         return _asked(self.provided.downstream, "downstream=n")
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of the bound that the node is charged with."""
+        return _asked(self.provided.terms, "terms=True")
 
     @property
     def predict(self) -> Callable[..., Tensor]:

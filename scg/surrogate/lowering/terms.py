@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import fx
 
+from scg.choosing.bounded import bounds_of
 from scg.choosing.policy import View
 from scg.estimators.protocol.kinds import Cut, Scored
 from scg.nodes.plates import insertion, positions, trimmed
@@ -130,6 +131,7 @@ class Terms:
             caller=plan.controls[view.key].caller if view.key in plan.controls else None,
             by_step=view.choice.asks.by_step,
             restarts=view.choice.asks.restarts,
+            bound=bounds_of(plan.facts, name)[0] if view.choice.asks.terms else None,
         )
 
     def _site(
@@ -168,6 +170,8 @@ class Terms:
         if asks.relaxed:
             written = self._slices if plan is self.plan else {}
             found["relaxed"] = relaxed(self.inside, plan, self.branching, name, view.label, lead, written)
+        if asks.terms:
+            (found["terms"],) = self._context(world, [bounds_of(plan.facts, name)[0].terms], lead)
         axes = world.axes_of(name)
         if asks.standard:
             found["standard"] = standard_noise(world, name, axes)
@@ -179,7 +183,7 @@ class Terms:
         return found
 
     def _context(self, world: World, names: Iterable[str], lead: Labels) -> tuple[fx.Node, ...]:
-        """Return what the estimator's network reads, with size-1 dimensions where it lacks one."""
+        """Return what an estimator reads of other nodes, with size-1 dimensions where they lack one."""
         found = []
         for other in names:
             # A sibling that is enumerated, and is not above this node, is read at its sample.
