@@ -16,6 +16,7 @@ from scg.errors import (
     UnreadableError,
 )
 from scg.estimators.disarm import DisARM
+from scg.estimators.dreg import DReG
 from scg.estimators.enumerate import Enumerate
 from scg.estimators.lax import LAX
 from scg.estimators.local import Local
@@ -57,6 +58,7 @@ __all__ = [
     "CompileError",
     "Counterexample",
     "Cut",
+    "DReG",
     "DisARM",
     "Enumerate",
     "Estimate",

@@ -10,6 +10,7 @@ from torch import Tensor
 from scg.analysis.facts import Facts
 from scg.analysis.influence import below
 from scg.analysis.relaxation import ELSEWHERE
+from scg.choosing.additive import added
 from scg.choosing.bounded import bounds_of
 from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
 from scg.evaluation.calls import runner, user_function
@@ -56,6 +57,7 @@ def node_facts(facts: Facts, name: str, samples: int | None, coupled: str | None
         has_behaviour=record.behaviour is not None,
         is_weighed=_is_weighed(facts, name),
         bounds=bounds_of(facts, name),
+        added=lambda: added(facts, name),
         shape=lambda other: _shape(facts, other),
     )
 

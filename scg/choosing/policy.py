@@ -203,6 +203,13 @@ def _in_parts(
     for part in entry.shared_out(name, reached, facts.ir.costs):
         narrow = node_facts(facts.only(part.costs), name, samples, coupled)
         own = _asked_for(part.estimator, narrow, allow_biased, faults)
+        if own.asks.detached:
+            faults.append(
+                EstimatorError(
+                    f"{part.estimator.name} at '{name}' changes what all costs read of its log-probability: "
+                    "give it to the whole node, and not to a part of the costs"
+                )
+            )
         found[part] = replace(own, coupled=coupled)
     several = [choice.asks for choice in found.values()]
     together = Asks(

@@ -92,7 +92,7 @@ def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
         if not estimator.unbiased:
             yield f"    biased{' by ' if estimator.biased_by else ''}{' and '.join(estimator.biased_by)}"
         if choice.asks.relaxed:
-            yield from _relaxed(facts, name)
+            yield from _relaxed(facts, name, is_relaxed=choice.asks.standard)
         elif choice.asks.standard and (found := facts.known_relaxation(name)) is not None:
             yield from _obstacles(found, "is left to the network")
         known = prepared.controls.get(view.key)
@@ -108,13 +108,14 @@ def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
         yield f"    reaches {', '.join(shown)}{more}; the value passes on with its gradient"
 
 
-def _relaxed(facts: Facts, name: str) -> Iterator[str]:
+def _relaxed(facts: Facts, name: str, *, is_relaxed: bool) -> Iterator[str]:
     """Say what is evaluated at relaxed values, what cannot be, and when that is much."""
     found = facts.relaxation(name)
     draws = [record.name for record in found.records if isinstance(record, Sample)]
     below = f", through {_listed(draws)}" if draws else ""
     each = _count(len(found.records), "node")
-    yield f"    relaxed at z and z~: {_listed(found.smooth)}{below}; {each} each"
+    points = "relaxed at z and z~" if is_relaxed else "differentiated at its value"
+    yield f"    {points}: {_listed(found.smooth)}{below}; {each}{' each' if is_relaxed else ''}"
     yield from _obstacles(found, "keeps the plain score")
     if len(draws) >= MANY:
         yield (

@@ -65,7 +65,7 @@ def asked(estimator: Estimator, facts: NodeFacts) -> Asks:
         )
     if (
         isinstance(estimator, (Through, Branched))
-        and dataclasses.replace(found, standard=False, branches=0) != Asks()
+        and dataclasses.replace(found, standard=False, branches=0, detached=False) != Asks()
     ):
         raise EstimatorError(
             f"{estimator.name} at '{facts.name}' makes values, before there is a site with more than "

@@ -104,7 +104,7 @@ class NodeFacts:
     below. ``has_mode`` tells whether the law knows its most likely value, ``is_given`` whether the value
     was drawn elsewhere, and ``is_followed`` whether that of a node below was; ``has_behaviour`` whether it is
     known how likely it was there, and ``is_weighed`` whether ratios of it, or of other nodes, weigh the costs
-    that it reaches, and ``bounds`` the bounds over its plates that it reaches. ``dtype`` is that of the
+    that it reaches, and ``bounds`` those over its plates that it reaches. ``dtype`` is that of the
     parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those
     that its law reads.
     """
@@ -128,6 +128,7 @@ class NodeFacts:
     has_behaviour: bool = False
     is_weighed: bool = False
     bounds: tuple[Bound, ...] = ()
+    added: Callable[[], Mapping[str, float] | str] = dict
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
 
     @property

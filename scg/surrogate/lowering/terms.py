@@ -10,6 +10,7 @@ from torch import fx
 
 from scg.choosing.bounded import bounds_of
 from scg.choosing.policy import View
+from scg.errors import EstimatorError
 from scg.estimators.protocol.kinds import Cut, Scored
 from scg.nodes.plates import insertion, positions, trimmed
 from scg.nodes.records import Sample
@@ -171,7 +172,7 @@ class Terms:
             written = self._slices if plan is self.plan else {}
             found["relaxed"] = relaxed(self.inside, plan, self.branching, name, view.label, lead, written)
         if asks.terms:
-            (found["terms"],) = self._context(world, [bounds_of(plan.facts, name)[0].terms], lead)
+            found["terms"] = self._terms(world, name, bounds_of(plan.facts, name)[0].terms, lead, view)
         axes = world.axes_of(name)
         if asks.standard:
             found["standard"] = standard_noise(world, name, axes)
@@ -180,6 +181,16 @@ class Terms:
                 base_noise(world, name, fresh_key(name, index), f"{name}_fresh_{index + 1}", axes)
                 for index in range(view.fresh, view.fresh + len(asks.fresh))
             )
+        return found
+
+    def _terms(self, world: World, name: str, terms: str, lead: Labels, view: View) -> fx.Node:
+        """Return the terms of a bound; refuse to weigh the slopes of a bound that has more branches."""
+        if view.choice.asks.relaxed and not {*world.axes_of(terms)} <= {*lead}:
+            raise EstimatorError(
+                f"{view.choice.estimator.name} at '{name}': the terms '{terms}' have branches of enumerated "
+                f'nodes that are not above it: use "score" there, or "reparam" here'
+            )
+        (found,) = self._context(world, [terms], lead)
         return found
 
     def _context(self, world: World, names: Iterable[str], lead: Labels) -> tuple[fx.Node, ...]:
