@@ -19,6 +19,7 @@ from scg.estimators.arm import ARM
 from scg.estimators.concrete import Concrete
 from scg.estimators.coupled import Coupled
 from scg.estimators.double_cv import DoubleCV
+from scg.estimators.dreg import DReG
 from scg.estimators.enumerate import Enumerate
 from scg.estimators.finite_difference import FiniteDifference
 from scg.estimators.gumbel_rao import GumbelRao
@@ -41,6 +42,7 @@ from scg.estimators.score import Score
 from scg.estimators.straight_through import StraightThrough
 from scg.estimators.sum_and_sample import SumAndSample
 from scg.estimators.unordered_set import UnorderedSet
+from scg.estimators.vimco import VIMCO
 from scg.graph import Graph
 from scg.nodes.handle import Node
 from scg.oracle import exact_gradient, exact_objective
@@ -60,6 +62,7 @@ __all__ = [
     "NVIL",
     "REBAR",
     "RELAX",
+    "VIMCO",
     "Asks",
     "Axis",
     "Baseline",
@@ -71,6 +74,7 @@ __all__ = [
     "Counterexample",
     "Coupled",
     "Cut",
+    "DReG",
     "DoubleCV",
     "Enumerate",
     "Estimate",

@@ -18,12 +18,14 @@ from scg.analysis.check import check
 from scg.errors import GraphError, PlateError
 from scg.evaluation.simulating import run
 from scg.nodes.arguments import Arguments, Ref, exemplary, spelled
+from scg.nodes.bounds import LogMeanExp, settled, unbounded
 from scg.nodes.handle import Node
 from scg.nodes.ir import IR, Store, hold
 from scg.nodes.names import caller, check_name
 from scg.nodes.plates import Plate, Reduce, padded, plate_order, resolve_layout
 from scg.nodes.played import played
 from scg.nodes.records import (
+    Bound,
     Constant,
     Cost,
     Det,
@@ -324,6 +326,32 @@ class Graph:
             )
         )
 
+    def bound(self, name: str, cost: Node, /, *, over: str | Plate) -> Node:
+        """Declare a term of the objective: -log mean exp(-cost) over the elements of the plate ``over``.
+
+        With cost = log q(z | x) - log p(x, z) of several z drawn in a plate of some ``size``, it is the
+        importance weighted bound of Burda, Grosse and Salakhutdinov (2016, arXiv:1509.00519). ``cost`` is a
+        node with one number for each element of its plates, and no cost by itself.
+
+        >>> import torch, scg
+        >>> g = scg.Graph()
+        >>> particles = g.plate("particles", size=5)
+        >>> b = g.sample("b", torch.distributions.Bernoulli, logits=g.param("a", 0.0), plates=particles)
+        >>> g.bound("bound", g.log_prob(b) - 0.7 * b, over=particles)
+        <node 'bound'>
+        """
+        if not isinstance(cost, Node):
+            raise GraphError(f"bound '{name}' is of a node, not of a {type(cost).__name__}")
+        (plate,) = self._named(over)
+        if plate == "samples" and plate not in self._described:
+            raise GraphError(
+                f"bound '{name}' is over a plate, and samples=K averages: declare one, as in "
+                f'g.plate("particles", size=K), give it to what is drawn in it, and write over="particles"'
+            )
+        arguments = self._arguments(name, (cost,), {})
+        fn = Function(LogMeanExp(-1), label="bound")
+        return self._add(Bound(name=name, where=caller(), arguments=arguments, fn=fn, over=plate))
+
     def derive(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
         """Declare ``fn(*args, **kwargs)``, an operation on nodes, under an automatic name."""
         base = args[1] if fn is attribute else getattr(fn, "__name__", "fn").strip("_")
@@ -353,11 +381,12 @@ class Graph:
         order = plate_order(self._plates, (record.plates for record in records if record.plates))
         layout, faults = resolve_layout(records, order)
         faults += padded(records, layout, self._plates)
+        faults += unbounded([*records], layout, self._plates)
         if faults:
             raise PlateError("\n".join(faults))
         dag = nx.DiGraph()
         for record in records:
-            dag.add_node(record.name, record=record)
+            dag.add_node(record.name, record=settled(record, layout))
             dag.add_edges_from((parent, record.name) for parent in record.parents)
         plates = {name: self._plates[name] for name in order}
         found = IR(dag, plates, layout, self._store())

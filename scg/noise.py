@@ -242,13 +242,13 @@ def _transformed(flat: Tensor, layout: NoiseLayout) -> dict[str, Tensor]:
     start = 0
     for spec, names in layout.groups:
         size = len(names) * math.prod(spec.shape)
-        piece = _cast(flat[start : start + size], spec)
+        piece = rounded(flat[start : start + size], spec)
         start += size
         drawn.update(zip(names, piece.view(len(names), *spec.shape).unbind(), strict=True))
     return drawn if len(layout.groups) == 1 else {name: drawn[name] for name in layout.names}
 
 
-def _cast(piece: Tensor, spec: NoiseSpec) -> Tensor:
+def rounded(piece: Tensor, spec: NoiseSpec) -> Tensor:
     """Round to the type of a node, and keep what is uniform below 1."""
     if spec.dtype == torch.float64:
         return piece

@@ -70,7 +70,7 @@ def _learned(
     _context(view.facts, name, view.choice)  # refused before a network is made for it
     if last in held:
         return True
-    made = estimator.learns(node_facts(view.facts, name, samples))
+    made = estimator.learns(node_facts(view.facts, name, samples, view.choice.coupled))
     if made is None:
         return False
     if hasattr(held, last):

@@ -9,6 +9,8 @@ from torch import Tensor
 from scg.analysis.facts import Facts
 from scg.analysis.influence import below
 from scg.analysis.relaxation import ELSEWHERE
+from scg.choosing.additive import added
+from scg.choosing.bounded import bounds_of
 from scg.choosing.learned import attached, learned
 from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
 from scg.evaluation.calls import user_function
@@ -17,8 +19,8 @@ from scg.nodes.arguments import Ref
 from scg.nodes.records import Constant, Sample
 
 
-def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
-    """Return what an estimator is told of one stochastic node."""
+def node_facts(facts: Facts, name: str, samples: int | None, coupled: str | None = None) -> NodeFacts:
+    """Return what an estimator is told of one stochastic node, whose noise may be ``coupled``."""
     ir, trace = facts.ir, facts.trace
     density = trace.densities[name]
     law, plates = density.law, ir.layout[name]
@@ -38,7 +40,7 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         event=event,
         elements=elements,
         outcomes=len(law.support(density.parameters)) if law.finite else None,
-        axes=_axes(facts, name, samples),
+        axes=_axes(facts, name, samples, coupled),
         moving=_moving(facts, record),
         obstacle=lambda: facts.obstacle(name),
         has_mode=_has_mode(facts, name),
@@ -51,14 +53,16 @@ def node_facts(facts: Facts, name: str, samples: int | None) -> NodeFacts:
         is_followed=bool(ir.given) and not {*ir.given}.isdisjoint(below(ir, name)),
         has_behaviour=record.behaviour is not None,
         is_weighed=_is_weighed(facts, name),
+        bounds=bounds_of(facts, name),
+        added=lambda: added(facts, name),
         shape=lambda other: _shape(facts, other),
         learned=lambda: learned(facts, record),
     )
 
 
-def _axes(facts: Facts, name: str, samples: int | None) -> tuple[Axis, ...]:
+def _axes(facts: Facts, name: str, samples: int | None, coupled: str | None) -> tuple[Axis, ...]:
     """Return the axes of a node: the replicates, if there are any, and its plates."""
-    replicates = () if samples is None else (Axis(REPLICATES, samples),)
+    replicates = () if samples is None else (Axis(REPLICATES, samples, coupled=coupled),)
     apart = facts.together(name)
     plates = (
         Axis(

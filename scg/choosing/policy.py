@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from types import MappingProxyType
 
 from scg.analysis.elimination import Scope
 from scg.analysis.facts import Facts
@@ -38,7 +39,7 @@ class Choice:
     """The estimator of one node, the reason it was chosen, and what it asks for.
 
     ``parts`` has the choice for each part, where the node has several. It ``recovers`` if an estimator reads
-    noise, and the value was drawn elsewhere.
+    noise, and the value was drawn elsewhere. The noise is ``coupled`` across replicates by a scheme, or not.
     """
 
     estimator: Estimator | Parts
@@ -46,6 +47,7 @@ class Choice:
     asks: Asks
     parts: Mapping[Part, Choice] = field(default_factory=dict)
     recovers: bool = False
+    coupled: str | None = None
 
     @property
     def fresh(self) -> tuple[str, ...]:
@@ -141,20 +143,29 @@ def _known(entry: PolicyEntry) -> PolicyEntry:
 
 
 def choose(
-    facts: Facts, policy: Policy, samples: int | None, *, allow_biased: bool, order: int = 1
+    facts: Facts,
+    policy: Policy,
+    samples: int | None,
+    *,
+    allow_biased: bool,
+    order: int = 1,
+    coupled: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Choice]:
-    """Return the choice for every stochastic node; all refusals are reported together."""
+    """Return the choice for every stochastic node; all refusals are reported together.
+
+    ``coupled`` has the scheme of each node whose noise is coupled across replicates.
+    """
     wanted = match(facts.ir, policy)
     choices: dict[str, Choice] = {}
     faults: list[EstimatorError] = []
-    told = {name: node_facts(facts, name, samples) for name in wanted}
+    told = {name: node_facts(facts, name, samples, coupled.get(name)) for name in wanted}
     dear = _dear(facts, told, wanted)
     for name, entry in wanted.items():
         if isinstance(entry, str):
             further = partial(order_fault, facts, told[name], order=order)
             choices[name] = _automatic(told[name], dear.get(name), further)
         elif isinstance(entry, Parts):
-            choices[name] = _in_parts(facts, name, entry, samples, allow_biased, faults)
+            choices[name] = _in_parts(facts, told[name], entry, samples, allow_biased, faults)
         else:
             choices[name] = _asked_for(entry, told[name], allow_biased, faults)
     if not faults:
@@ -168,7 +179,7 @@ def choose(
             else EstimatorError
         )
         raise kind("\n".join(str(fault) for fault in faults))
-    return choices
+    return {name: replace(choice, coupled=coupled.get(name)) for name, choice in choices.items()}
 
 
 def _of_orders(
@@ -204,18 +215,27 @@ def _recovers(estimator: Estimator, facts: NodeFacts) -> bool:
 
 def _in_parts(
     facts: Facts,
-    name: str,
+    known: NodeFacts,
     entry: Parts,
     samples: int | None,
     allow_biased: bool,
     faults: list[EstimatorError],
 ) -> Choice:
     """Return the choice for a node with several estimators, each asked of the graph with its costs alone."""
+    name, coupled = known.name, known.coupled
     found: dict[Part, Choice] = {}
     reached = list(facts.influence.costs_of(facts.influence.reached[name]))
     for part in entry.shared_out(name, reached, facts.ir.costs):
-        known = node_facts(facts.only(part.costs), name, samples)
-        found[part] = _asked_for(part.estimator, known, allow_biased, faults)
+        narrow = node_facts(facts.only(part.costs), name, samples, coupled)
+        own = _asked_for(part.estimator, narrow, allow_biased, faults)
+        if own.asks.detached:
+            faults.append(
+                EstimatorError(
+                    f"{part.estimator.name} at '{name}' changes what all costs read of its log-probability: "
+                    "give it to the whole node, and not to a part of the costs"
+                )
+            )
+        found[part] = replace(own, coupled=coupled)
     several = [choice.asks for choice in found.values()]
     together = Asks(
         site=any(asks.site for asks in several),

@@ -69,8 +69,8 @@ class Score(Scored):
 
     @classmethod
     def automatic(cls, facts: NodeFacts) -> Score:
-        """Prefer the other replicates as a baseline where there are any, else the past."""
-        return cls(baseline="leave-one-out" if (facts.samples or 1) > 1 else "moving-average")
+        """Prefer the other replicates as a baseline where they can be compared, else the past."""
+        return cls(baseline="leave-one-out" if facts.others > 0 else "moving-average")
 
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Refuse a support that moves, options without use, and what the baseline refuses."""

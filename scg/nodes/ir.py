@@ -95,7 +95,7 @@ class IR:
         for name in self.costs:
             if name not in costs:
                 cost = self[name]
-                given = {field.name: getattr(cost, field.name) for field in fields(cost)}
+                given = {field.name: getattr(cost, field.name) for field in fields(Det)}
                 dag.nodes[name]["record"] = Det(**given)
         return replace(self, dag=dag)
 

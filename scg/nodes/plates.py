@@ -10,7 +10,7 @@ from typing import Literal
 import networkx as nx
 
 from scg.errors import PlateError
-from scg.nodes.records import Record, Sample
+from scg.nodes.records import Bound, Record, Sample
 
 Reduce = Literal["mean", "sum"]
 
@@ -68,6 +68,7 @@ def resolve_layout(
     faults: list[str] = []
     for record in records:
         union = frozenset().union(*(layout[parent] for parent in record.parents))
+        union = union - {record.over} if isinstance(record, Bound) else union
         if record.plates is not None:
             lost = union.difference(record.plates)
             if lost and isinstance(record, Sample):

@@ -121,6 +121,18 @@ class Cost(Det):
     """A deterministic node whose value is a term of the objective, one per element of its plates."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bound(Cost):
+    """A cost that is -log mean exp(-terms) over the plate ``over``, which it alone drops."""
+
+    over: str
+
+    @property
+    def terms(self) -> str:
+        """The node with a term for each element of the plate."""
+        return self.arguments.names[0]
+
+
 @dataclass(frozen=True, eq=False)
 class Simulation:
     """A simulator that is called as ``simulate(policy, *arguments)`` in a run, and what it fills in.

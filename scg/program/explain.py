@@ -12,6 +12,7 @@ from scg.analysis.relaxation import Relaxation
 from scg.choosing.controls import Controlled
 from scg.choosing.describe import node_facts
 from scg.choosing.policy import Choice, View, views
+from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.kinds import Branched, Cut, Estimator, Scored
 from scg.nodes.ir import CAPTURED, IR
 from scg.nodes.records import Sample
@@ -19,6 +20,10 @@ from scg.program.assumptions import assumptions, counted
 from scg.program.prepare import Prepared
 
 MANY = 8
+COUPLED = {
+    "antithetic": "replicates in antithetic pairs",
+    "sobol": "replicates are the points of a scrambled Sobol' sequence",
+}
 
 
 def explain(ir: IR, prepared: Prepared | None, samples: int | None) -> str:
@@ -65,6 +70,8 @@ def _node(ir: IR, prepared: Prepared, name: str) -> Iterator[str]:
     density = facts.trace.densities[name]
     plates = f" in plates {', '.join(ir.layout[name])}" if ir.layout[name] else ""
     yield f"{name}: {choice.estimator.name} ({choice.reason}); {density.law.family}{plates}"
+    if choice.coupled is not None:
+        yield f"    noise: {COUPLED[choice.coupled]}"
     if not facts.influence.reached[name]:
         yield "    reaches no cost, so it needs no gradient"
         return
@@ -84,7 +91,7 @@ def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
         paid = _count(choice.asks.evaluations, "evaluation")
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
         if choice.asks.relaxed:
-            yield from _relaxed(facts, name, "z and z~" if choice.asks.fresh else "z")
+            yield from _relaxed(facts, name, _points(choice.asks))
         elif choice.asks.standard and (found := facts.known_relaxation(name)) is not None:
             yield from _obstacles(found, "is left to the network")
         known = prepared.controls.get(view.key)
@@ -111,13 +118,20 @@ def _relaxed(facts: Facts, name: str, points: str) -> Iterator[str]:
     draws = [record.name for record in found.records if isinstance(record, Sample)]
     below = f", through {_listed(draws)}" if draws else ""
     each = _count(len(found.records), "node")
-    yield f"    relaxed at {points}: {_listed(found.smooth)}{below}; {each} each"
+    yield f"    {points}: {_listed(found.smooth)}{below}; {each}{' each' if 'z~' in points else ''}"
     yield from _obstacles(found, "keeps the plain score")
     if len(draws) >= MANY:
         yield (
             f"    {_count(len(draws), 'stochastic node')} below are evaluated twice more: in long chains "
             "scg.RELAX(relaxed_cost=False) is cheaper"
         )
+
+
+def _points(asks: Asks) -> str:
+    """Say at which values of a node what lies below is evaluated with its derivative."""
+    if not asks.standard:
+        return "differentiated at one value"
+    return "relaxed at z and z~" if asks.fresh else "relaxed at z"
 
 
 def _obstacles(found: Relaxation, fate: str) -> Iterator[str]:

@@ -13,7 +13,9 @@ from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.choosing.controls import Controlled, controlled
+from scg.choosing.coupled import Scheme, check_coupled, schemes
 from scg.choosing.policy import Choice, Policy, check_branches, choose, views
+from scg.coupling import Coupling, coupling
 from scg.errors import EstimatorError, GraphError
 from scg.nodes.ir import IR
 from scg.nodes.trees import needs_gradient, tensors
@@ -155,12 +157,14 @@ def prepare(
     keep: tuple[str, ...],
     allow_biased: bool,
     controls: nn.ModuleDict,
+    noise: Scheme = None,
     warned: Container[str] = (),
     order: int = 1,
 ) -> Prepared:
     """Run the pipeline: gather and check facts, choose estimators, make their controls; emit later.
 
-    Warnings in ``warned`` are not repeated. ``order`` is how often the loss can be differentiated.
+    ``noise`` tells how noise is drawn across replicates, and ``order`` how often the loss can be
+    differentiated. Warnings in ``warned`` are not repeated.
     """
     if samples is not None and ir.given:
         raise GraphError(
@@ -168,7 +172,9 @@ def prepare(
             "and declare a plate for them"
         )
     facts = checked(gather(ir, inputs), warned)
-    choices = choose(facts, policy, samples, allow_biased=allow_biased, order=order)
+    coupled = schemes(ir, noise, samples)
+    check_coupled(facts, coupled)
+    choices = choose(facts, policy, samples, allow_biased=allow_biased, order=order, coupled=coupled)
     check_branches(facts, choices)
     known = controlled(facts, choices, samples, controls)
     opaque = _opaque(facts, known, choices)
@@ -208,7 +214,16 @@ def _randomness(
         {name: tuple(_spec(facts, name, kind) for kind in c.fresh) for name, c in choices.items()},
         next((held.device for held in (*ir.store.tensors.values(), *tensors(dict(inputs)))), None),
         frozenset(name for name, choice in choices.items() if choice.through is not None),
+        _coupling(facts, choices, samples),
     )
+
+
+def _coupling(facts: Facts, choices: Mapping[str, Choice], samples: int | None) -> Coupling | None:
+    """Return how noise is coupled across replicates, or None where all is independent."""
+    coupled = {name: choice.coupled for name, choice in choices.items() if choice.coupled is not None}
+    if samples is None or not coupled:
+        return None
+    return coupling(coupled, facts.noise, facts.ir.layout, samples)
 
 
 def _spec(facts: Facts, name: str, kind: str) -> NoiseSpec:

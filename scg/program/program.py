@@ -18,6 +18,7 @@ from scg import draw
 from scg.analysis.captured import declared_part, with_captured
 from scg.analysis.check import accept, unused
 from scg.choosing.apart import apart
+from scg.choosing.coupled import Scheme, schemes
 from scg.choosing.parts import Parts
 from scg.choosing.policy import Policy, match
 from scg.errors import ExportError, GradientWarning, GraphError, ScgError
@@ -56,6 +57,7 @@ class Options:
     keep: tuple[str, ...] = ()
     allow_biased: bool = False
     order: int = 1
+    noise: Scheme = None
 
 
 @dataclass(eq=False)
@@ -327,6 +329,7 @@ class Program(nn.Module):
                     allow_biased=options.allow_biased,
                     controls=self.controls,
                     order=options.order,
+                    noise=options.noise,
                     warned={w for p in self._prepared.values() for w in p.facts.warnings},
                 )
                 prepared.surrogate(self)
@@ -566,6 +569,7 @@ def compile(  # noqa: A001 - scg.compile is the public name
     keep: str | Node | Sequence[str | Node] = (),
     allow_biased: bool = False,
     order: int = 1,
+    noise: str | Mapping[str, str] | None = None,
 ) -> Program:
     """Compile a graph into a torch program whose ``loss.backward()`` leaves unbiased gradients.
 
@@ -578,6 +582,10 @@ def compile(  # noqa: A001 - scg.compile is the public name
     dimension K. ``keep`` names nodes whose values estimates bring along, in ``kept``. Biased estimators are
     refused without ``allow_biased=True``. ``order`` is how often the loss can be differentiated, with
     ``create_graph=True`` all times but the last: Hessians, their products, gradients through gradients.
+
+    ``noise`` tells how replicates draw the base noise of nodes, by one word for all or a dict by names: each
+    on its own, "independent", which is the default; in "antithetic" pairs, of u and 1 - u, or z and -z; or as
+    the points of a scrambled "sobol" sequence, whose dimensions are the numbers that nodes draw.
 
     >>> import torch, scg
     >>> g = scg.Graph()
@@ -603,4 +611,6 @@ def compile(  # noqa: A001 - scg.compile is the public name
         raise GraphError(f"keep names nodes that are not there: {unknown}; the nodes are {', '.join(ir)}")
     for fault in ir.store.lost:
         warnings.warn(fault, stacklevel=2)
-    return Program(apart(ir, match(ir, policy)), Options(policy, samples, names, allow_biased, order))
+    schemes(ir, noise, samples)
+    options = Options(policy, samples, names, allow_biased, order, noise)
+    return Program(apart(ir, match(ir, policy)), options)

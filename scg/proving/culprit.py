@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from scg.errors import ScgError
-from scg.program.program import Options, Program
+from scg.program.program import Program
 from scg.proving.emitted import emitted, reading
 from scg.proving.quadrature import integrated
 from scg.proving.truth import Truth
@@ -30,9 +31,10 @@ def culprit(
     for name, estimator in policy.items():
         others = {other: "score" for other in policy if other != name}
         try:
-            alone = Program(
-                program._ir, Options({**others, name: estimator}, program._options.samples, (), True)
+            options = replace(
+                program._options, policy={**others, name: estimator}, keep=(), allow_biased=True
             )
+            alone = Program(program._ir, options)
             alone.prepare(**inputs)
             with controls_still(alone), torch.enable_grad():
                 what = emitted(alone, inputs)

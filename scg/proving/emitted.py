@@ -74,6 +74,8 @@ def emitted(program: Program, inputs: Mapping[str, Any]) -> Emitted:
     given = {name: {**program._ir.store.examples, **inputs}[name] for name in program._ir.inputs}
     program(noise=0, **given)  # the first run of a kind is checked line by line, which is not traced
     prepared = program._prepared_for(given)
+    if prepared.randomness.coupling is not None:
+        raise UnreadableError("replicates draw noise together (noise=), and means are over independent noise")
     several = dict(program.named_parameters())
     live = {
         name: p.detach() for name, p in several.items() if not name.startswith(CONTROLS) and p.requires_grad

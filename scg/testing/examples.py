@@ -167,6 +167,32 @@ def joined() -> Graph:
     return g
 
 
+def bounded() -> Graph:
+    """Coins of two particles for each element, and the importance weighted bound of them."""
+    g = Graph("bounded")
+    particles = g.plate("particles", size=2)
+    x, w = g.input("x", plates="batch", example=X[:2]), parameter(g, "w", 0.4, -0.7)
+    z = g.sample("z", Bernoulli, logits=g.det("h", along, x, w), plates=(particles, "batch"))
+    likelihood = g.log_prob(Normal, x, g.det("m", weighed_coins, z, w), 0.6)
+    g.bound("bound", g.log_prob(z) - g.log_prob(prior, z) - likelihood, over=particles)
+    return g
+
+
+def along(x: Tensor, w: Tensor) -> Tensor:
+    """Return the logits of two coins for each number."""
+    return x[..., None] * w + 0.2
+
+
+def weighed_coins(z: Tensor, w: Tensor) -> Tensor:
+    """Return a number for two coins."""
+    return (z * w).sum(-1) + 0.3 * z.prod(-1)
+
+
+def prior() -> Bernoulli:
+    """Return a law of two coins."""
+    return Bernoulli(logits=torch.tensor([0.3, -0.2], dtype=torch.float64))
+
+
 def steps() -> Graph:
     """An ordered plate with a discount, whose costs add."""
     g = Graph("steps")
@@ -207,5 +233,6 @@ EXAMPLES = (
     Example("fork", fork, others=(("b", "reparam"),)),
     Example("joined", joined),
     Example("steps", steps),
+    Example("bounded", bounded),
     Example("unreached", unreached, others=(("b", "enumerate"),)),
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from scg.coupling import Coupling, joint, paired
 from scg.noise import NoiseSpec
 
 WIDE = 16.0
@@ -47,6 +48,38 @@ def tilted(specs: Mapping[str, NoiseSpec], count: int, generator: torch.Generato
         start += size
     noise = {name: value.view(plain[name].shape) for name, value in flat.items()}
     return Tilted(noise, 2 / (1 + ratio / total))
+
+
+def free(specs: Mapping[str, NoiseSpec], coupling: Coupling | None) -> dict[str, NoiseSpec]:
+    """Return what of the noise of a run is drawn by itself: of pairs the first half, of sequences nothing."""
+    if coupling is None:
+        return dict(specs)
+    together = {own.name for sequence in coupling.sequences for own in sequence.specs}
+    found = {name: spec for name, spec in specs.items() if name not in together}
+    for name in coupling.pairs:
+        count, *rest = specs[name].shape
+        found[name] = replace(specs[name], shape=(count // 2, *rest))
+    return found
+
+
+def coupled(
+    drawn: Mapping[str, Tensor],
+    specs: Mapping[str, NoiseSpec],
+    coupling: Coupling | None,
+    count: int,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return all the noise of runs [n, ...], from what is drawn by itself."""
+    found = dict(drawn)
+    for name, spec in ({} if coupling is None else coupling.pairs).items():
+        found[name] = paired(torch.cat((drawn[name], drawn[name]), 1), spec.kind, dim=1)
+    for sequence in () if coupling is None else coupling.sequences:
+        plates = specs[sequence.specs[0].name].shape[1 : 1 + len(sequence.plates)]
+        size = sequence.numbers(count * math.prod(plates))
+        random = torch.rand(size, dtype=torch.float64, generator=generator)
+        several = joint(sequence, random, (count, *plates))
+        found.update({name: value.movedim(1, 0) for name, value in several.items()})
+    return found
 
 
 def rarest(probability: float, total: int) -> float:

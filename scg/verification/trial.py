@@ -24,9 +24,9 @@ from scg.nodes.ir import IR
 from scg.noise import NoiseSpec
 from scg.oracle.exact import gradient_of
 from scg.program.prepare import Prepared
-from scg.program.program import Options, Program
+from scg.program.program import Program
 from scg.verification.draws import Drawer, drawer
-from scg.verification.noises import Tilted, rarest, tilted
+from scg.verification.noises import Tilted, coupled, free, rarest, tilted
 
 LIMIT = 2**16
 """The most joint outcomes of one cost that are enumerated for a reference."""
@@ -178,7 +178,9 @@ def _scores(
             f"exactly (scg.exact_gradient: {why}), and the score function, which is the reference then, is "
             "what it uses itself. Verify it on a smaller graph of the same kind, or another estimator here"
         )
-    plain = Program(program._ir, Options(policy, prepared.samples)).prepare(**inputs)
+    plain = Program(
+        program._ir, replace(program._options, policy=policy, keep=(), allow_biased=False)
+    ).prepare(**inputs)
     told = "the score function on the same graph, which has no exact gradient within reach"
     told += f"; {', '.join(left)} as they are, since their support moves" if left else ""
     return Reference(told, other=drawer(plain, inputs, names, draw(4).noise))
@@ -192,6 +194,8 @@ def _draws(
     Nodes of those that lie below others are drawn in the runs: they depend on what is above, in every branch.
     """
     ir, specs = replace(program._ir, store=program._live_store()), _specs(prepared, inputs)
+    coupling = prepared.randomness.coupling
+    apart = free(specs, coupling)
     drawn_first = [name for name in ir.samples if nx.ancestors(ir.dag, name).isdisjoint(ir.samples)]
     valued = [name for name in drawn_first if name not in specs]
     densities = _densities(ir, inputs) if valued else {}
@@ -199,8 +203,9 @@ def _draws(
     device = prepared.randomness.device
 
     def draw(count: int) -> Tilted:
-        drawn = tilted(specs, count, generator)
-        noise = {name: value.to(device) for name, value in drawn.noise.items()}
+        drawn = tilted(apart, count, generator)
+        whole = coupled(drawn.noise, specs, coupling, count, generator)
+        noise = {name: value.to(device) for name, value in whole.items()}
         with torch.random.fork_rng(enabled=bool(valued)), torch.no_grad():
             if valued:
                 torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -229,7 +234,7 @@ def _rare(ir: IR, prepared: Prepared, inputs: Mapping[str, Any]) -> Rare:
 
     It is that of these inputs and of parameters as they are now, not of the example.
     """
-    specs, found = _specs(prepared, inputs), [Rare()]
+    specs, found = free(_specs(prepared, inputs), prepared.randomness.coupling), [Rare()]
     total = max(sum(torch.Size(spec.shape).numel() for spec in specs.values()), 1)
     for world in gather(ir, inputs).worlds:
         for name in ir.samples:

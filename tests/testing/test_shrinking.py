@@ -41,7 +41,7 @@ def test_the_mean_gradient_is_exact(case):
 def own_sample(patch: pytest.MonkeyPatch) -> None:
     """Have a leave-one-out baseline keep the one."""
 
-    def left_out(credit: Tensor, dim: int) -> Tensor:
+    def left_out(credit: Tensor, dim: int, *, pairs: bool = False) -> Tensor:
         return credit.mean(dim, keepdim=True).expand(credit.shape)
 
     patch.setattr(baselines, "left_out", left_out)

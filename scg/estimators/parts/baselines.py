@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scg.errors import EstimatorError
 from scg.estimators.parts.memory import Memory
 from scg.estimators.protocol.asks import Asks
-from scg.estimators.protocol.facts import REPLICATES, NodeFacts, Refusal
+from scg.estimators.protocol.facts import ANTITHETIC, REPLICATES, NodeFacts, Refusal
 from scg.estimators.protocol.kinds import names_of
 from scg.estimators.protocol.site import Site, left_out
 
@@ -101,11 +101,12 @@ class LeaveOneOut(Baseline):
         """Return the mean over the others; what does not exist counts 0, whatever baselines take from it."""
         if site.exists is not None:
             credit = torch.where(site.exists, credit, torch.zeros_like(credit))
-        return left_out(credit, site.dim(self.axis))
+        dim = site.dim(self.axis)
+        return left_out(credit, dim, pairs=site.axes[dim].coupled == ANTITHETIC)
 
     def asks(self) -> Asks:
-        """Ask for elements that are independent."""
-        return Asks(independent=self.axis)
+        """Ask for elements that are independent, or in pairs that are."""
+        return Asks(independent=self.axis, pairs=True)
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ class Sum(Baseline):
             downstream=sum(asks.downstream for asks in several),
             context=next((asks.context for asks in several if asks.context is not None), None),
             independent=next((asks.independent for asks in several if asks.independent is not None), None),
+            pairs=all(asks.pairs for asks in several if asks.independent is not None),
         )
 
 

@@ -17,10 +17,12 @@ class Asks:
     ``relaxed`` count the points at which the costs below are evaluated, hard and relaxed; ``branches`` the
     outcomes that everything below is evaluated at. ``points`` tells that its network reads values of the
     node, before the hard step if there is one, and ``context`` what else: None is nothing, () the node's
-    parents. ``independent`` names the axis whose elements are compared. Where a value was drawn from
-    another law, the credit of each element is weighed by the product of ratios, and so is the estimate,
-    unless ``by_step`` asks for the credit as it is and the ratio of the element alone, which the estimator
-    counts itself. Where it ``restarts``, a step of an ordered plate counts 1 and not its discount.
+    parents. ``independent`` names the axis whose elements are compared; ``pairs`` tells that antithetic
+    partners are then not compared with each other. ``terms`` asks for those of the one bound that the node
+    reaches. Costs read its log-probability at ``detached`` parameters, if that is asked for. Where a value
+    was drawn from another law, the credit of each element is weighed by the product of ratios, and so is the
+    estimate, unless ``by_step`` asks for the credit as it is and the ratio of the element alone, which the
+    estimator counts itself. Where it ``restarts``, a step of an ordered plate counts 1 and not its discount.
     """
 
     site: bool = True
@@ -32,6 +34,9 @@ class Asks:
     points: bool = False
     context: tuple[str, ...] | None = None
     independent: str | None = None
+    pairs: bool = False
+    terms: bool = False
+    detached: bool = False
     by_step: bool = False
     restarts: bool = False
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from scg.errors import EstimatorError
 from scg.estimators.protocol.asks import KINDS as NOISES
 from scg.estimators.protocol.asks import Asks
-from scg.estimators.protocol.facts import NodeFacts, Refusal
+from scg.estimators.protocol.facts import ANTITHETIC, Axis, NodeFacts, Refusal
 from scg.estimators.protocol.kinds import KINDS, Branched, Cut, Estimator, Scored, Through
 
 
@@ -64,7 +64,7 @@ def asked(estimator: Estimator, facts: NodeFacts) -> Asks:
             f"{estimator.name} at '{facts.name}': asks() returns a scg.Asks, not {type(found).__name__}"
         )
     makes = isinstance(estimator, (Through, Branched))
-    if makes and dataclasses.replace(found, standard=False, branches=0, fresh=()) != Asks():
+    if makes and dataclasses.replace(found, standard=False, branches=0, fresh=(), detached=False) != Asks():
         raise EstimatorError(
             f"{estimator.name} at '{facts.name}' makes values, before there is a site with more than "
             f"parameters and noise: it can ask for standard=True, fresh=(...) and branches=n, not for {found}"
@@ -95,11 +95,11 @@ def refusal(estimator: Estimator, facts: NodeFacts) -> Refusal | None:
         return Refusal("its value was drawn elsewhere, and passes on without a derivative")
     if facts.is_given and isinstance(estimator, Cut) and not facts.law.recovers:
         return Refusal(f"it reads noise, which a value of a {facts.law.family} does not tell")
-    return None if asks.independent is None else _compared(facts, asks.independent)
+    return None if asks.independent is None else _compared(facts, asks.independent, pairs=asks.pairs)
 
 
-def _compared(facts: NodeFacts, name: str) -> Refusal | None:
-    """Refuse to compare elements along an axis that is not there, or that costs join."""
+def _compared(facts: NodeFacts, name: str, *, pairs: bool) -> Refusal | None:
+    """Refuse to compare elements along an axis that is not there, or that costs or noise join."""
     axis = next((axis for axis in facts.axes if axis.name == name), None)
     if name == "replicates" and (axis is None or axis.size < 2):
         return Refusal("leave-one-out compares replicates", "compile with samples=2 or more")
@@ -114,7 +114,22 @@ def _compared(facts: NodeFacts, name: str) -> Refusal | None:
             "depends on this one's value",
             "compare replicates",
         )
-    return None
+    return None if axis.coupled is None else _coupled(axis, pairs=pairs)
+
+
+def _coupled(axis: Axis, *, pairs: bool) -> Refusal | None:
+    """Refuse to compare replicates whose noise at the node is coupled, but for antithetic pairs."""
+    if axis.coupled == ANTITHETIC and pairs:
+        if axis.others > 0:
+            return None
+        return Refusal(
+            "leave-one-out leaves out antithetic pairs, and there is no other pair",
+            "compile with samples=4 or more",
+        )
+    return Refusal(
+        f"leave-one-out compares replicates, and its own noise is coupled across them ({axis.coupled})",
+        'use a baseline that compares none, as "moving-average", or give noise="independent" for it',
+    )
 
 
 def check_estimates(

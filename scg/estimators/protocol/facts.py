@@ -12,6 +12,8 @@ from scg.laws import Law
 
 REPLICATES = "replicates"
 """The name of the axis of replicates."""
+ANTITHETIC = "antithetic"
+"""What replicates are that come in pairs, of which one has the noise of the other turned over."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Axis(NamedTuple):
     """A leading dimension of what is said of a node: replicates, branches of a node above, or a plate.
 
     The objective averages over it if ``is_mean``, else it adds; ``discount`` is the rate of an ``ordered``
-    plate. It is ``joined`` if some cost reads several of its elements.
+    plate. It is ``joined`` if some cost reads several of its elements. The noise of a node is ``coupled``,
+    "antithetic" or "sobol", where replicates do not draw it each on its own: of antithetic ones each has its
+    partner half of the axis away.
     """
 
     name: str
@@ -43,6 +47,34 @@ class Axis(NamedTuple):
     discount: float = 1.0
     joined: bool = False
     ordered: bool = False
+    coupled: str | None = None
+
+    @property
+    def others(self) -> int:
+        """How many other elements have noise that is independent of that of each.
+
+        >>> Axis("replicates", 6).others, Axis("replicates", 6, coupled="antithetic").others
+        (5, 4)
+        """
+        if self.coupled is None:
+            return self.size - 1
+        return self.size - 2 if self.coupled == ANTITHETIC else 0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A cost that a node reaches, -log mean exp(-terms) over an axis of the node, its plate ``over``.
+
+    ``apart`` tells that an element of the node along it reaches its own term alone. The bound has no other
+    plates ``besides`` those of the node, which has some that it ``lost``, ``over`` among them.
+    """
+
+    cost: str
+    terms: str
+    over: str
+    apart: bool
+    besides: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,9 +104,11 @@ class NodeFacts:
     below. ``has_mode`` tells whether the law knows its most likely value, ``is_given`` whether the value
     was drawn elsewhere, and ``is_followed`` whether that of a node below was; ``has_behaviour`` whether it is
     known how likely it was there, and ``is_weighed`` whether ratios of it, or of other nodes, weigh the costs
-    that it reaches. ``dtype`` is that of the parameters, and ``shape(name)`` the shape of another node's
-    value without plates; ``parents`` are those that its law reads. ``learned()`` are the parameters that may
-    need a gradient, as far as the graph tells, or None where nothing tells it.
+    that it reaches, and ``bounds`` those over its plates that it reaches. ``dtype`` is that of the
+    parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those
+    that its law reads. ``added()`` tells how often each cost adds the node's log-probability, or what does
+    something else with that; ``learned()`` are the parameters that may need a gradient, as far as the graph
+    tells, or None where nothing tells it.
     """
 
     name: str
@@ -95,6 +129,8 @@ class NodeFacts:
     is_followed: bool = False
     has_behaviour: bool = False
     is_weighed: bool = False
+    bounds: tuple[Bound, ...] = ()
+    added: Callable[[], Mapping[str, float] | str] = dict
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
     learned: Callable[[], frozenset[str] | None] = lambda: None
 
@@ -112,6 +148,16 @@ class NodeFacts:
     def samples(self) -> int | None:
         """The number of replicates, or None without them."""
         return next((axis.size for axis in self.axes if axis.name == REPLICATES), None)
+
+    @property
+    def others(self) -> int:
+        """How many other replicates each can be compared with."""
+        return next((axis.others for axis in self.axes if axis.name == REPLICATES), 0)
+
+    @property
+    def coupled(self) -> str | None:
+        """How the noise of the node is coupled across replicates, or None."""
+        return next((axis.coupled for axis in self.axes if axis.name == REPLICATES), None)
 
     @property
     def plates(self) -> tuple[int, ...]:

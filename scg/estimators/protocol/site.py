@@ -29,6 +29,17 @@ class Relaxed(NamedTuple):
     total: Tensor
 
 
+class Terms(NamedTuple):
+    """The terms of a bound: a cost is -log mean exp(-values) along ``dim`` of ``values`` [*lead].
+
+    It is in the credit ``scale`` times.
+    """
+
+    values: Tensor
+    dim: int
+    scale: float
+
+
 class Apart(NamedTuple):
     """The sizes of what is set one by one: plates, 1 where no cost joins their elements, and the event."""
 
@@ -48,6 +59,7 @@ class Provided:
     downstream: Callable[[Tensor], Tensor] | None = None
     relaxed: Callable[[Tensor, Tensor], Relaxed] | None = None
     predict: Callable[..., Tensor] | None = None
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +120,11 @@ class Site:
     def downstream(self) -> Callable[[Tensor], Tensor]:
         """Evaluates the costs below at values [n, ...] of the node, all else redrawn: [n, *lead]."""
         return _asked(self.provided.downstream, "downstream=n")
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of the bound that the node is charged with."""
+        return _asked(self.provided.terms, "terms=True")
 
     @property
     def predict(self) -> Callable[..., Tensor]:
@@ -212,12 +229,17 @@ def derivative(
     return dict(zip(floats, found, strict=True)), besides
 
 
-def left_out(values: Tensor, dim: int = 0) -> Tensor:
+def left_out(values: Tensor, dim: int = 0, *, pairs: bool = False) -> Tensor:
     """Return, for each element along an axis, the mean over the others: no sample is its own baseline.
 
-    A single element has the baseline 0.
+    Of antithetic ``pairs``, whose partners are half of the axis away, both are left out. What has no others
+    has the baseline 0.
     """
-    return (values.sum(dim, keepdim=True) - values) / max(values.shape[dim] - 1, 1)
+    count = values.shape[dim]
+    rest = values.sum(dim, keepdim=True) - values
+    if pairs:
+        return (rest - values.roll(count // 2, dim)) / max(count - 2, 1)
+    return rest / max(count - 1, 1)
 
 
 def _asked(found: Thing | None, what: str) -> Thing:

@@ -112,6 +112,8 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     law = world.trace.densities[name].law
     axes, plates = density_axes(world, name), world.plan.ir.layout[name]
     given = parameters(world, record, axes)
+    if world.is_program and world.plan.choices[name].asks.detached:
+        given = {key: world.emitter.method("detach", leaf, name=leaf.name) for key, leaf in given.items()}
     value = world.aligned(world.lean(name), world.lead(name), axes + plates)
     line = _log_prob(world, law, axes + plates, given, value, f"{name}_log_prob")
     world.log_probs[name] = elsewhere.kept(world, record, world.emitter.placed(name, line), axes + plates)

@@ -82,11 +82,15 @@ class Plan:
             self.relaxed[name] = {**self.facts.relaxed_modes(name), **dict.fromkeys(self.looped, "loop")}
         return self.relaxed[name]
 
-    def axis(self, label: str, apart: frozenset[str] = frozenset()) -> Axis:
-        """Return an axis, its size left out; no cost joins elements of added ones and of plates ``apart``."""
+    def axis(self, label: str, apart: frozenset[str] = frozenset(), coupled: str | None = None) -> Axis:
+        """Return an axis, its size left out; no cost joins elements of added ones and of plates ``apart``.
+
+        ``coupled`` tells how the noise of the node is coupled across replicates.
+        """
+        if label == REPLICATES:
+            return Axis("replicates", 0, coupled=coupled)
         if label not in self.ir.plates:
-            name = "replicates" if label == REPLICATES else f"outcomes of {label.removeprefix('#')}"
-            return Axis(name, 0, label == REPLICATES)
+            return Axis(f"outcomes of {label.removeprefix('#')}", 0, is_mean=False)
         plate = self.ir.plates[label]
         return Axis(label, 0, plate.reduce == "mean", plate.discount, label not in apart, plate.ordered)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import fx
 
+from scg.choosing.bounded import bounds_of
 from scg.choosing.policy import View
+from scg.errors import EstimatorError
 from scg.estimators.protocol.kinds import Cut, Estimator, Scored, Through
 from scg.nodes.plates import insertion, positions, trimmed
 from scg.nodes.records import Sample
@@ -148,15 +150,16 @@ class Terms:
         return emitter.placed(name, emitter.part(line, Part(name, shown, view.key)))
 
     def _blueprint(self, world: World, name: str, lead: Labels, view: View) -> Blueprint:
-        plan = self.plan.of(view)
+        plan, coupled = self.plan.of(view), self.plan.choices[name].coupled
         together = frozenset(plan.facts.together(name))
         return Blueprint(
             law=plan.facts.trace.densities[name].law,
             index=insertion(world.lead(name), lead),
-            axes=tuple(plan.axis(label, together) for label in lead),
+            axes=tuple(plan.axis(label, together, coupled) for label in lead),
             caller=plan.controls[view.key].caller if view.key in plan.controls else None,
             by_step=view.choice.asks.by_step,
             restarts=view.choice.asks.restarts,
+            bound=bounds_of(plan.facts, name)[0] if view.choice.asks.terms else None,
         )
 
     def _site(
@@ -195,6 +198,8 @@ class Terms:
         if asks.relaxed:
             written = self._slices if plan is self.plan else {}
             found["relaxed"] = relaxed(self.inside, plan, self.branching, name, view.label, lead, written)
+        if asks.terms:
+            found["terms"] = self._terms(world, name, bounds_of(plan.facts, name)[0].terms, lead, view)
         axes = world.axes_of(name)
         if asks.standard:
             found["standard"] = standard_noise(world, name, axes)
@@ -205,8 +210,18 @@ class Terms:
             )
         return found
 
+    def _terms(self, world: World, name: str, terms: str, lead: Labels, view: View) -> fx.Node:
+        """Return the terms of a bound; refuse to weigh the slopes of a bound that has more branches."""
+        if view.choice.asks.relaxed and not {*world.axes_of(terms)} <= {*lead}:
+            raise EstimatorError(
+                f"{view.choice.estimator.name} at '{name}': the terms '{terms}' have branches of enumerated "
+                f'nodes that are not above it: use "score" there, or "reparam" here'
+            )
+        (found,) = self._context(world, [terms], lead)
+        return found
+
     def _context(self, world: World, names: Iterable[str], lead: Labels) -> tuple[fx.Node, ...]:
-        """Return what the estimator's network reads, with size-1 dimensions where it lacks one."""
+        """Return what an estimator reads of other nodes, with size-1 dimensions where they lack one."""
         found = []
         for other in names:
             # A sibling that is enumerated, and is not above this node, is read at its sample.

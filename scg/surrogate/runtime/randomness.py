@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scg.coupling import Coupling
 from scg.errors import GraphError
 from scg.evaluation.sizes import plate_sizes
 from scg.nodes.ir import IR
@@ -62,10 +63,11 @@ def fresh_key(name: str, index: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Layouts:
-    """Where the noise of one run lies: that of nodes, then what estimators draw for themselves."""
+    """Where the noise of one run lies: that of nodes, then what estimators draw, then what couples noise."""
 
     shared: NoiseLayout
     own: NoiseLayout
+    joint: NoiseLayout
     groups: Groups
 
     @property
@@ -81,6 +83,7 @@ class Randomness:
     ``base`` has the noise of each node that has some, with its shape beyond the plates; ``events`` the shape
     of a value beyond the plates for each node; ``fresh`` what the estimator of each draws for itself, which
     those in ``made`` make the value of, so that it is drawn in every run.
+    ``coupling`` tells which noise replicates draw together.
     """
 
     ir: IR
@@ -90,14 +93,17 @@ class Randomness:
     fresh: Mapping[str, tuple[NoiseSpec, ...]]
     device: torch.device | None
     made: frozenset[str] = frozenset()
+    coupling: Coupling | None = None
     _layouts: dict[tuple[Any, ...], Layouts] = field(default_factory=dict)
 
     def draw(self, inputs: Mapping[str, Tensor], seed: int | Tensor | None, *, gradients: bool) -> Noise:
         """Draw what a run needs from a seed, or from torch's global generator."""
         layouts = self.layouts(inputs, gradients=gradients)
         if seed is None:
-            return Noise(global_noise(layouts.groups, self.device))
-        return Noise(draw_noise(seed, layouts.shared, layouts.own, device=self.device), seed)
+            drawn = global_noise((*layouts.groups, *layouts.joint.groups), self.device)
+        else:
+            drawn = draw_noise(seed, layouts.shared, layouts.own, layouts.joint, device=self.device)
+        return Noise(drawn if self.coupling is None else self.coupling(drawn), seed)
 
     def complete(self, noise: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Noise:
         """Check given noise, and draw what it does not cover from a seed of its own."""
@@ -157,7 +163,8 @@ class Randomness:
             for index, spec in enumerate(several if gradients or name in self.made else ())
         ]
         one, other = noise_layout(shared), noise_layout(own)
-        return Layouts(one, other, merged(one, other))
+        joint = [] if self.coupling is None else [self.coupling.numbers(sizes)]
+        return Layouts(one, other, noise_layout(joint), merged(one, other))
 
     def _lead(self) -> Sequence[int]:
         return () if self.samples is None else (self.samples,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,9 @@ from torch.nn.utils.stateless import _reparametrize_module as holding
 
 from scg.choosing.networks import Caller, walked
 from scg.estimators.protocol.border import check_estimates
-from scg.estimators.protocol.facts import Axis
+from scg.estimators.protocol.facts import Axis, Bound
 from scg.estimators.protocol.kinds import Cut, Scored
-from scg.estimators.protocol.site import Provided, Relaxed, Site
+from scg.estimators.protocol.site import Provided, Relaxed, Site, Terms
 from scg.evaluation.elsewhere import Existing, selected
 from scg.laws import Law, broadcast, is_transformed, sum_event
 from scg.nodes.plates import Index
@@ -31,7 +32,8 @@ class Blueprint:
 
     ``index`` gives values and parameters the leading dimensions that only the credit has; ``axes`` are the
     leading dimensions, their sizes left out. ``caller`` tells how the network of the estimator is called, if
-    it has one, ``by_step`` that the credit is not weighed by ratios, and ``restarts`` that steps count alike.
+    it has one, ``by_step`` that the credit is not weighed by ratios, and ``restarts`` that steps count alike;
+    ``bound`` is the one whose terms are asked for.
     """
 
     law: Law
@@ -40,6 +42,7 @@ class Blueprint:
     caller: Caller | None = None
     by_step: bool = False
     restarts: bool = False
+    bound: Bound | None = None
 
     def site(
         self,
@@ -129,6 +132,7 @@ class Blueprint:
         relaxed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         fresh: tuple[Tensor, ...] = (),
         standard: Tensor | None = None,
+        terms: Tensor | None = None,
     ) -> dict[str, Any]:
         """Return what the estimator of the site asked for."""
         found: dict[str, Any] = {}
@@ -145,8 +149,17 @@ class Blueprint:
             downstream=None if downstream is None else self._downstream(downstream, shape),
             relaxed=None if relaxed is None else self._relaxed(relaxed, shape),
             predict=predict,
+            terms=None if terms is None else self._terms(terms, shape),
         )
         return found
+
+    def _terms(self, terms: Tensor, shape: torch.Size) -> Terms:
+        """Return the terms of a bound, which counts once for each element of mean plates that it lost."""
+        assert self.bound is not None
+        several = list(zip(self.axes, shape, strict=True))
+        scale = math.prod([n for axis, n in several if axis.is_mean and axis.name in self.bound.lost])
+        dim = [axis.name for axis in self.axes].index(self.bound.over)
+        return Terms(terms.detach().expand(shape), dim, float(scale))
 
     def _predict(
         self, controls: nn.Module, context: tuple[Tensor, ...], shape: torch.Size

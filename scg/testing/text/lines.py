@@ -18,6 +18,7 @@ from scg.nodes.arguments import Ref
 from scg.nodes.ir import IR
 from scg.nodes.plates import Plate
 from scg.nodes.records import (
+    Bound,
     Constant,
     Cost,
     Det,
@@ -119,6 +120,8 @@ class Lines:
                 return self._log_prob(record)
             case Sample():
                 return self._call("sample", name, self._function(record.dist), *self._args(record), **plates)
+            case Bound():
+                return self._call("bound", name, *self._args(record), over=ast.Constant(record.over))
             case Cost() if record.fn.call is identity:
                 return self._call("cost", name, *self._args(record), **plates, **self._options(record))
             case Det():

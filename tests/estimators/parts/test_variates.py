@@ -505,11 +505,12 @@ def test_a_relaxed_function_is_what_the_control_variate_sees() -> None:
 
 
 def long_chain(count: int) -> scg.Graph:
+    """A chain of bytes, which have too many outcomes to be summed out."""
     g = scg.Graph()
-    b = g.sample("b0", Bernoulli, logits=g.param("t", 0.3))
+    b = g.sample("b0", Bernoulli, logits=g.param("t", torch.full((8,), 0.3)))
     for index in range(1, count):
         b = g.sample(f"b{index}", Bernoulli, logits=2.0 * b - 1.0)
-    g.cost("c", (b - 0.3) ** 2)
+    g.cost("c", ((b - 0.3) ** 2).sum(-1))
     return g
 
 
