@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 import scg
 from benchmarks import __main__ as command
-from benchmarks import check, figures, growth, report
+from benchmarks import check, decoder, figures, growth, report
 from benchmarks.by_hand import chain as chain_by_hand
 from benchmarks.by_hand import normal_vae as normal_by_hand
 from benchmarks.by_hand import states as states_by_hand
@@ -306,3 +306,19 @@ def test_everything_stored_names_a_contender() -> None:
     for each in check.read():
         assert each.contender in known[each.problem, each.case, each.size].contenders
         assert math.isfinite(each.ratio) and each.ratio > 0 and each.slack > 1
+
+
+def test_the_decoder_tells_estimators_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations that are coupled or slopes of others have less variance, and all have one mean."""
+    monkeypatch.setattr(decoder, "TRAINING", 0)
+    rows = {row.name: row for row in decoder.ROWS}
+    net = decoder.decoder()
+    found = {
+        name: decoder.variance(rows[name], net, 0.1, copies=3000)
+        for name in ("leave-one-out 4", "arms 4", "double-cv 4")
+    }
+    first, mean = found["leave-one-out 4"]
+    for name in ("arms 4", "double-cv 4"):
+        own, other = found[name]
+        assert own < 0.98 * first
+        assert float((other - mean).square().sum()) < 2 * (own + first) / 3000

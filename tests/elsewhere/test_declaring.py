@@ -27,7 +27,7 @@ def mdp(**options: Any) -> tuple[scg.Graph, Any]:
 
 
 class TestRefusals:
-    FIT = {"score", "relax"}
+    FIT = {"score", "relax", "nvil"}
     FUTURE = {"enumerate", "local", "rebar"}
 
     @pytest.mark.parametrize("name", sorted(registry()))
