@@ -83,6 +83,8 @@ def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
     if isinstance(estimator, (Scored, Cut)):
         paid = _count(choice.asks.evaluations, "evaluation")
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
+        if view.key in prepared.expenses:
+            yield f"    warning: {prepared.expenses[view.key]}"
         if not estimator.unbiased:
             yield f"    biased{' by ' if estimator.biased_by else ''}{' and '.join(estimator.biased_by)}"
         if choice.asks.relaxed:

@@ -325,7 +325,7 @@ class Program(nn.Module):
                     keep=options.keep,
                     allow_biased=options.allow_biased,
                     controls=self.controls,
-                    warned={w for p in self._prepared.values() for w in p.facts.warnings},
+                    warned={w for p in self._prepared.values() for w in p.warnings},
                 )
                 prepared.surrogate(self)
             found = kind(self._ir, signature(self, self._ir, inputs))
