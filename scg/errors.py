@@ -37,6 +37,10 @@ class GradientWarning(UserWarning):
     """A gradient is lost on the way from what is learned to a cost, and nothing says that this is meant."""
 
 
+class EvaluationWarning(UserWarning):
+    """An estimator evaluates costs so often that every run takes long."""
+
+
 class UnreadableError(ScgError):
     """A computation cannot be read as mathematics; the text says which, and why."""
 

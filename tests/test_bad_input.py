@@ -340,7 +340,7 @@ CHOOSING: dict[str, Case] = {
     "score of a moving support": (
         lambda: scg.compile(moving_support(), policy="score"),
         EstimatorError,
-        "score cannot estimate 'x': the support of its Uniform moves with parameter 'high'.*use \"reparam\"",
+        "score cannot estimate 'x': the support of its Uniform moves.*Use .reparam. or .measure-valued.$",
     ),
     "too many branches": (
         lambda: scg.compile(bernoulli(torch.zeros(20)), policy="enumerate"),
@@ -783,7 +783,7 @@ RELAXING: dict[str, Case] = {
     "lax of a moving support": (
         compiling(moving_support(), "lax"),
         EstimatorError,
-        "lax cannot estimate 'x': the support of its Uniform moves with parameter 'high'.*use \"reparam\"",
+        "lax cannot estimate 'x': the support of its Uniform moves with.*Use .reparam. or .measure-valued.$",
     ),
     **{
         f"leave-one-out of one with {name}": (

@@ -296,11 +296,11 @@ def checked(facts: Facts, warned: Container[str] = ()) -> Facts:
     return facts
 
 
-def warn(found: Iterable[str], warned: Container[str] = ()) -> None:
-    """Warn of lost gradients, at the line outside of scg that led here."""
+def warn(found: Iterable[str], warned: Container[str] = (), kind: type[Warning] = GradientWarning) -> None:
+    """Warn of lost gradients, or of another ``kind``, at the line outside of scg that led here."""
     for warning in found:
         if warning not in warned:
-            warnings.warn(warning, GradientWarning, stacklevel=_outside())
+            warnings.warn(warning, kind, stacklevel=_outside())
 
 
 def _outside() -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 
 from scg.analysis.elimination import Scope
@@ -19,7 +20,7 @@ from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.border import asked, check_kind, refusal
 from scg.estimators.protocol.facts import NodeFacts, Refusal
 from scg.estimators.protocol.kinds import Branched, Cut, Estimator, Scored, Through
-from scg.estimators.registry import by_name, in_turn
+from scg.estimators.registry import by_name, has_defaults, in_turn, registry
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost
 
@@ -266,11 +267,32 @@ def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> Esti
 
 def _alternatives(facts: NodeFacts, refused: str) -> str:
     """Name the best estimators that a node can have, but the one that was refused."""
-    able = [kind for kind in in_turn() if kind.unbiased and refusal(kind(), facts) is None]
-    best = [f'"{kind.name}"' for kind in able if kind.name != refused][:NAMED]
+    best = [f'"{name}"' for name in islice(_able(facts, refused), NAMED)]
     if best:
         return " or ".join(best)
-    return "it with other options" if able else "another distribution: no estimator can carry it"
+    known = registry().get(refused)
+    is_able = known is not None and has_defaults(known) and refusal(known(), facts) is None
+    return "it with other options" if is_able else "another distribution: no estimator can carry it"
+
+
+def _able(facts: NodeFacts, refused: str) -> Iterator[str]:
+    """Yield what is unbiased and not refused at a node, as by automatic choice, then what it leaves out.
+
+    What takes more evaluations than automatic choice pays comes last.
+    """
+    dear = []
+    others = [kind for name, kind in sorted(registry().items()) if kind.tried is None]
+    for kind in (*in_turn(), *others):
+        if not kind.unbiased or kind.name == refused or not has_defaults(kind):
+            continue
+        estimator = kind()
+        if not estimator.unbiased or refusal(estimator, facts) is not None:
+            continue
+        if asked(estimator, facts).evaluations > AFFORDABLE:
+            dear.append(kind.name)
+        else:
+            yield kind.name
+    yield from dear
 
 
 def _dear(facts: Facts, told: Mapping[str, NodeFacts], wanted: Mapping[str, PolicyEntry]) -> dict[str, str]:
@@ -318,6 +340,10 @@ def _automatic(facts: NodeFacts, dear: str | None, further: Callable[[Estimator]
             return Choice(estimator, chosen, asks, recovers=_recovers(estimator, facts))
         passed.append((kind.name, str(reason)))
     found = "; ".join(f"{name}: {reason}" for name, reason in passed)
+    by_name = [f'"{name}"' for name in islice(_able(facts, ""), NAMED)]
+    if by_name:
+        use = " or ".join(by_name)
+        raise EstimatorError(f"no estimator is chosen for '{facts.name}': {found}. Use {use}, by its name")
     raise EstimatorError(f"no estimator can carry '{facts.name}': {found}")
 
 

@@ -29,7 +29,7 @@ class ARM(Cut):
         family = facts.law.family
         if family == "Bernoulli":
             return None
-        return Refusal(f"a {family} is not drawn from one uniform number", 'use "coupled" or "score"')
+        return Refusal(f"a {family} is not drawn from one uniform number")
 
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for the costs at the other value."""

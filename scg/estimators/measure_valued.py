@@ -80,8 +80,7 @@ class MeasureValued(Cut):
 
 def _charged(site: Site, others: Tensor) -> Tensor:
     """Return what each element is charged with at others [m, *batch, ...]."""
-    costs = elements_of(site).evaluated(site, others)
-    return where_possible(site, others, costs) if site.law.discrete else costs
+    return where_possible(site, others, elements_of(site).evaluated(site, others))
 
 
 def _categorical(site: Site, law: Categorical) -> dict[str, Tensor]:

@@ -71,6 +71,15 @@ def by_name(name: str) -> Estimator:
     return found
 
 
+def has_defaults(kind: type[Estimator]) -> bool:
+    """Say whether an estimator can be made without options."""
+    required = inspect.signature(kind).parameters.values()
+    return all(
+        item.default is not item.empty or item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
+        for item in required
+    )
+
+
 def made(kind: type[Estimator]) -> Estimator:
     """Return an estimator with its default options."""
     try:

@@ -157,6 +157,5 @@ def moves(facts: NodeFacts) -> Refusal:
     """Refuse a support that moves with a parameter."""
     return Refusal(
         f"the support of its {facts.law.family} moves with parameter '{facts.moving}', which the score does "
-        "not see",
-        'use "reparam", or a distribution with a fixed support',
+        "not see"
     )

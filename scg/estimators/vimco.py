@@ -70,7 +70,7 @@ def _elsewhere(facts: NodeFacts) -> str:
     """Say what to write where there is no bound, or several."""
     if facts.bounds:
         return 'give each its own, as in scg.Parts({"bound": "vimco", "other": "score"})'
-    return 'declare g.bound(name, cost, over=plate), or use "score"'
+    return "declare g.bound(name, cost, over=plate)"
 
 
 def _sizes(facts: NodeFacts) -> Refusal | None:

@@ -90,6 +90,8 @@ def _view(ir: IR, prepared: Prepared, name: str, view: View) -> Iterator[str]:
     if isinstance(estimator, (Scored, Cut)):
         paid = _count(choice.asks.evaluations, "evaluation")
         yield f"    charged with {', '.join(shown)}{more}; {paid} below"
+        if view.key in prepared.expenses:
+            yield f"    warning: {prepared.expenses[view.key]}"
         if choice.asks.relaxed:
             yield from _relaxed(facts, name, _points(choice.asks))
         elif choice.asks.standard and (found := facts.known_relaxation(name)) is not None:

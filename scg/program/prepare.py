@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.choosing.controls import Controlled, controlled
 from scg.choosing.coupled import Scheme, check_coupled, schemes
+from scg.choosing.expense import expenses
 from scg.choosing.policy import Choice, Policy, check_branches, choose, views
 from scg.coupling import Coupling, coupling
-from scg.errors import EstimatorError, GraphError
+from scg.errors import EstimatorError, EvaluationWarning, GraphError
 from scg.nodes.ir import IR
 from scg.nodes.trees import needs_gradient, tensors
 from scg.noise import NoiseSpec
@@ -44,7 +45,8 @@ class Prepared:
 
     ``opaque`` says of nodes what differentiates by itself where control variates need two derivatives.
     ``looped`` names those whose functions turned out to take added axes only one by one.
-    ``has_run`` tells whether values were once seen to be finite.
+    ``has_run`` tells whether values were once seen to be finite. ``expenses`` are warnings of estimators
+    that evaluate very often, by the node.
     """
 
     ir: IR
@@ -62,6 +64,12 @@ class Prepared:
     looped: frozenset[str] = frozenset()
     has_run: bool = False
     order: int = 1
+    expenses: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was warned of when compiling."""
+        return (*self.facts.warnings, *self.expenses.values())
 
     def guard(self, inputs: Mapping[str, Tensor]) -> None:
         """Judge what functions hide from watched inputs that require a gradient, which no example did."""
@@ -176,6 +184,8 @@ def prepare(
     check_coupled(facts, coupled)
     choices = choose(facts, policy, samples, allow_biased=allow_biased, order=order, coupled=coupled)
     check_branches(facts, choices)
+    dear = expenses(facts, choices, samples)
+    warn(dear.values(), warned, EvaluationWarning)
     known = controlled(facts, choices, samples, controls)
     opaque = _opaque(facts, known, choices)
     randomness = _randomness(facts, choices, samples, inputs)
@@ -191,6 +201,7 @@ def prepare(
         opaque,
         watched=facts.hidden.watched,
         order=order,
+        expenses=dear,
     )
 
 

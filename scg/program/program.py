@@ -330,7 +330,7 @@ class Program(nn.Module):
                     controls=self.controls,
                     order=options.order,
                     noise=options.noise,
-                    warned={w for p in self._prepared.values() for w in p.facts.warnings},
+                    warned={w for p in self._prepared.values() for w in p.warnings},
                 )
                 prepared.surrogate(self)
             found = kind(self._ir, signature(self, self._ir, inputs))

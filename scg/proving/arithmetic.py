@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import sympy as sp
 
@@ -12,7 +13,9 @@ from scg.algebra.measure import Case, Extents, extents_of, mass_of
 from scg.algebra.paths import Path, UndecidedError, every
 from scg.algebra.zero import is_zero, tidy
 from scg.errors import UnreadableError
-from scg.proving.emitted import Reading
+from scg.proving.emitted import POISSON, Reading
+
+NO_RATES: Mapping[sp.Symbol, sp.Expr] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,9 @@ def ways(reading: Reading, case: Case) -> list[Way]:
     noise = frozenset(reading.kinds)
     found = []
     for path, gradient in every(reading.on, Path(noise, case)):
+        compared = (u for u in (*path.lower, *path.upper) if reading.kinds[u] == POISSON)
+        if (one := next(compared, None)) is not None:
+            raise UnreadableError(f"the program compares {one}, which is Poisson, with something")
         extents = extents_of(path, reading.kinds, case)
         if extents is not None:
             mass = mass_of(path, extents, reading.kinds)
@@ -37,8 +43,10 @@ def ways(reading: Reading, case: Case) -> list[Way]:
     return found
 
 
-def expected(several: list[Way], kinds: Mapping[sp.Symbol, str]) -> list[sp.Expr]:
-    """Return the mean gradient, in closed form."""
+def expected(
+    several: list[Way], kinds: Mapping[sp.Symbol, str], rates: Mapping[sp.Symbol, sp.Expr] = NO_RATES
+) -> list[sp.Expr]:
+    """Return the mean gradient, in closed form; ``rates`` are those of values of Poisson variables."""
     totals: list[sp.Expr] = [sp.Integer(0)] * len(several[0].gradient)
     for way in several:
         cut = {*way.path.lower, *way.path.upper, *(u for made in way.path.choices for u in made.noise)}
@@ -49,14 +57,21 @@ def expected(several: list[Way], kinds: Mapping[sp.Symbol, str]) -> list[sp.Expr
                 raise UnreadableError(
                     f"the gradient depends on the noise {left[0]} beyond what it is compared with"
                 )
-            totals[place] += averaged(way.mass * entry, kinds)
+            totals[place] += averaged(way.mass * entry, kinds, rates)
     return totals
 
 
-def averaged(entry: sp.Expr, kinds: Mapping[sp.Symbol, str]) -> sp.Expr:
+def averaged(
+    entry: sp.Expr, kinds: Mapping[sp.Symbol, str], rates: Mapping[sp.Symbol, sp.Expr] = NO_RATES
+) -> sp.Expr:
     """Return the mean over what noise is left."""
     bases = []
     for symbol in sorted(entry.free_symbols & set(kinds), key=str):
+        if kinds[symbol] == POISSON:
+            if symbol not in rates:
+                raise UnreadableError(f"the rate of the Poisson variable {symbol} is not known")
+            bases.append(Base(symbol, POISSON, rates[symbol]))
+            continue
         if kinds[symbol] == "normal":
             bases.append(Base(symbol, "normal"))
             continue

@@ -21,6 +21,15 @@ from scg.nodes.ir import CAPTURED
 from scg.program.program import Program
 
 CONTROLS = "controls."
+POISSON = "poisson"
+"""The kind of noise that is the value of a Poisson variable, taken to be drawn as its law says."""
+
+SIGNS = {
+    "uniform": {"positive": True},
+    "normal": {"real": True},
+    POISSON: {"integer": True, "nonnegative": True},
+}
+"""What is known of symbols of noise, by its kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +101,8 @@ def emitted(program: Program, inputs: Mapping[str, Any]) -> Emitted:
     noise = dict(program.draw_noise(0, **given))
     groups = prepared.randomness.layouts(given, gradients=True).groups
     kinds = {name: spec.kind for spec, names in groups for name in names}
+    laws = {name: density.law.family for name, density in prepared.facts.trace.densities.items()}
+    kinds.update({name: POISSON for name in noise if name not in kinds and laws.get(name) == "Poisson"})
     values = [name for name in noise if name not in kinds]
     if values:
         raise UnreadableError(
@@ -110,8 +121,7 @@ def reading(what: Emitted) -> Reading:
     )
     noise, kinds = {}, {}
     for name, value in what.noise.items():
-        sign = {"positive": True} if what.kinds[name] == "uniform" else {"real": True}
-        noise[name] = symbols(f"{name}_", tuple(value.shape), **sign)
+        noise[name] = symbols(f"{name}_", tuple(value.shape), **SIGNS[what.kinds[name]])
         kinds.update(dict.fromkeys(flat(noise[name]), what.kinds[name]))
         noise[name] = noise[name].moved(lambda places: places.unsqueeze(0))
     found = Reading(graph, live, state, noise, kinds)
@@ -126,8 +136,12 @@ def _believe(what: Emitted, found: Reading) -> None:
     for _ in range(POINTS):
         drawn = {}
         for name, value in what.noise.items():
+            shape = (1, *value.shape)
+            if what.kinds[name] == POISSON:
+                drawn[name] = torch.poisson(torch.full(shape, 1.5), generator=generator).to(value)
+                continue
             draw = torch.rand if what.kinds[name] == "uniform" else torch.randn
-            drawn[name] = draw((1, *value.shape), generator=generator).to(value)
+            drawn[name] = draw(shape, generator=generator).to(value)
         at: dict[sp.Symbol, sp.Expr] = {}
         for arrays, tensors in ((found.live, what.live), (found.state, what.state), (found.noise, drawn)):
             for name, own in arrays.items():

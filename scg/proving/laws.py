@@ -278,7 +278,7 @@ def shown(law: Law, parameters: Mapping[str, Tensor], relaxed: bool) -> list[Ste
     """Return what can be shown of a law, and what could not, as steps."""
     try:
         one = lone(law, parameters)
-        steps = drawn(one) if law.family in MASSES else transported(one) if law.family in MAPS else None
+        steps = drawn(one) if law.family in MASSES else transported(one) if law.family in LOGS else None
         if steps is None:
             return [
                 Step(

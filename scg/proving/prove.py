@@ -10,12 +10,12 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from scg.algebra.arrays import flat
+from scg.algebra.arrays import flat, symbols
 from scg.algebra.families import MASSES
 from scg.algebra.graphs import model
 from scg.algebra.measure import Case
 from scg.algebra.model import Model
-from scg.algebra.paths import in_cases
+from scg.algebra.paths import Path, in_cases
 from scg.errors import GraphError, ScgError, UnreadableError
 from scg.evaluation.trace import evaluate
 from scg.program.program import Program
@@ -156,12 +156,13 @@ def _arithmetic(attempt: Attempt) -> list[Step] | None:
         valid.update(assumed)
         case = {**case, **assumed}
         several = ways(found, case)
+        rates = _rates(program, found, case)
         bounds = {bound for way in several for bound in way.path.domain}
         if any(bound.free_symbols & set(found.kinds) for bound in bounds):
             raise UnreadableError("a guard against overflow acts on noise")
         attempt.domain.update(bounds)
         try:
-            totals = expected(several, found.kinds)
+            totals = expected(several, found.kinds, rates)
         except UnreadableError:
             if not is_controlled(attempt.program, program):
                 raise
@@ -196,6 +197,23 @@ def _arithmetic(attempt: Attempt) -> list[Step] | None:
         Step(claim, "proved", f"algebra, on {count} ways through the program", variable.name),
         *_schemes(attempt),
     ]
+
+
+def _rates(program: Model, found: Reading, case: Case) -> dict[sp.Symbol, sp.Expr]:
+    """Return the rate of every value of a Poisson variable, which depends on nothing that is random."""
+    poisson = [variable for variable in program.variables if variable.family == "Poisson"]
+    if not poisson:
+        return {}
+    values = {v.name: symbols(v.name, (*v.shape, *v.event), real=True) for v in program.variables}
+    _, parameters = program.at(values, Path(case=case))
+    rates = {}
+    for variable in poisson:
+        own = parameters[variable.name]["rate"]
+        for symbol, rate in zip(flat(found.noise[variable.name]), flat(own), strict=True):
+            if rate.free_symbols & {s for array in values.values() for s in flat(array)}:
+                raise UnreadableError(f"the rate of the Poisson variable '{variable.name}' is random")
+            rates[symbol] = rate
+    return rates
 
 
 def _identity(program: Model, several: list[tuple[Case, Any]]) -> sp.Expr | None:

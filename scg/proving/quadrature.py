@@ -15,7 +15,7 @@ from scg.algebra.arrays import flat
 from scg.algebra.paths import Choice, Cut, Path, every
 from scg.errors import UnreadableError
 from scg.oracle.outcomes import gauss_hermite
-from scg.proving.emitted import Emitted, Reading
+from scg.proving.emitted import POISSON, Emitted, Reading
 
 BUDGET = 60_000
 """The most runs for one way through a program, at one order."""
@@ -260,6 +260,8 @@ def integrated(
     what: Emitted, reading: Reading, live: Mapping[str, Tensor], state: Mapping[str, Tensor], seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return the mean gradient [entries] at some parameters, by a coarse rule and by a fine one."""
+    if POISSON in what.kinds.values():
+        raise UnreadableError("it takes values of Poisson variables, and knows no rule for them")
     generator = torch.Generator().manual_seed(seed)
     coarse = fine = torch.zeros(sum(v.numel() for v in live.values()), dtype=torch.float64)
     for one in _integrands(what, reading, live, state):

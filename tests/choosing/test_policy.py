@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
+    Beta,
     Binomial,
     Categorical,
+    Distribution,
     Geometric,
     Normal,
     OneHotCategorical,
     Poisson,
+    Uniform,
 )
 
 import scg
@@ -189,11 +193,60 @@ def test_a_refusal_names_the_path_and_the_remedy() -> None:
     assert told.startswith(
         "reparam cannot estimate 'z': the path z -> shift -> hit -> mul_1 -> c is not differentiable"
     )
-    assert told.endswith('Use "score"')
+    assert told.endswith('Use "score" or "lax"')
+
+
+REFUSED = [
+    (Bernoulli, {"logits": 0.3}),
+    (Categorical, {"logits": [0.3, 0.1, -0.4]}),
+    (Poisson, {"rate": 1.2}),
+    (Normal, {"loc": 0.2, "scale": 0.7}),
+    (Beta, {"concentration1": 1.5, "concentration0": 0.8}),
+    (Uniform, {"low": -0.3, "high": 0.9}),
+]
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize(("dist", "given"), REFUSED, ids=[dist.__name__ for dist, _ in REFUSED])
+def test_what_a_refusal_names_is_not_refused(
+    dist: type[Distribution], given: dict[str, Any], name: str
+) -> None:
+    g = scg.Graph()
+    z = g.sample("z", dist, **{key: g.param(key, torch.tensor(value)) for key, value in given.items()})
+    g.cost("c", lambda z: (z > 0.4).float(), z)
+    told = refused(g, name)
+    if told is None or "compile with samples=" in told:
+        return
+    several = re.findall(r'"([a-z-]+)"', told.partition(". Use ")[2])
+    if ". Use " not in told:  # there is another remedy
+        assert ": give " in told or ": declare " in told
+        return
+    assert 1 <= len(several) <= 2
+    assert name not in several
+    for other in several:
+        assert registry()[other].unbiased
+        assert refused(g, other) is None
+
+
+def refused(g: scg.Graph, name: str) -> str | None:
+    """What is said of an estimator that is refused."""
+    try:
+        scg.compile(g, name, allow_biased=True)
+    except scg.EstimatorError as error:
+        return str(error)
+    return None
+
+
+def test_what_is_chosen_by_name_alone_is_told_where_nothing_else_is_right() -> None:
+    g = scg.Graph()
+    z = g.sample("z", Uniform, 0.0, g.param("high", torch.tensor(1.0)))
+    g.cost("c", step, z)
+    with pytest.raises(scg.EstimatorError, match='no estimator is chosen for.*Use "measure-valued"'):
+        scg.compile(g)
 
 
 def test_a_remedy_offers_only_what_can_carry_the_node() -> None:
-    with pytest.raises(scg.EstimatorError, match='Use "score"$'):
+    with pytest.raises(scg.EstimatorError, match='Use "score" or "finite-difference"$'):
         scg.compile(one(Poisson, rate=torch.tensor(1.0)), policy="enumerate")
     with pytest.raises(scg.EstimatorError, match='Use "enumerate" or "rebar"$'):
         scg.compile(one(Bernoulli, logits=torch.tensor(0.0)), policy="reparam")

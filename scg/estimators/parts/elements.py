@@ -87,6 +87,8 @@ def elements_of(site: Site) -> Elements:
 
 
 def where_possible(site: Site, values: Tensor, costs: Tensor) -> Tensor:
-    """Return costs, with 0 where they are not finite at values that cannot happen."""
+    """Return costs, with 0 where they are not finite at values of a finite law that cannot happen."""
+    if not site.law.finite:
+        return costs
     impossible = torch.isneginf(site.law.log_prob(site.parameters, values))
     return torch.where(impossible & ~torch.isfinite(costs), 0.0, costs)

@@ -35,7 +35,7 @@ class Hard(Through):
         if law.soft.value_rank != law.value_rank:
             return Refusal(
                 f"the value of a {law.family} is an index, which passes no derivative on",
-                'declare a OneHotCategorical, or use "concrete"',
+                "declare a OneHotCategorical",
             )
         obstacle = facts.obstacle() if facts.reaches_cost else None
         return None if obstacle is None else Refusal(obstacle)

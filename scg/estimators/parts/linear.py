@@ -45,9 +45,7 @@ def unlinear(facts: NodeFacts) -> Refusal | None:
     """Refuse what has no relaxed values, and so no mean among them."""
     if isinstance(facts.law, Relaxable):
         return None
-    return Refusal(
-        f"the mean of a {facts.law.family} is no relaxed value of it", 'use "lax", or "score" with a baseline'
-    )
+    return Refusal(f"the mean of a {facts.law.family} is no relaxed value of it")
 
 
 def softened(site: Site) -> Tensor:
