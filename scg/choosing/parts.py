@@ -25,12 +25,16 @@ class Parts:
 
     name = "parts"
 
-    def __init__(self, by_cost: Mapping[Costs, str | Estimator]) -> None:
-        """Take an estimator for each key, as an instance, or by a name that makes one at every node."""
+    def __init__(self, by_cost: Mapping[Costs, str | Estimator], *, reason: str = "asked for") -> None:
+        """Take an estimator for each key, as an instance, or by a name that makes one at every node.
+
+        ``reason`` says why it was chosen.
+        """
         if not isinstance(by_cost, Mapping) or not by_cost:
             raise PolicyError(
                 f'scg.Parts takes a dict from costs to estimators, as {{"cost": "score"}}, not {by_cost!r}'
             )
+        self.reason = reason
         self.by_cost = {_several(key): _estimator(entry) for key, entry in by_cost.items()}
 
     def __repr__(self) -> str:

@@ -246,7 +246,7 @@ def _in_parts(
         relaxed=sum(asks.relaxed for asks in several),
     )
     recovers = any(choice.recovers for choice in found.values())
-    return Choice(entry, "asked for", together, found, recovers)
+    return Choice(entry, entry.reason, together, found, recovers)
 
 
 def _refusal(estimator: Estimator, facts: NodeFacts, allow_biased: bool) -> EstimatorError | None:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather, warn
+from scg.choosing.apart import apart
 from scg.choosing.controls import Controlled, controlled
 from scg.choosing.coupled import Scheme, check_coupled, schemes
+from scg.choosing.divided import divided
 from scg.choosing.expense import expenses
-from scg.choosing.policy import Choice, Policy, check_branches, choose, views
+from scg.choosing.policy import AUTO, Choice, Policy, check_branches, choose, match, views
 from scg.coupling import Coupling, coupling
 from scg.errors import EstimatorError, EvaluationWarning, GraphError
 from scg.nodes.ir import IR
@@ -43,6 +45,8 @@ class Emitted:
 class Prepared:
     """Everything that one kind of input determines: facts, choices, and programs emitted on demand.
 
+    ``policy`` is what was asked for, with the parts of nodes that were divided; ``ir`` is the graph in which
+    these pass their value on without its gradient to some costs.
     ``opaque`` says of nodes what differentiates by itself where control variates need two derivatives.
     ``looped`` names those whose functions turned out to take added axes only one by one.
     ``has_run`` tells whether values were once seen to be finite. ``expenses`` are warnings of estimators
@@ -65,6 +69,7 @@ class Prepared:
     has_run: bool = False
     order: int = 1
     expenses: Mapping[str, str] = field(default_factory=dict)
+    policy: Policy = AUTO
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -183,6 +188,12 @@ def prepare(
     coupled = schemes(ir, noise, samples)
     check_coupled(facts, coupled)
     choices = choose(facts, policy, samples, allow_biased=allow_biased, order=order, coupled=coupled)
+    wanted = match(ir, policy)
+    better = divided(facts, wanted, choices, samples) if order == 1 else {}
+    if better:
+        ir, policy = apart(ir, better), {**wanted, **better}
+        facts = checked(gather(ir, inputs), warned)
+        choices = choose(facts, policy, samples, allow_biased=allow_biased, coupled=coupled)
     check_branches(facts, choices)
     dear = expenses(facts, choices, samples)
     warn(dear.values(), warned, EvaluationWarning)
@@ -202,6 +213,7 @@ def prepare(
         watched=facts.hidden.watched,
         order=order,
         expenses=dear,
+        policy=policy,
     )
 
 

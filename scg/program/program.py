@@ -332,6 +332,8 @@ class Program(nn.Module):
                     noise=options.noise,
                     warned={w for p in self._prepared.values() for w in p.warnings},
                 )
+                self._ir = replace(prepared.ir, store=self._ir.store)
+                self._options = replace(options, policy=prepared.policy)
                 prepared.surrogate(self)
             found = kind(self._ir, signature(self, self._ir, inputs))
             self._prepared[found] = prepared
