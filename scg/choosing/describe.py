@@ -16,7 +16,7 @@ from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
 from scg.evaluation.calls import runner, user_function
 from scg.evaluation.invoke import seen
 from scg.evaluation.probing import undisturbed
-from scg.laws import bind
+from scg.laws import Relaxable, bind
 from scg.nodes import trees as pytree
 from scg.nodes.arguments import Ref
 from scg.nodes.records import Constant, Sample
@@ -93,7 +93,8 @@ def _slice(facts: Facts, name: str) -> Slice:
         return Slice((), dict.fromkeys(reached, ELSEWHERE))
     found = facts.relaxation(name)
     draws = tuple(record.name for record in found.records if isinstance(record, Sample))
-    return Slice(found.smooth, found.obstacles, draws)
+    relaxed = tuple(draw for draw in draws if isinstance(facts.trace.densities[draw].law, Relaxable))
+    return Slice(found.smooth, found.obstacles, draws, relaxed)
 
 
 def _shape(facts: Facts, name: str) -> tuple[int, ...] | None:

@@ -82,12 +82,13 @@ class Slice:
     """What lies below a node at relaxed values of it.
 
     ``smooth`` names the costs that are smooth there, and ``obstacles`` says what stops each of the others.
-    ``draws`` are the stochastic nodes on the way.
+    ``draws`` are the stochastic nodes on the way, of which some are ``relaxed`` as well.
     """
 
     smooth: tuple[str, ...]
     obstacles: Mapping[str, str]
     draws: tuple[str, ...] = ()
+    relaxed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
