@@ -184,7 +184,7 @@ def particles() -> Graph:
     both = g.plate("both", size=2)
     x, w, s = inputs(g, 1), parameter(g, "w", 0.4), parameter(g, "s", -0.3)
     z = g.sample("z", Normal, x * w + 0.2, g.det("scale", torch.exp, s), plates=(both, "batch"))
-    likelihood = g.log_prob(Normal, x, torch.sin(z) * w, 0.9)
+    likelihood = g.log_prob(Normal, x, z.sin() * w, 0.9)
     g.bound("bound", g.log_prob(z) - g.log_prob(Normal, z, 0.0, 1.0) - likelihood, over=both)
     return g
 

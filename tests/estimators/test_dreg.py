@@ -228,7 +228,7 @@ WRONG: list[tuple[Callable[[], scg.Graph], Any, str]] = [
     (lambda: one(2, scale=0.5), "dreg", "do not count its log-probability once"),
     (besides, "dreg", "reaches 'other' too"),
     (stepped, "dreg", "not differentiable"),
-    (discrete, "dreg", "'b' below it is discrete"),
+    (discrete, "dreg", "'b' below it is discrete, without a path"),
 ]
 
 

@@ -105,9 +105,10 @@ class NodeFacts:
     below. ``has_mode`` tells whether the law knows its most likely value, ``is_given`` whether the value
     was drawn elsewhere, and ``is_followed`` whether that of a node below was; ``has_behaviour`` whether it is
     known how likely it was there, and ``is_weighed`` whether ratios of it, or of other nodes, weigh the costs
-    that it reaches, and ``bounds`` those over its plates that it reaches. ``dtype`` is that of the
-    parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those
-    that its law reads.
+    that it reaches, and ``bounds`` those over its plates that it reaches; ``added()`` tells how often each
+    cost, or the terms of a bound, adds its log-probability, or what does not add it. ``dtype`` is that of
+    the parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are
+    those that its law reads.
     """
 
     name: str
