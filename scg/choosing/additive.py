@@ -25,7 +25,7 @@ def added(facts: Facts, name: str) -> Mapping[str, float] | str:
     multiples by what the node does not influence is followed.
     """
     ir = facts.ir
-    below = nx.descendants(ir.dag, name)
+    below = nx.descendants(ir.dag, name) | {name}
     counts: dict[str, float] = {}
     found: dict[str, float] = {}
     for record in ir.records():

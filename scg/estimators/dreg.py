@@ -81,6 +81,8 @@ def _rough(facts: NodeFacts) -> Refusal | None:
     found, (bound,) = facts.slice(), facts.bounds
     if bound.cost in found.obstacles:
         return Refusal(found.obstacles[bound.cost], 'use "reparam"')
+    if found.relaxed:
+        return Refusal(f"'{found.relaxed[0]}' below it is discrete, without a path", 'use "reparam"')
     others = [cost for cost in (*found.smooth, *found.obstacles) if cost != bound.cost]
     if others:
         return Refusal(f"it reaches '{others[0]}' too, which is no part of the bound", 'use "reparam"')

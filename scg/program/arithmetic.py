@@ -24,7 +24,7 @@ from scg.surrogate.lowering.lower import Lowered
 STEP = re.compile(r"\.\w+|\[[^\]]*\]")
 SITE, ESTIMATE = ("parameters", "noise", "value", "credit", "weight"), ("site", "parameters")
 CLOSED = ("relaxed", "downstream")
-FIELDS = ("parameters", "noise", "value", "credit", "weight", "unit", "share", "fresh", "standard")
+FIELDS = ("parameters", "noise", "value", "credit", "weight", "unit", "share", "fresh", "standard", "terms")
 
 
 @dataclass(eq=False)
@@ -158,6 +158,7 @@ class Arithmetic:
             ("['value']",): value,
             ("['credit']",): credit,
             ("['standard']",): line.kwargs.get("standard"),
+            ("['terms']",): line.kwargs.get("terms"),
             **{("['parameters']", f"['{key}']"): held for key, held in parameters.items()},
             **{("['fresh']", f"[{i}]"): held for i, held in enumerate(line.kwargs.get("fresh", ()))},
         }
@@ -189,7 +190,7 @@ def _calls(lines: Sequence[str], function: str) -> bool:
 
 def _place(site: str, given: Given) -> Steps:
     """Return the steps to what a site has, which is a dictionary in the text."""
-    steps = STEP.findall(given.place.removeprefix(".provided"))
+    steps = STEP.findall(given.place.removeprefix(".provided").replace(".terms.values", ".terms"))
     return (site, f"['{steps[0][1:]}']", *steps[1:])
 
 

@@ -178,6 +178,17 @@ def bounded() -> Graph:
     return g
 
 
+def particles() -> Graph:
+    """Two particles of a normal law for each element, and the importance weighted bound of them."""
+    g = Graph("particles")
+    both = g.plate("both", size=2)
+    x, w, s = inputs(g, 1), parameter(g, "w", 0.4), parameter(g, "s", -0.3)
+    z = g.sample("z", Normal, x * w + 0.2, g.det("scale", torch.exp, s), plates=(both, "batch"))
+    likelihood = g.log_prob(Normal, x, z.sin() * w, 0.9)
+    g.bound("bound", g.log_prob(z) - g.log_prob(Normal, z, 0.0, 1.0) - likelihood, over=both)
+    return g
+
+
 def along(x: Tensor, w: Tensor) -> Tensor:
     """Return the logits of two coins for each number."""
     return x[..., None] * w + 0.2
@@ -234,5 +245,6 @@ EXAMPLES = (
     Example("joined", joined),
     Example("steps", steps),
     Example("bounded", bounded),
+    Example("particles", particles, resolution=0.2),
     Example("unreached", unreached, others=(("b", "enumerate"),)),
 )

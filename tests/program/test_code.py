@@ -21,6 +21,8 @@ from scg.estimators.protocol.border import refusal
 from scg.estimators.registry import by_name, registry
 from scg.examples import SCHULMAN
 from scg.program.program import Program
+from scg.testing.examples import particles
+from tests.contract.instances import BOUNDED
 from tests.support.models import batch, belief_net, vae
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -79,6 +81,8 @@ def allowed() -> dict[str, Callable[[], Program]]:
     """Every registered estimator, on a graph where it is allowed."""
 
     def made(name: str) -> Program:
+        if name in BOUNDED:
+            return scg.compile(particles(), name)
         facts = vae("score")._latest().facts
         for samples in (None, 2):
             if refusal(by_name(name), node_facts(facts, "b", samples)) is None:

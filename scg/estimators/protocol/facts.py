@@ -82,12 +82,13 @@ class Slice:
     """What lies below a node at relaxed values of it.
 
     ``smooth`` names the costs that are smooth there, and ``obstacles`` says what stops each of the others.
-    ``draws`` are the stochastic nodes on the way.
+    ``draws`` are the stochastic nodes on the way, of which some are ``relaxed`` as well.
     """
 
     smooth: tuple[str, ...]
     obstacles: Mapping[str, str]
     draws: tuple[str, ...] = ()
+    relaxed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +105,10 @@ class NodeFacts:
     below. ``has_mode`` tells whether the law knows its most likely value, ``is_given`` whether the value
     was drawn elsewhere, and ``is_followed`` whether that of a node below was; ``has_behaviour`` whether it is
     known how likely it was there, and ``is_weighed`` whether ratios of it, or of other nodes, weigh the costs
-    that it reaches, and ``bounds`` those over its plates that it reaches. ``dtype`` is that of the
-    parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those
-    that its law reads. ``added()`` tells how often each cost adds the node's log-probability, or what does
-    something else with that; ``learned()`` are the parameters that may need a gradient, as far as the graph
+    that it reaches, and ``bounds`` those over its plates that it reaches; ``added()`` tells how often each
+    cost, or the terms of a bound, adds its log-probability, or what does not add it. ``dtype`` is that of
+    the parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are
+    those that its law reads. ``learned()`` are the parameters that may need a gradient, as far as the graph
     tells, or None where nothing tells it.
     """
 

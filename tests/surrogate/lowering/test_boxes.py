@@ -172,6 +172,10 @@ def test_the_mean_of_every_derivative_is_exact(make: Callable[[], scg.Graph], po
     assert torch.allclose(found, wanted, rtol=1e-8, atol=1e-10)
 
 
+def called(value: Any) -> str:
+    return str(getattr(value, "__name__", value))
+
+
 OTHERS = [scg.Score(baseline="leave-one-out"), scg.Score(baseline="self-critical"), "score"]
 REPLICATED = [
     *((make, policy) for make in (single, pair) for policy in OTHERS),
@@ -179,7 +183,9 @@ REPLICATED = [
 ]
 
 
-@pytest.mark.parametrize(("make", "policy"), REPLICATED, ids=str)
+@pytest.mark.parametrize(
+    ("make", "policy"), REPLICATED, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_it_is_with_replicates(make: Callable[[], scg.Graph], policy: Any) -> None:
     found, wanted = mean(make, policy, samples=2)
     assert torch.allclose(found, wanted, rtol=1e-8, atol=1e-10)
