@@ -76,7 +76,7 @@ def compare(
         if told is not None:
             told.tell(f"{name}, {len(rows) + 1} of {len(programs)}")
         rows.append(measured(name, program, given, names, reference, demand))
-    rows.sort(key=lambda row: (row.is_declared, row.work("evaluations")))
+    rows.sort(key=lambda row: (not row.is_right, row.work("evaluations")))
     against = "nothing, as there is no reference" if reference is None else reference.name
     return Comparison(tuple(rows), refused, against, draws, steps)
 

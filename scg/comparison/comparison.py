@@ -87,10 +87,10 @@ class Comparison:
         return "\n\n".join(part for part in (self.table(), self.reasons()) if part)
 
     def table(self) -> str:
-        """Return the table alone: the least work in bold, biased policies with a mark and last."""
+        """Return the table alone: the least work in bold, what is biased with a mark and last."""
         rows = [
             (
-                f"{row.name}*" if row.is_declared else row.name,
+                row.name if row.is_right else f"{row.name}*",
                 shown_bias(row),
                 str(row.evaluations),
                 f"{row.variance:.2e}" if row.variance else "0",
@@ -103,13 +103,22 @@ class Comparison:
         return table(TITLES, "<>>>>>>", rows)
 
     def reasons(self) -> str:
-        """Return why policies were refused, as a list."""
-        return "\n".join(f"- {name}: {reason}" for name, reason in self.refused.items())
+        """Return why policies were refused, in short, those with one reason together."""
+        found: dict[str, list[str]] = {}
+        for name, reason in self.refused.items():
+            found.setdefault(_short(reason), []).append(name)
+        return "\n".join(f"- {', '.join(names)}: {reason}" for reason, names in found.items())
 
     def _shown(self, row: Row, by: By) -> str:
         share = self.relative(row, by)
         text = "exact" if not row.variance and row.is_right else f"{share:.3g}"
         return f"**{text}**" if row is self.best(by) else text
+
+
+def _short(reason: str) -> str:
+    """Return the reason of the first node that an error names, without what to write instead."""
+    line = reason.partition("\n")[0]
+    return (line.partition("': ")[2] or line).partition(". Use ")[0]
 
 
 def shown_bias(row: Row) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from scg.choosing.policy import Choice
 from scg.comparison.comparison import Row
@@ -19,7 +18,7 @@ from scg.evaluation.probing import undisturbed
 from scg.noise import substream
 from scg.program.program import Program
 from scg.verification.draws import controls_still
-from scg.verification.sequential import GUARD, Moments, p_value
+from scg.verification.sequential import Moments, quantile
 
 CHANCE = 1e-4
 """How probable it is to see a bias where there is none."""
@@ -80,19 +79,12 @@ def evaluations(choices: Mapping[str, Choice]) -> int:
 def _bias(moments: Moments, reference: Reference | None, ulp: float) -> tuple[float, float, bool]:
     """Return the bias relative to the reference, its standard error, and whether chance does not explain it.
 
-    On average, the squared length of mean - reference is that of the bias and of the standard errors.
+    On average, the squared length of mean - reference is that of the bias and of the standard errors. Chance
+    makes it longest, beside these, where all entries go together: then it is a normal number times them.
     """
     if reference is None or not reference.length:
         return math.nan, math.nan, False
-    gap = (moments.mean - reference.gradient).abs()
-    error = (moments.error.square() + reference.error.square()).sqrt()
-    chance = float(error.square().sum())
-    bias = math.sqrt(max(float(gap.square().sum()) - chance, 0.0)) / reference.length
-    return bias, math.sqrt(chance) / reference.length, _is_seen((gap - ulp).clamp(min=0.0), error, moments)
-
-
-def _is_seen(gap: Tensor, error: Tensor, moments: Moments) -> bool:
-    """Say whether an entry is further off than chance has it, among those that are not too skewed to tell."""
-    told = moments.count >= GUARD * moments.skews.square()
-    scores = torch.where((gap > 0) & told, gap / error, 0.0)
-    return len(gap) * p_value(float(scores.max()), moments.count) < CHANCE
+    gap = float(((moments.mean - reference.gradient).abs() - ulp).clamp(min=0.0).norm())
+    chance = float((moments.error.square() + reference.error.square()).sum().sqrt())
+    bias = math.sqrt(max(gap**2 - chance**2, 0.0))
+    return bias / reference.length, chance / reference.length, gap > quantile(CHANCE / 2) * chance
