@@ -8,33 +8,46 @@ from typing import Any
 from scg.comparison.comparison import STANDARD, Comparison
 from scg.experiments.pictures import png
 
-RIGHT, BIASED, OTHER = "#2f6db5", "#b8324a", "#d98a00"
-LEAST = 1e-3
-"""Where what has no variance is drawn, relative to the least that has some."""
+RIGHT, BIASED, COUNTED = "#2f6db5", "#b8324a", "#d98a00"
+COLUMNS = 3
 
 
 def drawn(found: Mapping[str, Comparison]) -> bytes:
-    """Return a PNG with a row of dots for every estimator; needs matplotlib."""
+    """Return a PNG with a panel for each graph, and one that says what is what; needs matplotlib."""
 
     def draw(grid: Any) -> None:
-        for axes, (name, own) in zip(grid[0], found.items(), strict=True):
+        first, *rest = grid.flat
+        for axes in rest[len(found) - 1 :]:
+            axes.axis("off")
+        for axes, (name, own) in zip((first, *rest), found.items(), strict=False):
             panel(axes, name, own)
+        key(grid.flat[-1] if len(found) < grid.size else first)
 
-    return png(1, len(found), draw)
+    columns = min(len(found), COLUMNS)
+    return png(-(-len(found) // columns), columns, draw)
 
 
 def panel(axes: Any, name: str, found: Comparison) -> None:
-    """Draw variance times time and times evaluations, relative to leave-one-out; what is exact is a word."""
+    """Draw variance times time and times evaluations, over that of leave-one-out; "exact" is a word."""
     rows = list(reversed(found.rows))
     for place, row in enumerate(rows):
         colour = RIGHT if row.is_right else BIASED
         if not row.variance:
-            axes.annotate("exact", (0, place), xycoords=("axes fraction", "data"), color=colour, va="center")
-            continue
-        axes.plot(found.relative(row, "seconds"), place, "o", color=colour, ms=4)
-        axes.plot(found.relative(row, "evaluations"), place, "|", color=OTHER, ms=7)
+            where = ("axes fraction", "data")
+            axes.annotate(" exact", (0, place), xycoords=where, color=colour, va="center", fontsize=6)
+        else:
+            axes.plot(found.relative(row, "seconds"), place, "o", color=colour, markersize=4)
+            axes.plot(found.relative(row, "evaluations"), place, "|", color=COUNTED, markersize=7)
     axes.axvline(1, color="black", linewidth=0.7, linestyle=":")
-    axes.set(
-        title=name, xscale="log", ylim=(-0.7, len(rows) - 0.3), xlabel=f"variance x time, over {STANDARD}"
-    )
+    axes.set(title=name, xscale="log", ylim=(-0.7, len(rows) - 0.3), xlabel=f"relative to {STANDARD}")
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=6)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+
+
+def key(axes: Any) -> None:
+    """Say what the marks are."""
+    told = (("o", RIGHT, "variance x time"), ("o", BIASED, "the same, biased"))
+    for mark, colour, text in (*told, ("|", COUNTED, "variance x evaluations")):
+        axes.plot([], [], mark, color=colour, label=text)
+    axes.legend(loc="center" if not axes.axison else "best")

@@ -29,7 +29,7 @@ class Problem:
 def toy() -> Graph:
     """Declare one coin b and the cost (b - 0.45)^2 (Tucker et al., 2017)."""
     g = Graph("toy")
-    b = g.sample("b", Bernoulli, logits=g.param("l", 0.0))
+    b = g.sample("b", Bernoulli, logits=g.param("l", 0.5))
     g.cost("cost", lambda b: (b - 0.45).square(), b)
     return g
 
