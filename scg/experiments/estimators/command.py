@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from scg.choosing.policy import Policy
 from scg.commands import Command, add_out
 from scg.comparison.compare import compare
 from scg.comparison.comparison import Comparison
@@ -55,24 +56,27 @@ def estimators(
     progress, found = Progress(), dict[str, Comparison]()
     for name in graphs:
         with one_thread():
-            found[name] = compare(
-                PROBLEMS[name].make(),
-                named,
-                samples=SAMPLES,
-                draws=effort.draws,
-                steps=effort.steps,
-                repeats=effort.repeats,
-                limit=effort.limit,
-                seed=seed,
-                progress=True,
-            )
+            found[name] = _compared(name, named, effort, seed)
+        (out / "estimators.md").write_text(page(found) + "\n", encoding="utf-8")
+        (out / "results.csv").write_text(values(found), encoding="utf-8")
         progress.finish(f"{name}: {len(found[name].rows)} measured, {len(found[name].refused)} refused")
-    text = page(found)
-    (out / "estimators.md").write_text(text + "\n", encoding="utf-8")
-    (out / "results.csv").write_text(values(found), encoding="utf-8")
     (out / "estimators.png").write_bytes(drawn(found))
     told = f"{effort.steps} steps of Adam for what is learned, then {effort.draws:,} draws."
-    return f"{text}\n\n{told} The picture, this page and results.csv are in {out}."
+    return f"{page(found)}\n\n{told} The picture, this page and results.csv are in {out}."
+
+
+def _compared(name: str, policies: Mapping[str, Policy], effort: Effort, seed: int) -> Comparison:
+    return compare(
+        PROBLEMS[name].make(),
+        policies,
+        samples=SAMPLES,
+        draws=effort.draws,
+        steps=effort.steps,
+        repeats=effort.repeats,
+        limit=effort.limit,
+        seed=seed,
+        progress=True,
+    )
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
