@@ -2,6 +2,8 @@
 
 from scg import rl, symbolic
 from scg.choosing.parts import Parts
+from scg.comparison.compare import compare
+from scg.comparison.comparison import Comparison
 from scg.errors import (
     BiasedEstimatorError,
     CompileError,
@@ -70,6 +72,7 @@ __all__ = [
     "BiasedEstimatorError",
     "Branched",
     "Branches",
+    "Comparison",
     "CompileError",
     "Concrete",
     "Counterexample",
@@ -120,6 +123,7 @@ __all__ = [
     "UnorderedSet",
     "UnreadableError",
     "Verification",
+    "compare",
     "compile",
     "exact_gradient",
     "exact_objective",

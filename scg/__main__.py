@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from scg.commands import Command, Ended, add_out, offer
 from scg.demo import demo
 from scg.errors import ScgError
+from scg.experiments.estimators.command import ESTIMATORS
 from scg.experiments.rl.bandit_command import BANDIT
 from scg.experiments.rl.command import RL
 from scg.experiments.toy.command import TOY
@@ -20,7 +21,7 @@ def _declare_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all noise (1)")
 
 
-EXPERIMENTS: dict[str, Command] = {"toy": TOY, **RL, "bandit": BANDIT}
+EXPERIMENTS: dict[str, Command] = {"toy": TOY, "estimators": ESTIMATORS, **RL, "bandit": BANDIT}
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(

@@ -26,17 +26,23 @@ class Tilted:
     weights: Tensor
 
 
+def plain(specs: Mapping[str, NoiseSpec], count: int, generator: torch.Generator) -> Tilted:
+    """Draw the noise of runs as it is, each with the weight 1."""
+    noise = {name: _drawn(spec, count, generator) for name, spec in specs.items()}
+    return Tilted(noise, torch.ones(count, dtype=torch.float64))
+
+
 def tilted(specs: Mapping[str, NoiseSpec], count: int, generator: torch.Generator) -> Tilted:
     """Draw the noise of runs, in half of which one number of all is drawn far out.
 
     The density that runs are drawn from is (1 + mean_j beta(u_j)) / 2 times their own, so that weights are
     at most 2 and means are unbiased: a defensive mixture (Hesterberg, 1995).
     """
-    plain = {name: _drawn(spec, count, generator) for name, spec in specs.items()}
-    flat = {name: value.reshape(count, -1) for name, value in plain.items()}
+    near = plain(specs, count, generator)
+    flat = {name: value.reshape(count, -1) for name, value in near.noise.items()}
     total = sum(value.shape[1] for value in flat.values())
     if not total:
-        return Tilted(plain, torch.ones(count, dtype=torch.float64))
+        return near
     far = torch.rand(count, generator=generator) < 0.5
     chosen = torch.randint(total, (count,), generator=generator)
     ratio, start = torch.zeros(count, dtype=torch.float64), 0
@@ -46,7 +52,7 @@ def tilted(specs: Mapping[str, NoiseSpec], count: int, generator: torch.Generato
         value[rows, chosen[rows] - start] = _far(specs[name], len(rows), generator)
         ratio += _ratio(specs[name], value.double()).sum(1)
         start += size
-    noise = {name: value.view(plain[name].shape) for name, value in flat.items()}
+    noise = {name: value.view(near.noise[name].shape) for name, value in flat.items()}
     return Tilted(noise, 2 / (1 + ratio / total))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import networkx as nx
 import torch
 from torch import Tensor
 
@@ -17,16 +16,13 @@ from scg.errors import GraphError, ScgError
 from scg.estimators.protocol.border import refusal
 from scg.estimators.protocol.kinds import Estimator
 from scg.estimators.score import Score
-from scg.evaluation.densities import Density
-from scg.evaluation.probing import spread, undisturbed
-from scg.evaluation.trace import evaluate
 from scg.nodes.ir import IR
-from scg.noise import NoiseSpec
 from scg.oracle.exact import gradient_of
 from scg.program.prepare import Prepared
 from scg.program.program import Program
 from scg.verification.draws import Drawer, drawer
-from scg.verification.noises import Tilted, coupled, free, rarest, tilted
+from scg.verification.noises import Tilted, free, rarest
+from scg.verification.stream import specs_of, stream
 
 LIMIT = 2**16
 """The most joint outcomes of one cost that are enumerated for a reference."""
@@ -108,7 +104,7 @@ class Trial:
 def trial(program: Program, inputs: Mapping[str, Any], names: Sequence[str], seed: int) -> Trial:
     """Return a program beside the best reference there is, on inputs that it was prepared for."""
     prepared = program._prepared_for(inputs)
-    draw = _draws(program, prepared, inputs, torch.Generator().manual_seed(seed))
+    draw = stream(program, prepared, inputs, torch.Generator().manual_seed(seed))
     own = drawer(program, inputs, names, draw(4).noise)
     ir = replace(program._ir, store=program._live_store())
     exact = _exact(ir, inputs, names)
@@ -186,55 +182,12 @@ def _scores(
     return Reference(told, other=drawer(plain, inputs, names, draw(4).noise))
 
 
-def _draws(
-    program: Program, prepared: Prepared, inputs: Mapping[str, Any], generator: torch.Generator
-) -> Callable[[int], Tilted]:
-    """Return what draws the noise of so many runs, which for some laws is the value.
-
-    Nodes of those that lie below others are drawn in the runs: they depend on what is above, in every branch.
-    """
-    ir, specs = replace(program._ir, store=program._live_store()), _specs(prepared, inputs)
-    coupling = prepared.randomness.coupling
-    apart = free(specs, coupling)
-    drawn_first = [name for name in ir.samples if nx.ancestors(ir.dag, name).isdisjoint(ir.samples)]
-    valued = [name for name in drawn_first if name not in specs]
-    densities = _densities(ir, inputs) if valued else {}
-    shapes = prepared.randomness.shapes(inputs)
-    device = prepared.randomness.device
-
-    def draw(count: int) -> Tilted:
-        drawn = tilted(apart, count, generator)
-        whole = coupled(drawn.noise, specs, coupling, count, generator)
-        noise = {name: value.to(device) for name, value in whole.items()}
-        with torch.random.fork_rng(enabled=bool(valued)), torch.no_grad():
-            if valued:
-                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            for name in valued:
-                law, shape = densities[name].law, (count, *shapes[name])
-                batch = torch.Size(shape[: len(shape) - law.value_rank])
-                noise[name] = law.sample(dict(densities[name].parameters), batch)
-        return Tilted(noise, drawn.weights)
-
-    return draw
-
-
-def _densities(ir: IR, inputs: Mapping[str, Any]) -> Mapping[str, Density]:
-    """Return the densities of nodes in one evaluation on these inputs; parents may have any values."""
-    with undisturbed(ir.store.modules):
-        return evaluate(ir, inputs, spread).densities
-
-
-def _specs(prepared: Prepared, inputs: Mapping[str, Any]) -> dict[str, NoiseSpec]:
-    groups = prepared.randomness.layouts(inputs, gradients=True).groups
-    return {name: spec for spec, names in groups for name in names}
-
-
 def _rare(ir: IR, prepared: Prepared, inputs: Mapping[str, Any]) -> Rare:
     """Return the rarest outcome that there is hope to meet, as noise is drawn here.
 
     It is that of these inputs and of parameters as they are now, not of the example.
     """
-    specs, found = free(_specs(prepared, inputs), prepared.randomness.coupling), [Rare()]
+    specs, found = free(specs_of(prepared, inputs), prepared.randomness.coupling), [Rare()]
     total = max(sum(torch.Size(spec.shape).numel() for spec in specs.values()), 1)
     for world in gather(ir, inputs).worlds:
         for name in ir.samples:
