@@ -24,7 +24,7 @@ from scg.surrogate.lowering.lower import Lowered
 STEP = re.compile(r"\.\w+|\[[^\]]*\]")
 SITE, ESTIMATE = ("parameters", "noise", "value", "credit", "weight"), ("site", "parameters")
 CLOSED = ("relaxed", "downstream")
-FIELDS = ("parameters", "noise", "value", "credit", "weight", "unit", "share", "fresh", "standard")
+FIELDS = ("parameters", "noise", "value", "credit", "weight", "unit", "share", "fresh", "standard", "redrawn")
 
 
 @dataclass(eq=False)

@@ -108,7 +108,8 @@ class NodeFacts:
     parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are those
     that its law reads. ``added()`` tells how often each cost adds the node's log-probability, or what does
     something else with that; ``learned()`` are the parameters that may need a gradient, as far as the graph
-    tells, or None where nothing tells it.
+    tells, or None where nothing tells it. ``drawn_below()`` names the stochastic nodes through which it
+    reaches costs.
     """
 
     name: str
@@ -133,6 +134,7 @@ class NodeFacts:
     added: Callable[[], Mapping[str, float] | str] = dict
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
     learned: Callable[[], frozenset[str] | None] = lambda: None
+    drawn_below: Callable[[], tuple[str, ...]] = tuple
 
     @property
     def branches(self) -> int | None:
