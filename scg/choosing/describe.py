@@ -57,7 +57,14 @@ def node_facts(facts: Facts, name: str, samples: int | None, coupled: str | None
         added=lambda: added(facts, name),
         shape=lambda other: _shape(facts, other),
         learned=lambda: learned(facts, record),
+        drawn_below=lambda: drawn_below(facts, name),
     )
+
+
+def drawn_below(facts: Facts, name: str) -> tuple[str, ...]:
+    """Return the stochastic nodes through which a node reaches costs."""
+    several = (other for other in below(facts.ir, name) if other in facts.useful)
+    return tuple(other for other in several if isinstance(facts.ir[other], Sample))
 
 
 def _axes(facts: Facts, name: str, samples: int | None, coupled: str | None) -> tuple[Axis, ...]:

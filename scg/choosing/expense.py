@@ -44,7 +44,9 @@ def _warning(key: str, name: str, asks: Asks, facts: NodeFacts) -> str:
 
 
 def counted(asks: Asks, facts: NodeFacts) -> str:
-    """Say of how many elements evaluations are made, and how many each has."""
+    """Say of how many elements evaluations are made, and how many each has, or that it is redraws."""
+    if asks.redraws > asks.downstream:
+        return f"{asks.redraws:,} redraws"
     each = asks.downstream // max(facts.elements, 1)
     what = "outcomes" if each == facts.outcomes else "values"
     return f"{facts.elements:,} elements x {each:,} {what}"

@@ -35,6 +35,9 @@ class Score(Scored):
     cost depends on, or that of the "step" alone, which is bounded by ``truncate``, or no longer followed
     where it is further than ``clip`` from 1. ``restart`` counts every step of an ordered plate as 1, and not
     as its discount. Of these, all but the product are biased, as is the group.
+
+    With ``redraws=k`` all that is drawn below the value is drawn k times more, and Q is the mean over those
+    and the sample: the k + 1 costs have the same conditional mean (Schulman et al., 2015, arXiv:1502.05477).
     """
 
     name: ClassVar[str] = "score"
@@ -50,6 +53,7 @@ class Score(Scored):
     clip: float | None = None
     fit: Literal["variance", "credit"] | None = None
     restart: bool = False
+    redraws: int = 0
 
     def __post_init__(self) -> None:
         """Take a word or a module for the baseline that it stands for; refuse options that mean nothing."""
@@ -64,6 +68,8 @@ class Score(Scored):
             raise EstimatorError(f"fit is one of {FITS}, or None, not {self.fit!r}")
         if self.fit is not None and self.kept.net is None:
             raise EstimatorError("fit= is what a network descends: give baseline=module too")
+        if isinstance(self.redraws, bool) or not isinstance(self.redraws, int) or self.redraws < 0:
+            raise EstimatorError(f"redraws is a number of draws, 0 or more, not {self.redraws!r}")
         object.__setattr__(self, "biased_by", self._biased_by())
         object.__setattr__(self, "unbiased", not self.biased_by)
 
@@ -94,7 +100,9 @@ class Score(Scored):
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for what the baseline asks for, and for the site if an option reads it."""
         asks, reads = self.kept.asks(), bool(self.normalise) or self.is_by_step or self.restart
-        return replace(asks, site=asks.site or reads, by_step=self.is_by_step, restarts=self.restart)
+        redraws = self.redraws if self.redraws and facts.drawn_below() else 0
+        site = asks.site or reads or redraws > 0
+        return replace(asks, site=site, by_step=self.is_by_step, restarts=self.restart, redraws=redraws)
 
     def learns(self, facts: NodeFacts) -> nn.Module | None:
         """Return the memory of past credit, with the baseline's network if there is one."""
@@ -104,6 +112,7 @@ class Score(Scored):
 
     def factor(self, site: Site) -> Tensor:
         """Return Q - b, over a standard deviation and times a ratio where that is asked for."""
+        site = averaged(site)
         factor = site.credit - self.kept(site)
         if self.normalise == "group":
             factor = factor / deviation(site.credit, site.dim(group_of(self.kept)))
@@ -114,6 +123,7 @@ class Score(Scored):
 
     def loss(self, site: Site) -> Tensor | None:
         """Return the squared error of the credit, or what the baseline descends of its own accord."""
+        site = averaged(site)
         if self.fit == "credit":
             return (site.credit - self.kept.prediction(site, site.credit)).square()
         return None if self.fit == "variance" else self.kept.error(site, site.credit)
@@ -122,7 +132,7 @@ class Score(Scored):
         """Add the credit to what the moving average and the deviation are of."""
         if site.training and self.is_of_the_past:
             assert isinstance(site.controls, Memory)
-            site.controls.update(site.credit, site.weight, site.unit)
+            site.controls.update(averaged(site).credit, site.weight, site.unit)
 
     @property
     def kept(self) -> Baseline:
@@ -151,6 +161,14 @@ class Score(Scored):
         found += self._ratios if self.is_by_step else ()
         found += ["restart=True"] if self.restart else []
         return tuple(found)
+
+
+def averaged(site: Site) -> Site:
+    """Return a site whose credit is the mean over the sample and what was drawn anew, where something was."""
+    again = site.provided.redrawn
+    if again is None:
+        return site
+    return replace(site, credit=(site.credit + again.sum(0)) / (1 + len(again)))
 
 
 def moves(facts: NodeFacts) -> Refusal:

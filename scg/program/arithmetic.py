@@ -24,7 +24,19 @@ from scg.surrogate.lowering.lower import Lowered
 STEP = re.compile(r"\.\w+|\[[^\]]*\]")
 SITE, ESTIMATE = ("parameters", "noise", "value", "credit", "weight"), ("site", "parameters")
 CLOSED = ("relaxed", "downstream")
-FIELDS = ("parameters", "noise", "value", "credit", "weight", "unit", "share", "fresh", "standard", "terms")
+FIELDS = (
+    "parameters",
+    "noise",
+    "value",
+    "credit",
+    "weight",
+    "unit",
+    "share",
+    "fresh",
+    "standard",
+    "terms",
+    "redrawn",
+)
 
 
 @dataclass(eq=False)

@@ -166,6 +166,8 @@ class _Functions:
 def _said(part: Part) -> str:
     if part.label.endswith("_downstream"):
         return f"Return the function that gives the costs below {part.node} at other values of it."
+    if part.label.endswith("_redrawn"):
+        return f"Return the function that gives the costs below {part.node}, what is drawn there drawn anew."
     return (
         f"Return the function that gives the costs below {part.node} at relaxed values of it, by element and "
         "in total."

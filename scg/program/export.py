@@ -88,6 +88,11 @@ def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:
         found[f"{label}_downstream"] = Title(
             f"costs_of_{label}", f"Return the costs below {label} at other values of it.", is_general=True
         )
+        found[f"{label}_redrawn"] = Title(
+            f"redrawn_costs_of_{label}",
+            f"Return the costs below {label}, all that is drawn there drawn anew.",
+            is_general=True,
+        )
     return found
 
 

@@ -76,6 +76,10 @@ TEXTS = MappingProxyType(
     weights = weights.view([-1 if i == dim else 1 for i in range(value.dim())])
     over = torch.where(weights >= torch.finfo(weights.dtype).tiny, weights, torch.inf)
     return ((value * weights).flip(dim).cumsum(dim).flip(dim) / over).to(value.dtype)''',
+        ops.drawn_again: '''def {name}(costs, value, times):
+    """Return the costs at a value so many times, what is below it drawn anew each time."""
+    with torch.no_grad():
+        return costs(value.detach().expand(times, *value.shape))''',
         ops.first_order: '''def {name}(surrogate):
     """Return the score terms, and raise where they are differentiated with create_graph."""
 

@@ -15,6 +15,7 @@ from scg.analysis.facts import Facts, checked, gather, warn
 from scg.choosing.apart import apart
 from scg.choosing.controls import Controlled, controlled
 from scg.choosing.coupled import Scheme, check_coupled, schemes
+from scg.choosing.describe import drawn_below
 from scg.choosing.divided import divided
 from scg.choosing.expense import expenses
 from scg.choosing.policy import AUTO, Choice, Policy, check_branches, choose, match, views
@@ -26,7 +27,7 @@ from scg.noise import NoiseSpec
 from scg.program.resizing import check_sizes, disagreeing
 from scg.surrogate.lowering.lower import Lowered, lower
 from scg.surrogate.runtime.ops import unwrapped
-from scg.surrogate.runtime.randomness import Randomness
+from scg.surrogate.runtime.randomness import Randomness, redrawn_key
 
 
 @dataclass(eq=False)
@@ -238,7 +239,17 @@ def _randomness(
         next((held.device for held in (*ir.store.tensors.values(), *tensors(dict(inputs)))), None),
         frozenset(name for name, choice in choices.items() if choice.through is not None),
         _coupling(facts, choices, samples),
+        {key: redrawn for name, choice in choices.items() for key, redrawn in _redrawn(facts, name, choice)},
     )
+
+
+def _redrawn(facts: Facts, name: str, choice: Choice) -> Iterator[tuple[str, tuple[NoiseSpec, int]]]:
+    """Yield the noise from which what is below a node is drawn anew, and how often."""
+    for view in views(facts, name, choice):
+        if view.choice.asks.redraws:
+            for other in drawn_below(view.facts, name):
+                if other in facts.noise:
+                    yield redrawn_key(view.key, other), (facts.noise[other], view.choice.asks.redraws)
 
 
 def _coupling(facts: Facts, choices: Mapping[str, Choice], samples: int | None) -> Coupling | None:

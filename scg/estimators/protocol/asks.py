@@ -15,7 +15,8 @@ class Asks:
     for each tensor of fresh noise: "base" like that of the node's law, "uniform" or "normal" in the shape of
     the value. ``standard`` asks for what is added to the location of a relaxable node. ``downstream`` and
     ``relaxed`` count the points at which the costs below are evaluated, hard and relaxed; ``branches`` the
-    outcomes that everything below is evaluated at. ``points`` tells that its network reads values of the
+    outcomes that everything below is evaluated at, and ``redraws`` how often all that is drawn below is drawn
+    anew, at the value that the node has. ``points`` tells that its network reads values of the
     node, before the hard step if there is one, and ``context`` what else: None is nothing, () the node's
     parents. ``independent`` names the axis whose elements are compared; ``pairs`` tells that antithetic
     partners are then not compared with each other. ``terms`` asks for those of the one bound that the node
@@ -31,6 +32,7 @@ class Asks:
     downstream: int = 0
     relaxed: int = 0
     branches: int = 0
+    redraws: int = 0
     points: bool = False
     context: tuple[str, ...] | None = None
     independent: str | None = None
@@ -47,4 +49,4 @@ class Asks:
         >>> Asks(relaxed=2).evaluations
         3
         """
-        return 1 + self.downstream + self.relaxed + self.branches
+        return 1 + self.downstream + self.relaxed + self.branches + self.redraws

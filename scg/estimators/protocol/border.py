@@ -91,6 +91,8 @@ def refusal(estimator: Estimator, facts: NodeFacts) -> Refusal | None:
     if (facts.is_given or facts.is_followed) and (asks.downstream or isinstance(estimator, Branched)):
         what = "what follows cannot be evaluated at other actions"
         return Refusal(what, "take another baseline" if isinstance(estimator, Scored) else None)
+    if facts.is_followed and asks.redraws:
+        return Refusal("what is below it was drawn elsewhere, once", "leave redraws= out")
     if facts.is_given and isinstance(estimator, Through):
         return Refusal("its value was drawn elsewhere, and passes on without a derivative")
     if facts.is_given and isinstance(estimator, Cut) and not facts.law.recovers:

@@ -109,7 +109,8 @@ class NodeFacts:
     cost, or the terms of a bound, adds its log-probability, or what does not add it. ``dtype`` is that of
     the parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are
     those that its law reads. ``learned()`` are the parameters that may need a gradient, as far as the graph
-    tells, or None where nothing tells it.
+    tells, or None where nothing tells it. ``drawn_below()`` names the stochastic nodes through which it
+    reaches costs.
     """
 
     name: str
@@ -134,6 +135,7 @@ class NodeFacts:
     added: Callable[[], Mapping[str, float] | str] = dict
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
     learned: Callable[[], frozenset[str] | None] = lambda: None
+    drawn_below: Callable[[], tuple[str, ...]] = tuple
 
     @property
     def branches(self) -> int | None:

@@ -58,6 +58,7 @@ class Provided:
     standard: Tensor | None = None
     downstream: Callable[[Tensor], Tensor] | None = None
     relaxed: Callable[[Tensor, Tensor], Relaxed] | None = None
+    redrawn: Tensor | None = None
     predict: Callable[..., Tensor] | None = None
     terms: Terms | None = None
 
@@ -120,6 +121,11 @@ class Site:
     def downstream(self) -> Callable[[Tensor], Tensor]:
         """Evaluates the costs below at values [n, ...] of the node, all else redrawn: [n, *lead]."""
         return _asked(self.provided.downstream, "downstream=n")
+
+    @property
+    def redrawn(self) -> Tensor:
+        """The credit at the value that the node has, all drawn below drawn anew each time: [n, *lead]."""
+        return _asked(self.provided.redrawn, "redraws=n")
 
     @property
     def terms(self) -> Terms:

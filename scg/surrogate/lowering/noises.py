@@ -11,10 +11,10 @@ from scg.laws import Law, Relaxable
 from scg.nodes.records import Sample
 from scg.surrogate.lowering import elsewhere
 from scg.surrogate.lowering.parameters import parameters
-from scg.surrogate.lowering.plan import NOISE, REPLICATES, Labels
+from scg.surrogate.lowering.plan import NOISE, POINTS, REPLICATES, Labels
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.ops import replay
-from scg.surrogate.runtime.randomness import fresh_key
+from scg.surrogate.runtime.randomness import fresh_key, redrawn_key
 
 
 def law_op(world: World, law: Law, label: str, fn: Any, *key: Any) -> Any:
@@ -27,14 +27,20 @@ def standard_noise(world: World, name: str, axes: Labels) -> fx.Node:
     """Return what is added to the location of a discrete node, aligned to leading ``axes``."""
     if name in world.plan.ir.given:
         return _recovered(world, name, axes)
-    root, key = world.root, f"#standard:{name}"
+    root, entry = world.root, _own_key(world, name)
+    key = f"#standard:{entry}"
     if key not in root.values:
         law = world.plan.facts.trace.densities[name].law
         assert isinstance(law, Relaxable)
         made = law_op(root, law, "standard", law.standard)
-        noise = root.value(_entry(root, name, f"{name}_noise"))
-        root.values[key] = root.emitter.call(made, noise, name=f"{name}_standard")
+        noise = root.value(_entry(root, entry, world.called(f"{name}_noise")))
+        root.values[key] = root.emitter.call(made, noise, name=world.called(f"{name}_standard"))
     return _aligned_noise(world, name, key, axes)
+
+
+def _own_key(world: World, name: str) -> str:
+    """Return the entry of the noise argument that a node is drawn from in a world."""
+    return name if world.redraws is None else redrawn_key(world.redraws, name)
 
 
 def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
@@ -62,7 +68,8 @@ def noise_of(world: World, record: Sample, axes: Labels) -> fx.Node:
         )
         line = world.called(f"{name}_noise")
         return emitter.placed(name, emitter.call(op, world.value(NOISE), key, given, lead, inner, name=line))
-    return base_noise(world, name, name, f"{name}_noise", axes)
+    label = f"{name}_noise" if world.redraws is None else world.called(f"{name}_noise")
+    return base_noise(world, name, _own_key(world, name), label, axes)
 
 
 def _recovered(world: World, name: str, axes: Labels) -> fx.Node:
@@ -97,5 +104,6 @@ def _entry(root: World, key: str, label: str) -> str:
 def _aligned_noise(world: World, name: str, key: str, axes: Labels) -> fx.Node:
     plan = world.plan
     plates = plan.ir.layout[name]
-    have = ((REPLICATES,) if plan.samples is not None else ()) + plates
+    points = () if world.redraws is None else (POINTS,)
+    have = (*points, *((REPLICATES,) if plan.samples is not None else ()), *plates)
     return world.aligned(world.value(key), have, axes + plates)

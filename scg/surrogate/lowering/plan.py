@@ -127,7 +127,11 @@ def make_plan(
     replicates = () if samples is None else (REPLICATES,)
     axes = (POINTS, *replicates, *(f"#{name}" for name in enumerated))
     varying = facts.influence.stochastic
-    several = samples is not None or enumerated or any(c.asks.downstream for c in choices.values())
+    several = (
+        samples is not None
+        or enumerated
+        or any(c.asks.downstream or c.asks.redraws for c in choices.values())
+    )
     widened = [name for name in ir if not varying.isdisjoint(ir[name].arguments.names)] if several else []
     modes = facts.modes(widened, varying) if widened else {}
     modes.update(dict.fromkeys(looped.intersection(modes), "loop"))

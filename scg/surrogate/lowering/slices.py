@@ -12,6 +12,7 @@ from torch import fx
 
 from scg.analysis.influence import below
 from scg.analysis.relaxation import Relaxation
+from scg.choosing.policy import View
 from scg.nodes.records import Det, LogProb, Record, Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
@@ -21,7 +22,7 @@ from scg.surrogate.lowering.emitter import Emitter, Part
 from scg.surrogate.lowering.plan import POINTS, Labels, Plan
 from scg.surrogate.lowering.weighing import charged
 from scg.surrogate.lowering.worlds import World
-from scg.surrogate.runtime.ops import discounted, named, output
+from scg.surrogate.runtime.ops import discounted, drawn_again, named, output
 
 Piece = tuple[fx.GraphModule, tuple[fx.Node, ...]]
 """A function, and the values of the program that it takes last."""
@@ -60,12 +61,33 @@ def downstream(
     Everything below is redrawn under the noise of the program, and evaluated in one batched call.
     """
     inside = World(plan, Emitter(), world, "_below", f"#below:{name}")
+    _below(inside, name, lead)
+    inside.emitter.graph.output(Credit(plan, branching).of(inside, name))
+    return _bound(world, name, (_piece(inside),), f"{label}_downstream")
+
+
+def redrawn(world: World, branching: Branching, view: View, name: str, lead: Labels) -> fx.Node:
+    """Append the credit [n, *lead] of a node at its value, all that is drawn below it drawn anew n times."""
+    plan = world.plan.of(view)
+    inside = World(plan, Emitter(), world, "_again", f"#again:{view.key}")
+    inside.redraws = view.key
+    _below(inside, name, lead)
+    credit = Credit(plan, branching, is_weighed=not view.choice.asks.by_step)
+    inside.emitter.graph.output(credit.of(inside, name))
+    costs = _bound(world, name, (_piece(inside),), f"{view.label}_redrawn")
+    value = world.aligned(world.value(name), world.lead(name), lead)
+    shown = world.emitter.shown("drawn_again", None, drawn_again)
+    line = world.emitter.call(shown, costs, value, view.choice.asks.redraws, name=f"{view.label}_credits")
+    return world.emitter.placed(name, line)
+
+
+def _below(inside: World, name: str, lead: Labels) -> None:
+    """Append all that leads from a node to costs, at points of the node."""
+    plan = inside.plan
     _points(inside, name, lead)
     for other in below(plan.ir, name):
         if other in plan.useful:
             emit_record(inside, plan.ir[other])
-    inside.emitter.graph.output(Credit(plan, branching).of(inside, name))
-    return _bound(world, name, (_piece(inside),), f"{label}_downstream")
 
 
 def relaxed(

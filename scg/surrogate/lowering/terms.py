@@ -24,7 +24,7 @@ from scg.surrogate.lowering.made import seen_by
 from scg.surrogate.lowering.noises import base_noise, noise_of, standard_noise
 from scg.surrogate.lowering.parameters import parameters
 from scg.surrogate.lowering.plan import Labels, Plan
-from scg.surrogate.lowering.slices import Slice, downstream, relaxed
+from scg.surrogate.lowering.slices import Slice, downstream, redrawn, relaxed
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.weighing import ratio
 from scg.surrogate.lowering.worlds import World
@@ -195,6 +195,8 @@ class Terms:
                 found["context"] = self._context(world, plan.controls[view.key].context, lead)
         if asks.downstream:
             found["downstream"] = downstream(self.inside, plan, self.branching, name, view.label, lead)
+        if asks.redraws:
+            found["redrawn"] = redrawn(self.inside, self.branching, view, name, lead)
         if asks.relaxed:
             written = self._slices if plan is self.plan else {}
             found["relaxed"] = relaxed(self.inside, plan, self.branching, name, view.label, lead, written)

@@ -28,8 +28,9 @@ class World:
     A world whose emitter is another than that of ``outer`` is a function of its own: ``captured`` pairs each
     value that it reads outside with the argument that stands for it. Besides nodes, ``values`` has what is
     read once, under keys such as "#held:name" that no node and no other kind of key can have. A world with a
-    ``temperature`` draws discrete nodes relaxed; ``trace`` has example values of its nodes, and ``modes`` how
-    their functions take added dimensions.
+    ``temperature`` draws discrete nodes relaxed, and one that ``redraws`` draws from noise that is there for
+    the view of this key alone; ``trace`` has example values of its nodes, and ``modes`` how their functions
+    take added dimensions.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class World:
         self.trace = plan.facts.trace if trace is None else trace
         self.modes = plan.modes if modes is None else modes
         self.temperature: fx.Node | None = None
+        self.redraws: str | None = None
         self.values: dict[str, fx.Node] = {}
         self.axes: dict[str, Labels] = {}
         self.repeating: dict[str, frozenset[str]] = {}

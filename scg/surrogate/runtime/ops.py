@@ -200,6 +200,12 @@ def add_all(terms: Sequence[Tensor]) -> Tensor:
     return reduce(torch.add, terms) if len(terms) < 4 else torch.stack(list(terms)).sum(0)
 
 
+def drawn_again(costs: Callable[[Tensor], Tensor], value: Tensor, times: int) -> Tensor:
+    """Return the costs at a value so many times, what is below it drawn anew each time."""
+    with torch.no_grad():
+        return costs(value.detach().expand(times, *value.shape))
+
+
 def expand_lead(value: Any, lead: Sequence[int | None]) -> Any:
     """Expand the leading dimensions given a size; None leaves one as it is."""
     shape = [-1 if size is None else size for size in lead]

@@ -61,6 +61,15 @@ def fresh_key(name: str, index: int) -> str:
     return f"{name}.{index + 1}"
 
 
+def redrawn_key(view: str, name: str) -> str:
+    """Return the name of the noise from which a node is drawn anew for a view of one above it.
+
+    >>> redrawn_key("b", "c")
+    'b.below.c'
+    """
+    return f"{view}.below.{name}"
+
+
 @dataclass(frozen=True, eq=False)
 class Layouts:
     """Where the noise of one run lies: that of nodes, then what estimators draw, then what couples noise."""
@@ -83,7 +92,8 @@ class Randomness:
     ``base`` has the noise of each node that has some, with its shape beyond the plates; ``events`` the shape
     of a value beyond the plates for each node; ``fresh`` what the estimator of each draws for itself, which
     those in ``made`` make the value of, so that it is drawn in every run.
-    ``coupling`` tells which noise replicates draw together.
+    ``coupling`` tells which noise replicates draw together, and ``redrawn`` what noise is drawn so many times
+    more, with that dimension in front.
     """
 
     ir: IR
@@ -94,6 +104,7 @@ class Randomness:
     device: torch.device | None
     made: frozenset[str] = frozenset()
     coupling: Coupling | None = None
+    redrawn: Mapping[str, tuple[NoiseSpec, int]] = field(default_factory=dict)
     _layouts: dict[tuple[Any, ...], Layouts] = field(default_factory=dict)
 
     def draw(self, inputs: Mapping[str, Tensor], seed: int | Tensor | None, *, gradients: bool) -> Noise:
@@ -150,10 +161,10 @@ class Randomness:
     def _laid_out(self, inputs: Mapping[str, Tensor], *, gradients: bool) -> Layouts:
         lead, sizes = self._lead(), plate_sizes(self.ir, inputs)
 
-        def placed(name: str, spec: NoiseSpec) -> NoiseSpec:
+        def placed(name: str, spec: NoiseSpec, *times: int) -> NoiseSpec:
             plates = self.ir.layout[spec.name]
-            shape = (*lead, *(sizes[plate] for plate in plates), *spec.shape)
-            alike = (spec.kind, str(spec.dtype), plates, spec.shape)
+            shape = (*times, *lead, *(sizes[plate] for plate in plates), *spec.shape)
+            alike = (spec.kind, str(spec.dtype), plates, spec.shape, *times)
             return NoiseSpec(name, spec.kind, shape, spec.dtype, alike)
 
         shared = [placed(name, spec) for name, spec in self.base.items()]
@@ -162,6 +173,7 @@ class Randomness:
             for name, several in self.fresh.items()
             for index, spec in enumerate(several if gradients or name in self.made else ())
         ]
+        own += [placed(key, *redrawn) for key, redrawn in self.redrawn.items() if gradients]
         one, other = noise_layout(shared), noise_layout(own)
         joint = [] if self.coupling is None else [self.coupling.numbers(sizes)]
         return Layouts(one, other, noise_layout(joint), merged(one, other))

@@ -53,6 +53,7 @@ class Blueprint:
         weight: Tensor | None,
         exists: Existing | None = None,
         ratio: Tensor | None = None,
+        redrawn: Tensor | None = None,
         **given: Any,
     ) -> Site:
         """Return the site of live tensors, every one of them detached and in full shape."""
@@ -68,16 +69,16 @@ class Blueprint:
         mask = None
         if exists is not None and exists.first is not None:
             mask = exists.mask.expand(shape)
-            credit, total = selected(credit, mask), selected(total.expand(shape), mask)
-        if ratio is not None:
-            ratio = ratio.expand(shape)
-            credit = credit if self.by_step else _over(credit, ratio)
+            total = selected(total.expand(shape), mask)
+        ratio = None if ratio is None else ratio.expand(shape)
+        if redrawn is not None:
+            redrawn = self._charged(redrawn.expand(redrawn.shape[:1] + shape), mask, ratio)
         return Site(
             law=self.law,
             parameters={name: leaf.detach() for name, leaf in self.full(parameters, value).items()},
             noise=self._aligned(noise),
             value=value,
-            credit=credit,
+            credit=self._charged(credit, mask, ratio),
             axes=tuple(axis._replace(size=size) for axis, size in zip(self.axes, shape, strict=True)),
             weight=total,
             unit=unit,
@@ -85,8 +86,13 @@ class Blueprint:
             exists=mask,
             ratio=ratio,
             wanted=frozenset(name for name, leaf in parameters.items() if leaf.requires_grad),
-            **self._providers(shape, **given),
+            **self._providers(shape, redrawn=redrawn, **given),
         )
+
+    def _charged(self, credit: Tensor, mask: Tensor | None, ratio: Tensor | None) -> Tensor:
+        """Return credit that is 0 where elements do not exist, and is weighed by ratios only by step."""
+        credit = credit if mask is None else selected(credit, mask)
+        return credit if ratio is None or self.by_step else _over(credit, ratio)
 
     @property
     def is_discounted(self) -> bool:
@@ -133,6 +139,7 @@ class Blueprint:
         fresh: tuple[Tensor, ...] = (),
         standard: Tensor | None = None,
         terms: Tensor | None = None,
+        redrawn: Tensor | None = None,
     ) -> dict[str, Any]:
         """Return what the estimator of the site asked for."""
         found: dict[str, Any] = {}
@@ -148,6 +155,7 @@ class Blueprint:
             standard=None if standard is None else self._aligned(standard),
             downstream=None if downstream is None else self._downstream(downstream, shape),
             relaxed=None if relaxed is None else self._relaxed(relaxed, shape),
+            redrawn=redrawn,
             predict=predict,
             terms=None if terms is None else self._terms(terms, shape),
         )
