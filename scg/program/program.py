@@ -332,13 +332,19 @@ class Program(nn.Module):
                     noise=options.noise,
                     warned={w for p in self._prepared.values() for w in p.warnings},
                 )
-                self._ir = replace(prepared.ir, store=self._ir.store)
-                self._options = replace(options, policy=prepared.policy)
+                if prepared.policy is not options.policy:
+                    self._take(prepared)
                 prepared.surrogate(self)
             found = kind(self._ir, signature(self, self._ir, inputs))
             self._prepared[found] = prepared
             self._ddp_params_and_buffers_to_ignore = [f"controls.{name}" for name in averages(self.controls)]
         return self._prepared[found]
+
+    def _take(self, prepared: Prepared) -> None:
+        """Take over the graph in which nodes were divided, with the parts that they have."""
+        self._ir = replace(prepared.ir, store=self._ir.store)
+        self._options = replace(self._options, policy=prepared.policy)
+        match(self._ir, prepared.policy)  # torch.compile cannot trace what finds the names of nodes
 
     def _prepared_before(self, inputs: Mapping[str, Tensor]) -> Prepared:
         """Return what inputs of one kind determine where nothing new can be found out: in torch.compile."""

@@ -105,3 +105,12 @@ def test_what_leads_to_both_keeps_the_score() -> None:
 
 def test_bits_that_are_summed_jointly_are_not_divided() -> None:
     assert scg.compile(bits(4)).policy["b"].name == "enumerate"
+
+
+@pytest.mark.usefixtures("compiling")
+def test_torch_compiles_what_was_divided() -> None:
+    program = scg.compile(drawn())
+    program(seed=0)
+    whole = torch.compile(program, fullgraph=True, backend="aot_eager")
+    for seed in (1, 2):
+        assert torch.isfinite(whole(seed=seed).loss)
