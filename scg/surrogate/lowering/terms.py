@@ -13,7 +13,7 @@ from scg.choosing.bounded import bounds_of
 from scg.choosing.policy import View
 from scg.errors import EstimatorError
 from scg.estimators.protocol.kinds import Cut, Estimator, Scored, Through
-from scg.nodes.plates import insertion, positions, trimmed
+from scg.nodes.plates import positions, trimmed
 from scg.nodes.records import Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
@@ -154,7 +154,6 @@ class Terms:
         together = frozenset(plan.facts.together(name))
         return Blueprint(
             law=plan.facts.trace.densities[name].law,
-            index=insertion(world.lead(name), lead),
             axes=tuple(plan.axis(label, together, coupled) for label in lead),
             caller=plan.controls[view.key].caller if view.key in plan.controls else None,
             by_step=view.choice.asks.by_step,

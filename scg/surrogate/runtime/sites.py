@@ -18,7 +18,6 @@ from scg.estimators.protocol.kinds import Cut, Scored
 from scg.estimators.protocol.site import Provided, Relaxed, Site, Terms
 from scg.evaluation.elsewhere import Existing, selected
 from scg.laws import Law, broadcast, is_transformed, sum_event
-from scg.nodes.plates import Index
 from scg.surrogate.runtime.ops import add_all, descend, discount_weights, paired
 
 Parameters = dict[str, Tensor]
@@ -30,14 +29,13 @@ Descended = list[tuple[Tensor, Tensor]]
 class Blueprint:
     """What a node's site will be, all but its tensors.
 
-    ``index`` gives values and parameters the leading dimensions that only the credit has; ``axes`` are the
-    leading dimensions, their sizes left out. ``caller`` tells how the network of the estimator is called, if
-    it has one, ``by_step`` that the credit is not weighed by ratios, and ``restarts`` that steps count alike;
+    ``axes`` are the leading dimensions, their sizes left out. ``caller`` tells how the network of the
+    estimator is called, if it has one, ``by_step`` that the credit is not weighed by ratios, and ``restarts``
+    that steps count alike.
     ``bound`` is the one whose terms are asked for.
     """
 
     law: Law
-    index: Index | None
     axes: tuple[Axis, ...]
     caller: Caller | None = None
     by_step: bool = False
@@ -58,7 +56,7 @@ class Blueprint:
     ) -> Site:
         """Return the site of live tensors, every one of them detached and in full shape."""
         lead = len(self.axes)
-        value, credit = self._aligned(value), credit.detach()
+        value, credit = value.detach(), credit.detach()
         if credit.shape != value.shape[:lead]:
             shape = broadcast(credit.shape, value.shape[:lead])
             value, credit = value.expand(shape + value.shape[lead:]), credit.expand(shape)
@@ -76,7 +74,7 @@ class Blueprint:
         return Site(
             law=self.law,
             parameters={name: leaf.detach() for name, leaf in self.full(parameters, value).items()},
-            noise=self._aligned(noise),
+            noise=noise.detach(),
             value=value,
             credit=self._charged(credit, mask, ratio),
             axes=tuple(axis._replace(size=size) for axis, size in zip(self.axes, shape, strict=True)),
@@ -102,14 +100,7 @@ class Blueprint:
     def full(self, parameters: Parameters, value: Tensor) -> Parameters:
         """Return parameters, attached as they are, with the leading and event dimensions of a value."""
         batch = value.shape[: value.dim() - self.law.value_rank]
-        if self.index is None:
-            return self.law.expand(parameters, batch)
-        kept = [size for size, item in zip(batch, self.index, strict=False) if item is not None]
-        inner = self.law.expand(parameters, torch.Size([*kept, *batch[len(self.index) :]]))
-        return self.law.expand({name: leaf[self.index] for name, leaf in inner.items()}, batch)
-
-    def _aligned(self, value: Tensor) -> Tensor:
-        return value.detach() if self.index is None else value.detach()[self.index]
+        return self.law.expand(parameters, batch)
 
     def _share(self, like: Tensor, shape: torch.Size) -> Tensor | None:
         """Return the discount of each element."""
@@ -151,8 +142,8 @@ class Blueprint:
             if self.caller is not None:
                 predict = self._predict(controls, context, shape)
         found["provided"] = Provided(
-            fresh=tuple(self._aligned(noise) for noise in fresh),
-            standard=None if standard is None else self._aligned(standard),
+            fresh=tuple(noise.detach() for noise in fresh),
+            standard=None if standard is None else standard.detach(),
             downstream=None if downstream is None else self._downstream(downstream, shape),
             relaxed=None if relaxed is None else self._relaxed(relaxed, shape),
             redrawn=redrawn,
