@@ -12,6 +12,7 @@ from scg.choosing.policy import Policy
 from scg.comparison.comparison import STANDARD, Comparison, Row
 from scg.comparison.measuring import Demand, measured
 from scg.comparison.reference import exact, long_run
+from scg.comparison.running import seconds
 from scg.errors import EstimatorError, EvaluationWarning, GraphError
 from scg.estimators.score import Score
 from scg.evaluation.probing import undisturbed
@@ -60,7 +61,7 @@ def compare(
     named = policies if isinstance(policies, Mapping) else {name: name for name in policies}
     wanted: dict[str, Policy] = {STANDARD: Score(baseline="leave-one-out"), **named}
     ir, names, told = graph.freeze(), _names(graph), Progress() if progress else None
-    given = {name: {**ir.store.examples, **inputs}[name] for name in ir.inputs}
+    given = {name: value for name, value in {**ir.store.examples, **inputs}.items() if name in ir.inputs}
     counts = {STANDARD: 2, **(samples or {})}
     programs, refused, rows = dict[str, Program](), dict[str, str](), list[Row]()
     for name, policy in wanted.items():
@@ -72,10 +73,11 @@ def compare(
     reference = exact(ir, given, names, limit)
     if reference is None and STANDARD in programs:
         reference = long_run(programs[STANDARD], given, names, draws=LONGER * draws, seed=seed)
+    times = seconds(programs, given, repeats=repeats, seed=seed)
     for name, program in programs.items():
         if told is not None:
             told.tell(f"{name}, {len(rows) + 1} of {len(programs)}")
-        rows.append(measured(name, program, given, names, reference, demand))
+        rows.append(measured(name, program, given, names, reference, demand, seconds=times[name]))
     rows.sort(key=lambda row: (not row.is_right, row.work("evaluations")))
     against = "nothing, as there is no reference" if reference is None else reference.name
     return Comparison(tuple(rows), refused, against, draws, steps)

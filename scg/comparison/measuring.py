@@ -12,8 +12,9 @@ import torch
 from scg.choosing.policy import Choice
 from scg.comparison.comparison import Row
 from scg.comparison.reference import Reference
-from scg.comparison.running import gradients, seconds
+from scg.comparison.running import gradients
 from scg.comparison.training import forgotten, train
+from scg.errors import GraphError
 from scg.evaluation.probing import undisturbed
 from scg.noise import substream
 from scg.program.program import Program
@@ -28,12 +29,19 @@ ROUNDING = 64
 
 @dataclass(frozen=True)
 class Demand:
-    """How thoroughly policies are measured; every count is a number of runs."""
+    """How thoroughly policies are measured: runs to draw, to train what is learned, and to be timed."""
 
     draws: int
     steps: int
     repeats: int
     seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of runs, and one run, which has no variance."""
+        for name, least in {"draws": 2, "steps": 0, "repeats": 1}.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise GraphError(f"{name}={value!r}: give a whole number, {least} or more")
 
 
 def measured(
@@ -43,13 +51,14 @@ def measured(
     names: Sequence[str],
     reference: Reference | None,
     demand: Demand,
+    *,
+    seconds: float,
 ) -> Row:
-    """Train what a program learns, run it often, and leave all of it as it was."""
+    """Train what a program learns, run it often, and leave all of it as it was; a run takes ``seconds``."""
     moments, largest = Moments(sum(program.get_parameter(own).numel() for own in names)), torch.zeros(())
     with forgotten(program), undisturbed({"": program}, demand.seed), torch.enable_grad():
         train(program, inputs, steps=demand.steps, seed=substream(demand.seed, name))
         with controls_still(program), torch.enable_grad():
-            time = seconds(program, inputs, repeats=demand.repeats, seed=demand.seed)
             for rows in gradients(program, inputs, names, draws=demand.draws, seed=demand.seed):
                 moments.add(rows)
                 largest = largest.maximum(rows.abs().max())
@@ -62,7 +71,7 @@ def measured(
         name=name,
         evaluations=evaluations(choices) * (program._options.samples or 1),
         variance=float(deviation.square().sum()),
-        seconds=time,
+        seconds=seconds,
         bias=bias,
         error=error,
         is_seen=is_seen,

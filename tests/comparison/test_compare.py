@@ -165,5 +165,27 @@ def test_without_a_gradient_there_is_nothing_to_compare() -> None:
     g["l"].value.requires_grad_(False)
     with pytest.raises(scg.GraphError, match="no parameter of the graph requires a gradient"):
         scg.compare(g, ["score"])
+
+
+def test_what_cannot_be_compared_is_said() -> None:
     with pytest.raises(scg.PolicyError, match="there is no estimator 'magic'"):
         scg.compare(coin(), ["magic"])
+    for option in ({"draws": 1}, {"steps": -1}, {"repeats": 0.5}):
+        with pytest.raises(scg.GraphError, match=r"=.*: give a whole number, . or more"):
+            scg.compare(coin(), ["score"], **option)
+    g = scg.Graph()
+    b = g.sample("b", Bernoulli, logits=g.input("l", plates="batch"))
+    g.cost("cost", lambda b, w: b * w, b, g.param("w", 1.0))
+    with pytest.raises(scg.GraphError, match="'l'"):
+        scg.compare(g, ["score"])
+
+
+def test_inputs_are_those_of_the_graph() -> None:
+    """The mean over a batch of w sigmoid(x): gradients of inputs that are given, and not of the example."""
+    g = scg.Graph()
+    x = g.input("x", torch.zeros(2), plates="batch")
+    b = g.sample("b", Bernoulli, logits=g.det("l", lambda x, w: x * w, x, g.param("w", 1.0)))
+    g.cost("cost", b)
+    found = scg.compare(g, ["enumerate"], x=torch.full((3,), 200.0), **SHORT)
+    assert found["enumerate"].variance == 0 and math.isnan(found["enumerate"].bias)
+    assert scg.compare(g, ["enumerate"], x=torch.ones(3), **SHORT)["enumerate"].bias < 1e-5

@@ -32,7 +32,7 @@ class Effort:
     limit: int
 
 
-FULL, QUICK = Effort(1000, 16384, 50, 2**20), Effort(10, 512, 5, 2**16)
+FULL, QUICK = Effort(1000, 16384, 100, 2**20), Effort(10, 512, 5, 2**16)
 
 
 def estimators(
