@@ -14,7 +14,7 @@ from scg.choosing.bounded import bounds_of
 from scg.choosing.learned import attached, learned
 from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
 from scg.evaluation.calls import user_function
-from scg.laws import bind
+from scg.laws import Relaxable, bind
 from scg.nodes.arguments import Ref
 from scg.nodes.records import Constant, Sample
 
@@ -98,7 +98,8 @@ def _slice(facts: Facts, name: str) -> Slice:
         return Slice((), dict.fromkeys(reached, ELSEWHERE))
     found = facts.relaxation(name)
     draws = tuple(record.name for record in found.records if isinstance(record, Sample))
-    return Slice(found.smooth, found.obstacles, draws)
+    soft = tuple(other for other in draws if isinstance(facts.trace.densities[other].law, Relaxable))
+    return Slice(found.smooth, found.obstacles, draws, soft)
 
 
 def _shape(facts: Facts, name: str) -> tuple[int, ...] | None:

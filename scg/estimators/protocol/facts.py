@@ -82,12 +82,14 @@ class Slice:
     """What lies below a node at relaxed values of it.
 
     ``smooth`` names the costs that are smooth there, and ``obstacles`` says what stops each of the others.
-    ``draws`` are the stochastic nodes on the way.
+    ``draws`` are the stochastic nodes on the way, and ``softened`` those of them that are discrete, which are
+    relaxed.
     """
 
     smooth: tuple[str, ...]
     obstacles: Mapping[str, str]
     draws: tuple[str, ...] = ()
+    softened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
