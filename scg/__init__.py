@@ -21,6 +21,7 @@ from scg.errors import (
 from scg.estimators.arm import ARM
 from scg.estimators.concrete import Concrete
 from scg.estimators.coupled import Coupled
+from scg.estimators.critic import Critic
 from scg.estimators.double_cv import DoubleCV
 from scg.estimators.dreg import DReG
 from scg.estimators.enumerate import Enumerate
@@ -37,6 +38,7 @@ from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import Axis, NodeFacts, Refusal, Slice
 from scg.estimators.protocol.kinds import Branched, Branches, Cut, Estimator, Scored, Through
 from scg.estimators.protocol.site import Relaxed, Site
+from scg.estimators.quadratic import Quadratic
 from scg.estimators.rebar import REBAR
 from scg.estimators.reinmax import ReinMax
 from scg.estimators.relax import RELAX
@@ -77,6 +79,7 @@ __all__ = [
     "Concrete",
     "Counterexample",
     "Coupled",
+    "Critic",
     "Cut",
     "DReG",
     "DoubleCV",
@@ -106,6 +109,7 @@ __all__ = [
     "PolicyError",
     "Program",
     "Proof",
+    "Quadratic",
     "Refusal",
     "ReinMax",
     "Relaxed",

@@ -13,6 +13,7 @@ import scg
 from scg.estimators.parts.linear import Linear
 from scg.estimators.parts.variates import Controls, Network
 from scg.estimators.protocol.border import refusal
+from scg.estimators.quadratic import Surface
 from scg.estimators.registry import registry
 from scg.laws import Relaxable
 
@@ -88,6 +89,9 @@ def stirred(program: scg.Program) -> scg.Program:
                 module.eta.log.copy_(torch.tensor(-0.4))
             if isinstance(module, Linear) and module.slope is not None:
                 module.slope.fill_(0.6)
+            if isinstance(module, Surface):
+                module.first.fill_(0.7)
+                module.second.copy_(torch.cos(torch.arange(module.second.numel())).view_as(module.second))
             if isinstance(module, Network):
                 for index, parameter in enumerate(module.parameters()):
                     steps = torch.arange(1.0, 1.0 + parameter.numel()).view(parameter.shape)
@@ -181,7 +185,18 @@ ROWS: Mapping[str, Row] = {
     "coupled": Row("cells", mirrored=True),
     "arm": Row("cells", mirrored=True),
     "nvil": Row("cells"),
+    "critic": Row(
+        "cells",
+        (
+            Instance("critic+net", lambda c: scg.Critic(Odd(), context=c), rank=0),
+            Instance("critic+wrong", lambda _: scg.Critic(Wrong()), rank=0),
+            Instance("critic+row", lambda c: scg.Critic(Odd(rank=1), context=c), rank=1),
+        ),
+    ),
     "muprop": Row("points", (Instance("muprop+learned", lambda _: scg.MuProp(slope="learned")),)),
+    "quadratic": Row(
+        "points", (Instance("quadratic+full", lambda _: scg.Quadratic(matrix="full"), integrated="points"),)
+    ),
     "double-cv": Row("points", samples=2),
     "finite-difference": Row(sums=True),
     "measure-valued": Row("cells", sums="Bernoulli"),

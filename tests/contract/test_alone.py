@@ -87,10 +87,10 @@ EXACT = [
 SMOOTH = [
     (instance, maker)
     for instance, maker in CLAIMED
-    if instance.name.startswith("lax")
+    if instance.name.startswith(("lax", "quadratic"))
     and instance.samples is None
     and maker.parameters
-    and (instance.name == "lax" or ("normal" in maker.name and maker.name != "log-normal"))
+    and (instance.name in ("lax", "quadratic") or ("normal" in maker.name and maker.name != "log-normal"))
 ]
 """Where the estimate is a smooth function of the base noise; networks that grow meet light tails."""
 SIMULATED = [
