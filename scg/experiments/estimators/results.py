@@ -14,8 +14,8 @@ COLUMNS = (
     + "variance_seconds variance_evaluations".split()
 )
 LEGEND = (
-    f"Time and evaluations are relative to {STANDARD}, the least of what draws is bold; * is biased, "
-    "by its own account or as was seen. Bias is relative to the gradient, 0 where chance explains it."
+    f"Time and evaluations are relative to {STANDARD}, the least of what draws is bold; a star marks what is "
+    "biased, by its own account or as was seen. Bias is relative to the gradient, 0 where chance explains it."
 )
 
 
