@@ -81,13 +81,15 @@ def relaxes(instance: Instance) -> bool:
 
 
 def possible(make: Make, upper: End, lower: End) -> bool:
-    """Leave out what is refused, a Binomial below a relaxed node, and what takes too many points.
+    """Leave out what is refused, as what is discrete below a quadratic, and what takes too many points.
 
     In a join so many points of a normal would lead to probabilities above 1.
     """
     if make is shapes.join and is_curved(upper, lower):
         return False
     if relaxes(upper.instance) and lower.law == "binomial":
+        return False
+    if upper.instance.name.startswith("quadratic") and lower.law != "normal":
         return False
     if needed(upper.instance, lower.instance) is None:
         return True
