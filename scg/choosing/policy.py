@@ -244,7 +244,7 @@ def _in_parts(
         standard=any(asks.standard for asks in several),
         downstream=sum(asks.downstream for asks in several),
         relaxed=sum(asks.relaxed for asks in several),
-        redraws=max(asks.redraws for asks in several),
+        redraws=max((asks.redraws for asks in several), default=0),
     )
     recovers = any(choice.recovers for choice in found.values())
     return Choice(entry, entry.reason, together, found, recovers)

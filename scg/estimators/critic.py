@@ -19,7 +19,7 @@ from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import NodeFacts, Refusal
 from scg.estimators.protocol.kinds import Cut, names_of
 from scg.estimators.protocol.site import Site, derivative
-from scg.laws import Categorical, Law, Relaxable
+from scg.laws import Categorical, Law
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +51,12 @@ class Critic(Remainder, Cut):
         """Refuse supports that are not finite, or have too many values."""
         found = infinite(facts)
         if found is not None:
-            if facts.law.finite or facts.law.pathwise is None or not facts.law.twice:
-                return found
-            return replace(found, instead='use "lax", which has a path derivative in the place of the sum')
+            return found
         count = (facts.outcomes or 0) ** _width(facts)
         if count > self.limit:
-            other = ', or use "relax" or "muprop"' if isinstance(facts.law, Relaxable) else ""
             return Refusal(
                 f"its value has {facts.outcomes}**{_width(facts)} outcomes, over the limit of {self.limit}",
-                f"raise limit={other}",
+                "raise limit=",
             )
         return self.kept.refuses(facts)
 

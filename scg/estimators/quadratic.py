@@ -40,16 +40,15 @@ class Quadratic(Cut):
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Refuse other laws, and what reparam refuses; costs that cannot be evaluated again at the value."""
         if facts.law.family != "Normal":
-            other = "reparam" if facts.law.pathwise is not None else "score"
-            return Refusal(f"a {facts.law.family} is no Normal, of which it knows the mean", f'use "{other}"')
+            return Refusal(f"a {facts.law.family} is no Normal, of which it knows the mean")
         obstacle = facts.obstacle()
         if obstacle is not None:
-            return Refusal(obstacle, 'use "lax"')
+            return Refusal(obstacle)
         found = facts.slice()
         if found.relaxed:
             told = f"'{found.relaxed[0]}' below it is discrete, past which there is no path derivative"
-            return Refusal(told, 'use "reparam" or "lax"')
-        return next((Refusal(told, 'use "reparam"') for told in found.obstacles.values()), None)
+            return Refusal(told)
+        return next((Refusal(told) for told in found.obstacles.values()), None)
 
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for the costs as a function of the value."""

@@ -84,7 +84,7 @@ def is_integrated(
     assert gap(found, expected) < tolerance * size, (found, expected)
 
 
-def is_simulated(graph: scg.Graph, program: scg.Program, expected: Gradient, *, runs: int = 400) -> None:
+def is_simulated(graph: scg.Graph, program: scg.Program, expected: Gradient, *, runs: int = 800) -> None:
     """Assert the gradient by simulation, each run a mean over many replicates, until 2% would be seen.
 
     The bound on the deviation, in standard errors, holds for all verdicts and entries together. Entries

@@ -27,7 +27,7 @@ def mdp(**options: Any) -> tuple[scg.Graph, Any]:
 
 
 class TestRefusals:
-    FIT = {"score", "relax", "nvil"}
+    FIT = {"score", "relax", "nvil", "critic"}
     FUTURE = {"enumerate", "local", "rebar"}
 
     @pytest.mark.parametrize("name", sorted(registry()))

@@ -162,8 +162,8 @@ def above_a_bit() -> scg.Graph:
     ("make", "told"),
     [
         (lambda: scg.Quadratic(matrix="low"), "matrix is one of"),  # type: ignore[arg-type]
-        (lambda: scg.compile(gamma(), "quadratic"), 'a Gamma is no Normal.*use "reparam"'),
-        (lambda: scg.compile(stepped(), "quadratic"), 'use "lax"'),
+        (lambda: scg.compile(gamma(), "quadratic"), 'a Gamma is no Normal.*Use "reparam"'),
+        (lambda: scg.compile(stepped(), "quadratic"), 'Use .*"lax"'),
         (lambda: scg.compile(above_a_bit(), {"z": "quadratic"}), "'b' below it is discrete"),
     ],
 )
