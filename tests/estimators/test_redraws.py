@@ -224,3 +224,12 @@ def test_what_was_drawn_elsewhere_is_refused() -> None:
 def test_what_is_no_number_is_refused(redraws: Any) -> None:
     with pytest.raises(EstimatorError, match="redraws is a number of draws"):
         scg.Score(redraws=redraws)
+
+
+def test_parts_draw_anew_each_on_its_own() -> None:
+    """The mean is exact for each of two costs, whose parts take the same worlds."""
+    g = fork()
+    parts = scg.Parts({"c": scg.Score(redraws=1), "d": "score"})
+    program = scg.compile(g, {"x": parts, "y": scg.Parts({"c": "score", "d": "score"}), "z": "score"})
+    assert [key for key in program.draw_noise(0) if ".below." in key] == ["x.c.below.y"]
+    assert gap(mean_gradient(g, program, 1), scg.exact_gradient(g)) < 1e-12

@@ -34,6 +34,7 @@ CALLS: dict[Callable[..., Any], tuple[Any, ...]] = {
     elsewhere.kept_of: (VALUE, elsewhere.existing(MASK)),
     elsewhere.taken: ({}, VALUE, torch.float32, None),
     outcome: (VALUE, VALUE, MASK),
+    ops.drawn_again: (lambda points: points.sum(-1), VALUE, 3),
     ops.first_order: (VALUE,),
     ops.add_all: ([VALUE, VALUE, VALUE * 2, VALUE],),
     ops.expand_lead: (VALUE[None], [4, None]),
