@@ -17,6 +17,12 @@ TEXTS = MappingProxyType(
         ops.possible: '''def {name}(value, mass):
     """Return a value with 0 where it is not finite and its branch impossible, so that 0 inf is 0."""
     return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)''',
+        ops.passed_on: '''def {name}(mass, step):
+    """Return sum_k mass[k] step[k, j]."""
+    return (mass[:, None] * step).sum(0)''',
+        ops.share: '''def {name}(value, mass):
+    """Return what a sum over branches is for each of several masses: 0 where that is."""
+    return value / torch.where(mass >= torch.finfo(mass.dtype).tiny, mass, torch.inf)''',
         ops.discounted: '''def {name}(value, dim, rate):
     """Weigh each element of an ordered plate by rate**t."""
     weights = rate ** torch.arange(value.shape[dim], dtype=value.dtype, device=value.device)
