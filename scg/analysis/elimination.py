@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,11 +47,6 @@ class Tree:
                 found[name].append(parent)
                 found[parent].append(name)
         return found
-
-    def widest(self, sizes: Mapping[str, int]) -> tuple[Scope, int]:
-        """Return the clique with the most joint values, and how many these are."""
-        found = ((clique, math.prod(sizes[name] for name in clique)) for clique in self.cliques.values())
-        return max(found, key=lambda pair: pair[1], default=(frozenset(), 1))
 
 
 def eliminated(scopes: Iterable[Scope]) -> Tree:

@@ -38,15 +38,19 @@ def divided(
     found = dict[str, Parts]()
     for name, choice in choices.items():
         if wanted[name] == AUTO and isinstance(choice.estimator, Score):
-            parts = _parts(facts, name, samples)
+            parts = _parts(facts, name, samples, choice.coupled)
             if parts is not None:
                 found[name] = parts
     return found
 
 
-def _parts(facts: Facts, name: str, samples: int | None) -> Parts | None:
+def _parts(facts: Facts, name: str, samples: int | None, coupled: str | None) -> Parts | None:
     costs = list(facts.influence.costs_of(facts.influence.reached[name]))
-    known = node_facts(facts, name, samples)
+    known = node_facts(facts, name, samples, coupled)
+
+    def narrow(several: list[str]) -> NodeFacts:
+        return node_facts(facts.only(tuple(several)), name, samples, coupled)
+
     if len(costs) < 2 or known.is_given or known.is_followed:
         return None
     better: Estimator
@@ -57,20 +61,15 @@ def _parts(facts: Facts, name: str, samples: int | None) -> Parts | None:
         better, own = Reparam(), [cost for cost in costs if facts.only((cost,)).obstacle(name) is None]
         why = "smooth in its value"
     rest = [cost for cost in costs if cost not in own]
-    if not own or not rest or not _serves(better, _narrow(facts, name, own, samples)):
+    if not own or not rest or not _serves(better, narrow(own)):
         return None
-    other = Score.automatic(_narrow(facts, name, rest, samples))
+    other = Score.automatic(narrow(rest))
     entry = Parts({tuple(own): better, tuple(rest): other}, reason=f"automatic: {_listed(own)} {why}")
     try:
         apart(facts.ir, {name: entry})
     except PolicyError:
         return None
     return entry
-
-
-def _narrow(facts: Facts, name: str, costs: list[str], samples: int | None) -> NodeFacts:
-    """Return what is told of a node in the graph with some costs alone."""
-    return node_facts(facts.only(tuple(costs)), name, samples)
 
 
 def _serves(estimator: Estimator, facts: NodeFacts) -> bool:

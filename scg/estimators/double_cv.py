@@ -12,6 +12,7 @@ from scg.errors import EstimatorError
 from scg.estimators.parts.linear import (
     Linear,
     along,
+    check_coefficient,
     mean,
     slopes,
     soft_event,
@@ -50,8 +51,7 @@ class DoubleCV(Cut):
         """Refuse slopes that are not known."""
         if self.slope is not None and self.slope not in WORDS:
             raise EstimatorError(f"slope is one of {WORDS}, or None, not {self.slope!r}")
-        if isinstance(self.coefficient, bool) or not isinstance(self.coefficient, (int, float)):
-            raise EstimatorError(f"coefficient is a number, not {self.coefficient!r}")
+        check_coefficient(self.coefficient)
 
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Refuse what has no mean among its relaxed values, and slopes of costs that have none."""

@@ -13,6 +13,7 @@ from scg.estimators.parts.baselines import besides
 from scg.estimators.parts.linear import (
     Linear,
     along,
+    check_coefficient,
     mean,
     slopes,
     soft_event,
@@ -53,8 +54,7 @@ class MuProp(Remainder, Cut):
         object.__setattr__(self, "baseline", besides(self.baseline))
         if self.slope not in WORDS:
             raise EstimatorError(f"slope is one of {WORDS}, not {self.slope!r}")
-        if isinstance(self.coefficient, bool) or not isinstance(self.coefficient, (int, float)):
-            raise EstimatorError(f"coefficient is a number, not {self.coefficient!r}")
+        check_coefficient(self.coefficient)
 
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Refuse what has no mean among its relaxed values, and slopes of costs that have none."""

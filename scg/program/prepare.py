@@ -192,8 +192,8 @@ def prepare(
     wanted = match(ir, policy)
     better = divided(facts, wanted, choices, samples) if order == 1 else {}
     if better:
-        ir, policy = apart(ir, better), {**wanted, **better}
-        facts = checked(gather(ir, inputs), warned)
+        ir, policy, told = apart(ir, better), {**wanted, **better}, facts.warnings
+        facts = checked(gather(ir, inputs), told)
         choices = choose(facts, policy, samples, allow_biased=allow_biased, coupled=coupled)
     check_branches(facts, choices)
     dear = expenses(facts, choices, samples)

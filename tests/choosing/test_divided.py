@@ -88,6 +88,25 @@ def test_examples_may_come_later() -> None:
     assert "kl: reparam" in program.explain() and "reward: score" in program.explain()
 
 
+@pytest.mark.parametrize("samples", [2, 4])
+@pytest.mark.parametrize("noise", ["antithetic", "sobol"])
+def test_the_rest_is_scored_with_what_coupled_noise_allows(noise: str, samples: int) -> None:
+    for make in (drawn, bits):
+        program = scg.compile(make(), samples=samples, noise=noise)
+        program(seed=0).loss.backward()
+        assert "reward: score" in program.explain()
+
+
+def test_what_is_warned_of_is_told_once() -> None:
+    g = drawn()
+    r = g.input("r", example=torch.tensor(0.4, dtype=torch.float64))
+    g.cost("idle", lambda z, r: -r, g["z"], r)
+    with pytest.warns(scg.GradientWarning) as told:
+        program = scg.compile(g)
+    texts = [str(one.message) for one in told]
+    assert "reward: score" in program.explain() and len(texts) == len(set(texts))
+
+
 @pytest.mark.parametrize("order", [2])
 def test_higher_orders_keep_one_estimator(order: int) -> None:
     assert scg.compile(drawn(), order=order).policy["z"].name == "score"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from scg.errors import EstimatorError
 from scg.estimators.parts.variates import relaxable
 from scg.estimators.protocol.facts import NodeFacts, Refusal
 from scg.estimators.protocol.site import Site, derivative
@@ -33,6 +34,12 @@ class Linear(nn.Module):
                 self.register_parameter(name, nn.Parameter(start))
             else:
                 self.register_buffer(name, start)
+
+
+def check_coefficient(given: object) -> None:
+    """Refuse a coefficient that is no number."""
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise EstimatorError(f"coefficient is a number, not {given!r}")
 
 
 def soft_event(facts: NodeFacts) -> tuple[int, ...]:

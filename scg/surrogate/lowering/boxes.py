@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import partial, reduce
 
 from torch import fx
 
@@ -10,6 +11,7 @@ from scg.analysis.influence import below
 from scg.estimators.protocol.kinds import Scored
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.draws import density_axes, own_log_prob
+from scg.surrogate.lowering.marginals import merged
 from scg.surrogate.lowering.plan import Labels
 from scg.surrogate.lowering.terms import Terms
 from scg.surrogate.lowering.totals import branched_total
@@ -50,13 +52,15 @@ class Boxes:
         return [name for name in several if name in plan.learnable and plan.facts.influence.reached[name]]
 
     def _cost(self, name: str) -> fx.Node:
-        """Append the total of a cost times the box of every node that it depends on."""
+        """Append the total of a cost times the box of every node above it, in the branches of all of them."""
         world, influence, ir = self.inside, self.plan.facts.influence, self.plan.ir
-        labels, value = world.lead(name), charged(world, name)
+        have, value = world.lead(name), charged(world, name)
         reaching = [w for w in self._scored if name in influence.costs_of(influence.reached[w])]
         logs = [self._along(w, influence.kept(ir, w, name)) for w in reaching]
+        labels = reduce(partial(merged, world), (labels for _, labels in logs), have)
         if logs:
             weight = world.emitter.call(world.emitter.shown("box", None, box), self._sum(logs, labels, name))
+            value = world.aligned(value, have, labels)
             value = world.emitter.call(operator.mul, value, weight, name=f"{name}_boxed")
         return branched_total(world, self.branching, value, labels, f"{name}_expected", attached=True)
 

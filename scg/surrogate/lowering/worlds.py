@@ -162,6 +162,7 @@ class World:
 
     def aligned(self, value: fx.Node, have: Labels, want: Labels) -> fx.Node:
         """Give leading dimensions ``have`` size-1 dimensions for the rest of ``want``."""
+        assert set(have) <= set(want), (have, want)
         return self.emitter.index(value, insertion(have, want))
 
     def called(self, name: str) -> str:
