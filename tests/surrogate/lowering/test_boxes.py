@@ -172,6 +172,26 @@ def test_the_mean_of_every_derivative_is_exact(make: Callable[[], scg.Graph], po
     assert torch.allclose(found, wanted, rtol=1e-8, atol=1e-10)
 
 
+def line() -> scg.Graph:
+    """Four bits in a row, of which the costs read the last ones alone."""
+    g = scg.Graph()
+    w = parameter(g)
+    a = g.sample("a", Bernoulli, logits=g.det("h_a", lambda w: w[0] * w[1], w))
+    b = g.sample("b", Bernoulli, logits=g.det("h_b", lambda a, w: a * w[1] - 0.3 * w[0], a, w))
+    c = g.sample("c", Bernoulli, logits=g.det("h_c", lambda b, w: b * w[2] - 0.2, b, w))
+    d = g.sample("d", Bernoulli, logits=g.det("h_d", lambda c, w: c * w[0] + 0.4 * w[2], c, w))
+    g.cost("one", lambda d, w: (d - 0.3) ** 2 * w[1], d, w)
+    g.cost("two", lambda b, c: b * c, b, c)
+    return g
+
+
+@pytest.mark.parametrize("scored", ["b", "c", "ac", "bd"])
+@pytest.mark.parametrize("estimator", ["score", AVERAGE], ids=["plain", "average"])
+def test_costs_need_not_have_the_branches_of_what_is_scored_above(scored: str, estimator: Any) -> None:
+    found, wanted = mean(line, {"*": "enumerate", **dict.fromkeys(scored, estimator)})
+    assert torch.allclose(found, wanted, rtol=1e-8)
+
+
 def called(value: Any) -> str:
     return str(getattr(value, "__name__", value))
 
