@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from scg.estimators.enumerate import digits_of
 from scg.estimators.local import infinite
 from scg.estimators.parts.baselines import besides
-from scg.estimators.parts.linear import soft_event
+from scg.estimators.parts.linear import coded, soft_event
 from scg.estimators.parts.outcomes import check_number
 from scg.estimators.parts.variates import Controls, Remainder, centred, network
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import NodeFacts, Refusal
 from scg.estimators.protocol.kinds import Cut, names_of
 from scg.estimators.protocol.site import Site, derivative
-from scg.laws import Categorical, Law
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +81,11 @@ class Critic(Remainder, Cut):
         """
         law, inner = site.law, site.value.shape[site.lead : site.value.dim() - site.law.value_rank]
         support = law.support(site.parameters)
-        codes = _codes(len(support), math.prod(inner), support.device)
+        codes = digits_of(len(support), [math.prod(inner)], support.device)
         outcomes = support[codes.view(-1, *inner)].to(site.value.dtype)
         outcomes = outcomes[(slice(None), *(None,) * site.lead)].expand(-1, *site.value.shape)
         points = torch.cat((site.value[None], outcomes))
-        found = site.predict(_coded(law, points, len(support), site.credit.dtype))
+        found = site.predict(coded(site, points))
         mass = _joint(law.mass(site.parameters), codes, site.lead)
         weights = mass * found[1:]
         is_possible = (mass > 0)[(..., *(None,) * (outcomes.dim() - mass.dim()))]
@@ -101,19 +101,6 @@ class Critic(Remainder, Cut):
 def _width(facts: NodeFacts) -> int:
     """Return how many variables of the support the value of one plate element has."""
     return math.prod(facts.event[: len(facts.event) - facts.law.value_rank])
-
-
-def _codes(base: int, width: int, device: torch.device) -> Tensor:
-    """Return every row of so many places in a support, [base**width, width]."""
-    places = torch.arange(width, device=device)
-    return torch.arange(base**width, device=device)[:, None] // base**places % base
-
-
-def _coded(law: Law, values: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """Return values as the network reads them: of a categorical variable as a one-hot vector."""
-    if not isinstance(law, Categorical) or law.one_hot:
-        return values
-    return (values.unsqueeze(-1) == torch.arange(count, device=values.device)).to(dtype)
 
 
 def _joint(mass: Tensor, codes: Tensor, lead: int) -> Tensor:

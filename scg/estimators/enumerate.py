@@ -77,10 +77,10 @@ def _outcomes(law: Law, parameters: Mapping[str, Tensor], apart: Sequence[int], 
         )
     if count == 1:
         return support.view(-1, *apart, *support.shape[1:])
-    return support[_digits(len(support), apart, support.device)]
+    return support[digits_of(len(support), apart, support.device)]
 
 
-def _digits(base: int, places: Sequence[int], device: torch.device) -> Tensor:
+def digits_of(base: int, places: Sequence[int], device: torch.device) -> Tensor:
     """Return every way to fill a block of shape ``places`` with digits of a base, [n, *places]."""
     count = math.prod(places)
     codes = torch.arange(base**count, device=device)
@@ -108,7 +108,7 @@ def _picked(mass: Tensor, apart: Sequence[int], axes: int) -> Tensor:
     size = len(mass)
     full = [width if width > 1 else mass.shape[1 + axes + i] for i, width in enumerate(apart)]
     mass = mass.expand(size, *mass.shape[1 : 1 + axes], *full)
-    digits = _digits(size, apart, mass.device)
+    digits = digits_of(size, apart, mass.device)
     digits = digits.view(len(digits), *(1,) * axes, *apart)
     picked = torch.gather(mass, 0, digits.expand(len(digits), *mass.shape[1:]))
     for index, width in enumerate(apart):

@@ -57,11 +57,16 @@ def unlinear(facts: NodeFacts) -> Refusal | None:
 
 def softened(site: Site) -> Tensor:
     """Return the value of a site, of a categorical variable as a one-hot vector."""
-    law, value = relaxable(site), site.value
+    return coded(site, site.value)
+
+
+def coded(site: Site, values: Tensor) -> Tensor:
+    """Return values of a node, of a categorical variable as one-hot vectors."""
+    law = site.law
     if not isinstance(law, Categorical) or law.one_hot:
-        return value
+        return values
     count = site.parameters[law.given].shape[-1]
-    hot = value.unsqueeze(-1) == torch.arange(count, device=value.device)
+    hot = values.unsqueeze(-1) == torch.arange(count, device=values.device)
     return hot.to(site.credit.dtype)
 
 
