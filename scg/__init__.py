@@ -1,6 +1,6 @@
 """scg compiles stochastic computation graphs into torch programs with unbiased gradients."""
 
-from scg import rl, symbolic
+from scg import rl, runs, symbolic
 from scg.choosing.parts import Parts
 from scg.comparison.compare import compare
 from scg.comparison.comparison import Comparison
@@ -15,6 +15,7 @@ from scg.errors import (
     NonFiniteError,
     PlateError,
     PolicyError,
+    RunError,
     ScgError,
     UnreadableError,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "ReinMax",
     "Relaxed",
     "Reparam",
+    "RunError",
     "ScgError",
     "Score",
     "Scored",
@@ -133,6 +135,7 @@ __all__ = [
     "exact_objective",
     "prove",
     "rl",
+    "runs",
     "symbolic",
     "verify",
 ]

@@ -17,8 +17,8 @@ from scg.experiments.estimators.candidates import SAMPLES, candidates
 from scg.experiments.estimators.pictures import drawn
 from scg.experiments.estimators.problems import PROBLEMS
 from scg.experiments.estimators.results import page, values
-from scg.experiments.pictures import require_matplotlib
 from scg.experiments.threads import one_thread
+from scg.panels import require_matplotlib
 from scg.progress import Progress
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 import scg
-from scg.experiments.rl.networks import OfAction, OfState, layers, seed_of
+from scg.experiments.rl.networks import OfAction, OfState, layers
 from scg.experiments.rl.residual import action_variance, baselines, scores
+from scg.runs import seed_of
 
 STATE, HIDDEN, BATCH = 4, 64, 64
 RATE, LATER_RATE = 3e-3, 5e-4

@@ -11,12 +11,12 @@ import torch
 import scg
 from scg.commands import Command, add_out, positive
 from scg.experiments.means import standard_error
-from scg.experiments.pictures import require_matplotlib
 from scg.experiments.rl.bandit import BANDIT_POLICIES, DRAWS, Bandit, exactly, measured
 from scg.experiments.rl.bandit_picture import draw_bars
 from scg.experiments.rl.residual import residuals
 from scg.experiments.threads import one_thread
 from scg.markdown import table
+from scg.panels import require_matplotlib
 from scg.progress import Progress
 
 SEEDS, UPDATES, ACTIONS = 3, 1500, (2, 8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -11,15 +10,6 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 
 Activation = Callable[[], nn.Module]
-
-
-def seed_of(*parts: object) -> int:
-    """Return a seed that is a function of all parts.
-
-    >>> seed_of(1, "policy") == seed_of(1, "policy"), seed_of(1, "policy") == seed_of(1, "control")
-    (True, False)
-    """
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
 def layers(widths: Sequence[int], activation: Activation, seed: int) -> nn.Sequential:
