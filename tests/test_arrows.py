@@ -38,7 +38,16 @@ KNOW_FX = (
     "scg.program.program",
     "scg.program.recording",
 )
-OPTIONAL = ("gymnasium", "matplotlib", "scg.draw.picture", "scg.rl.player", "torch.utils.tensorboard")
+OPTIONAL = (
+    "PIL",
+    "gymnasium",
+    "matplotlib",
+    "numpy",
+    "scg.draw.picture",
+    "scg.rl.player",
+    "scipy",
+    "torch.utils.tensorboard",
+)
 """What may be imported inside a function: optional, or reached only with what is optional."""
 
 
