@@ -41,6 +41,7 @@ from scg.estimators.protocol.kinds import Branched, Branches, Cut, Estimator, Sc
 from scg.estimators.protocol.site import Relaxed, Site
 from scg.estimators.quadratic import Quadratic
 from scg.estimators.rebar import REBAR
+from scg.estimators.registry import names as estimator_names
 from scg.estimators.reinmax import ReinMax
 from scg.estimators.relax import RELAX
 from scg.estimators.reparam import Reparam
@@ -131,6 +132,7 @@ __all__ = [
     "Verification",
     "compare",
     "compile",
+    "estimator_names",
     "exact_gradient",
     "exact_objective",
     "prove",

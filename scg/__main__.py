@@ -13,6 +13,7 @@ from scg.experiments.estimators.command import ESTIMATORS
 from scg.experiments.rl.bandit_command import BANDIT
 from scg.experiments.rl.command import RL
 from scg.experiments.toy.command import TOY
+from scg.experiments.vae.command import VAE
 from scg.runs import Stopped, configure
 from scg.verification.command import VERIFY
 
@@ -23,7 +24,7 @@ def _declare_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in --out")
 
 
-EXPERIMENTS: dict[str, Command] = {"toy": TOY, "estimators": ESTIMATORS, **RL, "bandit": BANDIT}
+EXPERIMENTS: dict[str, Command] = {"toy": TOY, "vae": VAE, "estimators": ESTIMATORS, **RL, "bandit": BANDIT}
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(

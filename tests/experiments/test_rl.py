@@ -15,11 +15,11 @@ import scg
 from scg.__main__ import main
 from scg.experiments.rl import tasks
 from scg.experiments.rl.moments import Moments
-from scg.experiments.rl.networks import layers, network
 from scg.experiments.rl.problem import DISCOUNT, Setting, program_of
 from scg.experiments.rl.results import Curves, results
 from scg.experiments.rl.tasks import TASKS
 from scg.experiments.rl.training import History, Training, when_solved
+from scg.experiments.stacked import layers, network
 
 
 def setting(task: str = "cartpole", **changes: Any) -> Setting:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 import scg
-from scg.experiments.rl.networks import OfAction, OfState, layers
+from scg.experiments.rl.networks import OfAction, OfState
 from scg.experiments.rl.residual import action_variance, baselines, scores
+from scg.experiments.stacked import layers
 from scg.runs import seed_of
 
 STATE, HIDDEN, BATCH = 4, 64, 64
