@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from scg.commands import Command, Ended, add_out, offer
 from scg.demo import demo
 from scg.errors import ScgError
+from scg.experiments.attention import ATTENTION
 from scg.experiments.estimators.command import ESTIMATORS
 from scg.experiments.rl.bandit_command import BANDIT
 from scg.experiments.rl.command import RL
+from scg.experiments.simulator import SIMULATOR
 from scg.experiments.toy.command import TOY
 from scg.experiments.vae.command import VAE
 from scg.runs import Stopped, configure
@@ -24,7 +26,15 @@ def _declare_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in --out")
 
 
-EXPERIMENTS: dict[str, Command] = {"toy": TOY, "vae": VAE, "estimators": ESTIMATORS, **RL, "bandit": BANDIT}
+EXPERIMENTS: dict[str, Command] = {
+    "toy": TOY,
+    "vae": VAE,
+    "attention": ATTENTION.command(),
+    "simulator": SIMULATOR.command(),
+    "estimators": ESTIMATORS,
+    **RL,
+    "bandit": BANDIT,
+}
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
