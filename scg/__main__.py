@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from scg.commands import Command, Ended, add_out, offer
-from scg.demo import demo
+from scg.demo.tour import demo
 from scg.errors import ScgError
 from scg.experiments.attention import ATTENTION
 from scg.experiments.estimators.command import ESTIMATORS
@@ -38,8 +38,8 @@ EXPERIMENTS: dict[str, Command] = {
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        "the five graphs of Schulman et al. (2015), their estimates against exact gradients, and a small "
-        "run of the toy experiment",
+        "a tour in two minutes, as one page: five graphs and their estimates against exact gradients, the "
+        "toy problem, a discrete autoencoder and a rollout",
         _declare_demo,
         lambda options: demo(options.out, seed=options.seed, overwrite=options.overwrite),
     ),
