@@ -27,7 +27,7 @@ from scg.noise import NoiseSpec
 from scg.program.resizing import check_sizes, disagreeing
 from scg.surrogate.lowering.lower import Lowered, lower
 from scg.surrogate.runtime.ops import unwrapped
-from scg.surrogate.runtime.randomness import Randomness, redrawn_key
+from scg.surrogate.runtime.randomness import Randomness, block_key, redrawn_key
 
 
 @dataclass(eq=False)
@@ -240,6 +240,12 @@ def _randomness(
         frozenset(name for name, choice in choices.items() if choice.through is not None),
         _coupling(facts, choices, samples),
         {key: redrawn for name, choice in choices.items() for key, redrawn in _redrawn(facts, name, choice)},
+        tuple(
+            NoiseSpec(block_key(view.key), "uniform", (), torch.float32)
+            for name, choice in choices.items()
+            for view in views(facts, name, choice)
+            if view.choice.asks.block is not None
+        ),
     )
 
 

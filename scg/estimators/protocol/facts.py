@@ -110,7 +110,8 @@ class NodeFacts:
     the parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are
     those that its law reads. ``learned()`` are the parameters that may need a gradient, as far as the graph
     tells, or None where nothing tells it. ``drawn_below()`` names the stochastic nodes through which it
-    reaches costs.
+    reaches costs. ``alone(relaxed)`` is a plate of which some elements can be evaluated without the rest, at
+    relaxed values below it if asked, or why there is none.
     """
 
     name: str
@@ -136,6 +137,7 @@ class NodeFacts:
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
     learned: Callable[[], frozenset[str] | None] = lambda: None
     drawn_below: Callable[[], tuple[str, ...]] = tuple
+    alone: Callable[[bool], str | Refusal] = lambda relaxed: Refusal("nothing is known of its plates")
 
     @property
     def branches(self) -> int | None:

@@ -84,7 +84,7 @@ class Branching:
 
     def _seen(self, world: World, factor: Factor) -> Factor:
         """Return a probability as it is seen in a world, detached."""
-        value = world.capture(factor.value)
+        value = world.capture(factor.value, factor.labels)
         if value not in self._detached:
             self._detached[value] = world.emitter.method("detach", value, name=factor.value.name)
         return Factor(self._detached[value], factor.labels)

@@ -25,9 +25,10 @@ ADD_ALL = named("add_all", add_all)
 class Part:
     """What a line calls that computes for one node: a slice or an estimator, which has no name elsewhere.
 
-    ``label`` is what a watch knows it by, and ``key`` that of the view whose estimator it is, if not the
-    node. A slice has ``pieces``, functions with the values that they take last, and all of these as
-    ``captured``; ``rest`` is the label of the slice that its later pieces are.
+    ``label`` is what a watch knows it by, ``key`` that of the view whose estimator it is, if not the node,
+    and ``half`` what of a plate it is for, if not for all. A slice has ``pieces``, functions with the values
+    that they take last, and all of these as ``captured``; ``rest`` is the label of the slice that its later
+    pieces are.
     """
 
     node: str
@@ -36,11 +37,12 @@ class Part:
     pieces: tuple[tuple[fx.GraphModule, tuple[fx.Node, ...]], ...] = ()
     captured: tuple[fx.Node, ...] = ()
     rest: str | None = None
+    half: str = ""
 
     @property
     def owner(self) -> str:
         """What lines of the view are called after."""
-        return (self.key or self.node).replace(".", "_")
+        return (self.key or self.node).replace(".", "_") + self.half
 
 
 class Emitter:

@@ -26,7 +26,8 @@ class World:
     """Values by node name in one function; what it lacks is looked up in ``outer``.
 
     A world whose emitter is another than that of ``outer`` is a function of its own: ``captured`` pairs each
-    value that it reads outside with the argument that stands for it. Besides nodes, ``values`` has what is
+    value that it reads outside with the argument that stands for it, and ``leads`` has the leading dimensions
+    of those that have some. Besides nodes, ``values`` has what is
     read once, under keys such as "#held:name" that no node and no other kind of key can have. A world with a
     ``temperature`` draws discrete nodes relaxed, and one that ``redraws`` draws from noise that is there for
     the view of this key alone; ``trace`` has example values of its nodes, and ``modes`` how their functions
@@ -63,12 +64,13 @@ class World:
         self.log_probs: dict[str, fx.Node] = {}
         self.draws: dict[str, tuple[str, Law]] = {}
         self.captured: dict[fx.Node, fx.Node] = {}
+        self.leads: dict[fx.Node, Labels] = {}
 
     def value(self, name: str) -> fx.Node:
         """Return the value of a node in full, or of the noise argument."""
         if name not in self.values:
             assert self.outer is not None, name
-            return self.capture(self.outer.value(name))
+            return self.capture(self.outer.value(name), self._outer_lead(name))
         plates, key = self.repeating.get(name), f"#full:{name}"
         if not plates:
             return self.values[name]
@@ -82,7 +84,7 @@ class World:
         if name in self.values:
             return self.values[name]
         assert self.outer is not None, name
-        return self.capture(self.outer.lean(name))
+        return self.capture(self.outer.lean(name), self._outer_lead(name))
 
     def repeats(self, name: str) -> frozenset[str]:
         """Return the plates along which the value of a node repeats, and is held 1 long."""
@@ -124,12 +126,15 @@ class World:
             else self.plan.ordered(axis for axes in found for axis in axes)
         )
 
-    def capture(self, value: fx.Node) -> fx.Node:
-        """Return what stands here for a value of the outer world."""
+    def _outer_lead(self, name: str) -> Labels:
+        return self.outer.lead(name) if self.outer is not None and name in self.plan.ir else ()
+
+    def capture(self, value: fx.Node, lead: Labels = ()) -> fx.Node:
+        """Return what stands here for a value of the outer world, with the leading dimensions that it has."""
         if value.graph is self.emitter.graph:
             return value
         if value not in self.captured:
-            self.captured[value] = self.emitter.argument(value.name)
+            self.captured[value], self.leads[value] = self.emitter.argument(value.name), lead
         return self.captured[value]
 
     def held(self, target: str) -> fx.Node:
@@ -148,7 +153,7 @@ class World:
         """Return the size of a plate, read from a leaf that has it where it is not declared."""
         ir, key = self.plan.ir, f"#size:{plate}"
         declared = ir.plates[plate].size
-        if declared is not None:
+        if key not in self.values and declared is not None:
             return declared
         if key not in self.values:
             leaf = next(name for name in (*ir.inputs, *ir.params) if plate in ir.layout[name])
