@@ -17,6 +17,9 @@ TEXTS = MappingProxyType(
         ops.possible: '''def {name}(value, mass):
     """Return a value with 0 where it is not finite and its branch impossible, so that 0 inf is 0."""
     return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)''',
+        ops.rows: '''def {name}(table, index):
+    """Return the rows of a table."""
+    return table[index]''',
         ops.passed_on: '''def {name}(mass, step):
     """Return sum_k mass[k] step[k, j]."""
     return (mass[:, None] * step).sum(0)''',

@@ -54,6 +54,7 @@ class Emitter:
         self.places: dict[str, str] = {}
         self.parts: dict[str, Part] = {}
         self._indexed: dict[tuple[fx.Node, str], fx.Node] = {}
+        self._written: dict[tuple[str, Any], fx.Node] = {}
         self._ops: dict[Any, Callable[..., Any]] = {}
 
     def argument(self, name: str) -> fx.Node:
@@ -85,6 +86,12 @@ class Emitter:
         """Note that a line calls a slice, or what an estimator computes."""
         self.parts[value.name] = part
         return value
+
+    def once(self, what: str, key: Any, write: Callable[[], fx.Node]) -> fx.Node:
+        """Return the line that was written for a key, or write it: for lines that give the same each time."""
+        if (what, key) not in self._written:
+            self._written[what, key] = write()
+        return self._written[what, key]
 
     def method(self, method: str, *args: Any, name: str | None = None, **kwargs: Any) -> fx.Node:
         """Call a Tensor method on the first argument."""

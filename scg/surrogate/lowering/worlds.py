@@ -19,7 +19,7 @@ from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
 from scg.surrogate.lowering.emitter import Emitter, is_library
 from scg.surrogate.lowering.guards import guarded
 from scg.surrogate.lowering.plan import Labels, Plan
-from scg.surrogate.runtime.ops import beside, expand_lead, size_within
+from scg.surrogate.runtime.ops import beside, expand_lead, rows, size_within
 
 
 class World:
@@ -274,7 +274,14 @@ class World:
             if transform is None and isinstance(function.call, types.MethodDescriptorType):
                 return emitter.method(function.call.__name__, *args, name=name, **kwargs)
             if transform is None and is_library(function.call):
-                return emitter.call(function.call, *args, name=name, **kwargs)
+                is_lookup = (
+                    function.call is operator.getitem and isinstance(args[1], fx.Node) and self.is_shared
+                )
+                known = emitter.shown("rows", None, rows) if is_lookup else function.call
+                call = partial(emitter.call, known, *args, name=name, **kwargs)
+                if self.is_shared and (is_lookup or is_elementwise(record)):
+                    return emitter.once("call", (known, repr((args, kwargs))), call)
+                return call()
             fn: Callable[..., Any] = function.call
             running = [module for module in self._captured_by(record) if any(True for _ in module.buffers())]
             if running and self.outer is not None:
@@ -298,6 +305,11 @@ class World:
         """Return the modules that the functions of a node capture."""
         store = self.plan.ir.store
         return [store.modules[key] for key in store.reached.get(record.name, ()) if key in store.modules]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether equal lines are written once: in the branches, where nodes of a chain are often alike."""
+        return self.outer is not None and self.is_program
 
     @property
     def root(self) -> World:

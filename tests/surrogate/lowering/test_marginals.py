@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -287,3 +288,28 @@ def test_a_value_passes_on_with_its_gradient_between_states() -> None:
     ]
     found, expected = integrated_gradient(g, program), scg.exact_gradient(g)
     assert torch.allclose(found["w"], expected["w"], rtol=0, atol=1e-8)
+
+
+def test_steps_of_a_chain_that_are_alike_are_written_once() -> None:
+    g = scg.Graph()
+    step, table = g.param("step", torch.randn(3, 3)), g.param("table", torch.randn(3))
+    state = g.sample("z0", Categorical, logits=g.param("start", torch.randn(3)))
+    for t in range(1, 6):
+        state = g.sample(f"z{t}", Categorical, logits=step[state])
+        g.cost(f"c{t}", table[state])
+    text = scg.compile(g, "enumerate").code
+    assert len(re.findall(r"scg_z\d_enumerate\(\{", text)) == 2
+    assert text.count("scg_rows(step, ") == 1
+
+
+def test_supports_of_different_sizes_are_apart() -> None:
+    g = scg.Graph()
+    torch.manual_seed(0)
+    one = g.sample("one", Categorical, logits=g.param("a", torch.randn(3, dtype=torch.float64)))
+    step = g.param("step", torch.randn(3, 4, dtype=torch.float64))
+    other = g.sample("other", Categorical, logits=step[one])
+    g.cost("c", g.param("table", torch.randn(4, dtype=torch.float64))[other])
+    program = scg.compile(g, "enumerate")
+    program().loss.backward()
+    for name, expected in scg.exact_gradient(g).items():
+        torch.testing.assert_close(g[name].value.grad, expected)
