@@ -31,8 +31,8 @@ def numbers(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def gradients(program: scg.Program) -> dict[str, Tensor]:
-    program(seed=0).loss.backward()
+def gradients(program: scg.Program, **inputs: Tensor) -> dict[str, Tensor]:
+    program(seed=0, **inputs).loss.backward()
     return {name: p.grad for name, p in program.named_parameters() if p.grad is not None}
 
 
@@ -244,7 +244,35 @@ def outside(g: scg.Graph) -> None:
     g.cost("c", (e + a - 0.4) ** 2 + s)
 
 
-GRAPHS = [between, late, fork, over, outside]
+def apart(g: scg.Graph) -> None:
+    """Two states without plates, one above the other, above a state of each element; each has a cost."""
+    g.plate("batch", size=3, reduce="sum")
+    w = g.param("w", torch.tensor([0.3, -0.7]))
+    a = g.sample("a", Bernoulli, logits=w[0])
+    b = g.sample("b", Bernoulli, logits=w[1] + a)
+    v = g.param("v", torch.tensor([-0.5, 0.2, 0.9]), plates="batch")
+    e = g.sample("e", Bernoulli, logits=v * b - a)
+    g.cost("c", 0.7 * e)
+    g.cost("d", 0.6 * b)
+    s = g.sample("s", Bernoulli, logits=w[0] * e - 0.4)
+    g.cost("f", (s - 0.4) ** 2)
+
+
+def mean(g: scg.Graph) -> None:
+    """A state below the mean of elements, and above states of each of them."""
+    g.plate("batch", size=2)
+    w = g.param("w", torch.tensor([0.3, -0.7, 0.8]))
+    s = g.sample("s", Bernoulli, logits=w[0], plates="batch")
+    a = g.sample("a", Bernoulli, logits=w[1] * s)
+    m = g.det("m", lambda s: s.mean(-1), s, plates=())
+    b = g.sample("b", Bernoulli, logits=w[2] * m - 0.4)
+    e = g.sample("e", Bernoulli, logits=b - a)
+    g.cost("c", (e - 0.4 * a) ** 2)
+    g.cost("d", (b - m) ** 2)
+
+
+GRAPHS = [between, late, fork, over, outside, apart, mean]
+PLATED = (over, outside, apart, mean)
 POLICIES = ["enumerate", "score", "local", "rebar"]
 
 
@@ -254,10 +282,20 @@ def test_sums_meet_other_estimators(make: Callable[[scg.Graph], None], estimator
     g = scg.Graph()
     make(g)
     program = scg.compile(g, policy={"*": "enumerate", "s": estimator})
-    if estimator == "rebar" or make in (over, outside):
+    if estimator == "rebar" or make in PLATED:
         assert scg.verify(program, resolution=0.05, noise=1).verdict == "unbiased"
         return
     found, expected = integrated_gradient(g, program), scg.exact_gradient(g)
+    for name in expected:
+        assert torch.allclose(found[name], expected[name], rtol=0, atol=1e-10), (name, found, expected)
+
+
+@pytest.mark.parametrize("make", GRAPHS)
+def test_all_that_is_summed_is_exact(make: Callable[[scg.Graph], None]) -> None:
+    g = scg.Graph()
+    make(g)
+    inputs = {"x": torch.tensor([0.4, -0.5])} if "x" in g else {}
+    found, expected = gradients(scg.compile(g, policy="enumerate"), **inputs), scg.exact_gradient(g, **inputs)
     for name in expected:
         assert torch.allclose(found[name], expected[name], rtol=0, atol=1e-10), (name, found, expected)
 
