@@ -86,6 +86,7 @@ LINES: dict[str, dict[Any, Any]] = {
     "reparam and score": {"smooth": "reparam", "*": "score"},
     "reparam and lax": {("smooth", "kl"): "reparam", "squares": "lax"},
     "log-probability apart": {"kl": scg.Score(baseline="moving-average"), "*": "reparam"},
+    "quadratic beside reparam": {"smooth": "quadratic", "*": "reparam"},
     "lax and score": {"smooth": "lax", "*": "score"},
 }
 CASES = [
