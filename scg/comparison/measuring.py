@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from scg.choosing.policy import Choice
+from scg.choosing.choice import Choice
 from scg.comparison.comparison import Row
 from scg.comparison.reference import Reference
 from scg.comparison.running import gradients

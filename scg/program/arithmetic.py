@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from scg.choosing.policy import Choice, views
+from scg.choosing.choice import Choice, views
 from scg.errors import ScgError
 from scg.export.parts import Parts, Reading, Steps, function_text, part_lines
 from scg.export.scope import STEP as INDENT

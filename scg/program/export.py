@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scg.choosing.policy import View, views
+from scg.choosing.choice import View, views
 from scg.errors import ExportError, ScgError
 from scg.evaluation.probing import undisturbed
 from scg.export.module import Drawn, Header, Leaf, module_text

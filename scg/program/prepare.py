@@ -13,12 +13,15 @@ from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.choosing.apart import apart
+from scg.choosing.automatic import AUTO
+from scg.choosing.choice import Choice, views
 from scg.choosing.controls import Controlled, controlled
 from scg.choosing.coupled import Scheme, check_coupled, schemes
 from scg.choosing.describe import drawn_below
 from scg.choosing.divided import divided
 from scg.choosing.expense import expenses
-from scg.choosing.policy import AUTO, Choice, Policy, check_branches, choose, match, views
+from scg.choosing.limits import check_branches
+from scg.choosing.policy import Policy, choose, match
 from scg.coupling import Coupling, coupling
 from scg.errors import EstimatorError, EvaluationWarning, GraphError
 from scg.nodes.ir import IR

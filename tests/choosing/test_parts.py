@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli, Normal
 
 import scg
 from scg import Parts
-from scg.choosing.policy import views
+from scg.choosing.choice import views
 from scg.nodes.records import Cost
 from tests.selection import by_turns
 from tests.truth.judge import Case, right_or_refused

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from scg.choosing.policy import View
+from scg.choosing.choice import View
 from scg.surrogate.lowering.plan import NOISE, Labels
 from scg.surrogate.lowering.worlds import World
 from scg.surrogate.runtime.blocks import blocks, chosen

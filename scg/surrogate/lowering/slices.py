@@ -12,7 +12,7 @@ from torch import fx
 
 from scg.analysis.influence import below
 from scg.analysis.relaxation import Relaxation
-from scg.choosing.policy import View
+from scg.choosing.choice import View
 from scg.nodes.records import Det, LogProb, Record, Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit

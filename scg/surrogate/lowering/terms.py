@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx
 
 from scg.choosing.bounded import bounds_of
-from scg.choosing.policy import View
+from scg.choosing.choice import View
 from scg.errors import EstimatorError
 from scg.estimators.protocol.kinds import Cut, Estimator, Scored, Through
 from scg.nodes.plates import positions, trimmed
