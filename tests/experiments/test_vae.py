@@ -308,9 +308,11 @@ class TestCommand:
         assert named == ["relax", "score leave-one-out 2", "concrete*", "b1=rebar,b2=nvil"]
         assert "nan" not in text
 
-    @pytest.mark.parametrize("model", [["--layers", "1", "--nonlinear"], ["--latents", "2x3"]])
+    @pytest.mark.parametrize(
+        "model", [["--layers", "1", "--nonlinear"], ["--latents", "2x3"], ["--dtype", "float64"]]
+    )
     def test_other_models(self, model: list[str], data: str, tmp_path: Path) -> None:
-        assert main(self.options(data, tmp_path / "out", "--policy", "relax", "rebar", *model)) == 0
+        assert main(self.options(data, tmp_path / "out", "--policy", "relax", "nvil", *model)) == 0
 
     def test_what_goes_on_is_what_would_have_been(
         self, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

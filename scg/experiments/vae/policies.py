@@ -68,10 +68,10 @@ def policy_of(found: Written, spec: Spec, mean: Tensor, seeds: Sequence[int]) ->
         read = [Input("image", tuple(mean.shape)), *([Input("latents", spec.event)] if layer else [])]
         context = ("x", spec.names[layer - 1]) if layer else ("x",)
         if name == "relax":
-            net = Reading([Input("logits", spec.event), *read], mean, seeds, nn.ReLU)
+            net = Reading([Input("logits", spec.event), *read], mean, seeds, nn.ReLU).to(mean)
             policy[node] = scg.RELAX(net=net, context=context, baseline=baseline)
         elif name == "nvil" and baseline is None:
-            net = Reading(read, mean, seeds, nn.Tanh)
+            net = Reading(read, mean, seeds, nn.Tanh).to(mean)
             policy[node] = scg.NVIL(net=net, context=context, each="run")
         elif name in TAKE_BASELINES:
             own = scg.MovingAverage(each="run") if baseline == "moving-average" else baseline
