@@ -19,7 +19,7 @@ NEWEST := $(shell sed -n 's/^torch==//p' constraints.txt)
 .PHONY: demo test quick fuzz mutants bench bench-check versions docs clean
 
 demo: .venv/demo.stamp
-	$(BIN)/python -m scg demo --out out
+	$(BIN)/python -m scg demo --out out --overwrite
 
 test: .venv/test.stamp
 	$(BIN)/python -m ruff check .

@@ -1,6 +1,6 @@
 """scg compiles stochastic computation graphs into torch programs with unbiased gradients."""
 
-from scg import rl, symbolic
+from scg import rl, runs, symbolic
 from scg.choosing.parts import Parts
 from scg.comparison.compare import compare
 from scg.comparison.comparison import Comparison
@@ -15,6 +15,7 @@ from scg.errors import (
     NonFiniteError,
     PlateError,
     PolicyError,
+    RunError,
     ScgError,
     UnreadableError,
 )
@@ -40,6 +41,7 @@ from scg.estimators.protocol.kinds import Branched, Branches, Cut, Estimator, Sc
 from scg.estimators.protocol.site import Relaxed, Site
 from scg.estimators.quadratic import Quadratic
 from scg.estimators.rebar import REBAR
+from scg.estimators.registry import names as estimator_names
 from scg.estimators.reinmax import ReinMax
 from scg.estimators.relax import RELAX
 from scg.estimators.reparam import Reparam
@@ -114,6 +116,7 @@ __all__ = [
     "ReinMax",
     "Relaxed",
     "Reparam",
+    "RunError",
     "ScgError",
     "Score",
     "Scored",
@@ -129,10 +132,12 @@ __all__ = [
     "Verification",
     "compare",
     "compile",
+    "estimator_names",
     "exact_gradient",
     "exact_objective",
     "prove",
     "rl",
+    "runs",
     "symbolic",
     "verify",
 ]

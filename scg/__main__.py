@@ -13,22 +13,25 @@ from scg.experiments.estimators.command import ESTIMATORS
 from scg.experiments.rl.bandit_command import BANDIT
 from scg.experiments.rl.command import RL
 from scg.experiments.toy.command import TOY
+from scg.experiments.vae.command import VAE
+from scg.runs import Stopped, configure
 from scg.verification.command import VERIFY
 
 
 def _declare_demo(parser: argparse.ArgumentParser) -> None:
     add_out(parser)
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all noise (1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is in --out")
 
 
-EXPERIMENTS: dict[str, Command] = {"toy": TOY, "estimators": ESTIMATORS, **RL, "bandit": BANDIT}
+EXPERIMENTS: dict[str, Command] = {"toy": TOY, "vae": VAE, "estimators": ESTIMATORS, **RL, "bandit": BANDIT}
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
         "the five graphs of Schulman et al. (2015), their estimates against exact gradients, and a small "
         "run of the toy experiment",
         _declare_demo,
-        lambda options: demo(options.out, seed=options.seed),
+        lambda options: demo(options.out, seed=options.seed, overwrite=options.overwrite),
     ),
     "run": Command(
         "run an experiment of the papers behind the estimators",
@@ -44,12 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     offer(parser, COMMANDS, "COMMAND")
     options = parser.parse_args(arguments)
     try:
+        if getattr(options, "config", None) is not None:
+            configure(options.parser, options.config)
+            options = parser.parse_args(arguments)
         ended = options.run(options)
     except (ScgError, OSError) as error:
         print(f"{options.prog}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{options.prog}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"{options.prog}: {error if isinstance(error, Stopped) else 'interrupted'}", file=sys.stderr)
         return 130
     print(ended.text if isinstance(ended, Ended) else ended)
     return ended.status if isinstance(ended, Ended) else 0

@@ -29,11 +29,11 @@ class Command:
 
 
 def offer(parser: argparse.ArgumentParser, commands: Mapping[str, Command], metavar: str) -> None:
-    """Make a table of commands the subcommands of a parser, which are options.run and options.prog then."""
+    """Make a table of commands the subcommands of a parser, which are options.run, .prog and .parser then."""
     rows = parser.add_subparsers(required=True, metavar=metavar)
     for name, command in commands.items():
         row = rows.add_parser(name, help=command.summary, description=f"{name}: {command.summary}.")
-        row.set_defaults(run=command.run, prog=row.prog)
+        row.set_defaults(run=command.run, prog=row.prog, parser=row)
         command.declare(row)
 
 

@@ -54,9 +54,9 @@ class Row:
         return distance / self.error if self.error else math.copysign(math.inf, distance)
 
 
-def demo(out: Path, *, seed: int = 1) -> str:
+def demo(out: Path, *, seed: int = 1, overwrite: bool = False) -> str:
     """Write drawings, programs and tables into ``out``, and return the tables."""
-    experiment = toy(out, ts=(T,), steps=STEPS, seed=seed)
+    experiment = toy(out, ts=(T,), steps=STEPS, seed=seed, overwrite=overwrite)
     rows: list[Row] = []
     for index, build in enumerate(SCHULMAN):
         start = time.perf_counter()

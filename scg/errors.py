@@ -47,3 +47,7 @@ class UnreadableError(ScgError):
 
 class ExportError(ScgError):
     """A program cannot be written as a Python module."""
+
+
+class RunError(ScgError):
+    """A long run cannot begin, go on or be saved, or was told what it does not understand."""

@@ -67,10 +67,12 @@ def test_the_command_leaves_pictures_and_a_table(
     monkeypatch.setattr(demo, "SCHULMAN", SCHULMAN[:2])
     monkeypatch.setattr(demo, "STEPS", 3)
     assert main(["demo", "--out", str(tmp_path / "a path")]) == 0
-    found = sorted(path.name for path in (tmp_path / "a path").iterdir())
+    found = sorted(path.name for path in (tmp_path / "a path").iterdir() if path.is_file())
     drawings = [f"schulman_{n}.{kind}" for n in (1, 2) for kind in ("png", "svg")]
+    own = [f"toy.{suffix}" for suffix in ("csv", "json", "md", "png", "pt")]
     panels = [f"toy_0.45_{name}.png" for name in ("log_variance", "loss", "relaxation")]
-    assert found == ["gradients.md", *drawings, "toy.md", "toy.png", *panels]
+    assert found == ["gradients.md", *drawings, *own, *panels]
+    assert main(["demo", "--out", str(tmp_path / "a path"), "--overwrite"]) == 0
     printed = capsys.readouterr()
     for table in ("toy.md", "gradients.md"):
         assert (tmp_path / "a path" / table).read_text() in printed.out

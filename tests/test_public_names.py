@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from types import FunctionType
+from typing import Any
 
 import pytest
 
@@ -27,10 +28,13 @@ def test_everything_exported_is_documented() -> None:
 @pytest.mark.parametrize("name", scg.__all__)
 def test_every_parameter_is_named_in_a_docstring(name: str) -> None:
     found = getattr(scg, name)
-    if inspect.ismodule(found):
-        for function in found.__all__:
-            assert _unnamed(getattr(found, function), getattr(found, function).__doc__) == [], function
-    elif not inspect.isclass(found):
+    several = [getattr(found, own) for own in found.__all__] if inspect.ismodule(found) else [found]
+    for one in several:
+        _check(one)
+
+
+def _check(found: Any) -> None:
+    if not inspect.isclass(found):
         assert _unnamed(found, found.__doc__) == []
     elif not issubclass(found, BaseException):
         for method in _methods(found):

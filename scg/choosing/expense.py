@@ -34,6 +34,12 @@ def expenses(facts: Facts, choices: Mapping[str, Choice], samples: int | None) -
     return found
 
 
+def evaluations(choices: Mapping[str, Choice]) -> int:
+    """Return how often what is below a node is evaluated in a run: once, and what each estimator adds."""
+    several = [own for choice in choices.values() for own in (choice.parts.values() or [choice])]
+    return 1 + sum(own.asks.evaluations - 1 for own in several)
+
+
 def _warning(key: str, name: str, asks: Asks, facts: NodeFacts) -> str:
     cheaper = [f'"{other}" ({paid:,})' for other, paid in _cheaper(facts, asks.evaluations)]
     instead = f". Cheaper: {', '.join(cheaper)}" if cheaper else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from scg.choosing.choice import Choice
+from scg.choosing.expense import evaluations
 from scg.comparison.comparison import Row
 from scg.comparison.reference import Reference
 from scg.comparison.running import gradients
@@ -77,12 +77,6 @@ def measured(
         is_seen=is_seen,
         is_declared=not all(own.unbiased for choice in choices.values() for own in choice.estimators),
     )
-
-
-def evaluations(choices: Mapping[str, Choice]) -> int:
-    """Return how often what is below a node is evaluated in a run: once, and what each estimator adds."""
-    several = [own for choice in choices.values() for own in (choice.parts.values() or [choice])]
-    return 1 + sum(own.asks.evaluations - 1 for own in several)
 
 
 def _bias(moments: Moments, reference: Reference | None, ulp: float) -> tuple[float, float, bool]:

@@ -57,7 +57,7 @@ def words() -> dict[str, Estimator]:
 
 
 def names() -> list[str]:
-    """Return all that ``by_name`` takes."""
+    """Return every name of an estimator that a policy can have."""
     return sorted({*registry(), *words()})
 
 

@@ -19,6 +19,7 @@ from scg.analysis.captured import declared_part, with_captured
 from scg.analysis.check import accept, unused
 from scg.choosing.apart import apart
 from scg.choosing.coupled import Scheme, schemes
+from scg.choosing.expense import evaluations
 from scg.choosing.parts import Parts
 from scg.choosing.policy import Policy, match
 from scg.errors import ExportError, GradientWarning, GraphError, ScgError
@@ -417,6 +418,11 @@ class Program(nn.Module):
     def policy(self) -> dict[str, Estimator | Parts]:
         """The estimator of every stochastic node."""
         return {name: choice.estimator for name, choice in self._latest().choices.items()}
+
+    @property
+    def evaluations(self) -> int:
+        """How often a run evaluates what is below its nodes: once, and what estimators add, by replicates."""
+        return evaluations(self._latest().choices) * (self._options.samples or 1)
 
     def explain(self) -> str:
         """Say, for each node: its estimator and why, the costs charged, what it costs and what is assumed."""

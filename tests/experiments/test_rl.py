@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 
 import scg
 from scg.__main__ import main
-from scg.experiments.rl import checkpoint, tasks
+from scg.experiments.rl import tasks
 from scg.experiments.rl.moments import Moments
-from scg.experiments.rl.networks import layers, network
 from scg.experiments.rl.problem import DISCOUNT, Setting, program_of
 from scg.experiments.rl.results import Curves, results
 from scg.experiments.rl.tasks import TASKS
 from scg.experiments.rl.training import History, Training, when_solved
+from scg.experiments.stacked import layers, network
 
 
 def setting(task: str = "cartpole", **changes: Any) -> Setting:
@@ -174,6 +175,15 @@ def columns(text: str) -> list[str]:
     return [cell.strip() for cell in text.splitlines()[0].split("|")[1:-1]]
 
 
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def states(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint has of each training."""
+    return {name: part["things"]["training"] for name, part in torch.load(path)["parts"].items()}
+
+
 class TestCommands:
     @pytest.mark.parametrize("task", TASKS)
     def test_what_a_command_leaves(
@@ -184,13 +194,13 @@ class TestCommands:
         own = "relax" if TASKS[task].discrete else "lax"
         options = ["--quick", "--updates", "2", "--seeds", "1", "--out", str(out)]
         assert main(["run", task, *options, "--policy", own, "score", "score"]) == 0
-        assert sorted(path.name for path in out.iterdir()) == [f"{task}.md", f"{task}.png", f"{task}.pt"]
+        assert files(out) == [f"{task}.{suffix}" for suffix in ("csv", "json", "md", "png", "pt")]
         text, printed = (out / f"{task}.md").read_text(), capsys.readouterr()
         assert text in printed.out
         assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [own, "score"]
         assert {"policy", "reward", f"less {own}", "env. steps", "cpu seconds"} <= set(columns(text))
         assert ("episodes to solve" in columns(text)) == (TASKS[task].solved is not None)
-        assert printed.err.splitlines()[-1].partition("update 2, reward ")[2]
+        assert printed.err.splitlines()[-1].startswith("score 0: step 2 of 2, reward ")
 
     def test_value_steps_and_rates_are_options(self, tmp_path: Path) -> None:
         options = [
@@ -206,7 +216,7 @@ class TestCommands:
             str(tmp_path),
         ]
         assert main(["run", "cartpole", "--quick", *options]) == 0
-        found = torch.load(tmp_path / "cartpole.pt")["setting"]
+        found = json.loads((tmp_path / "cartpole.json").read_text())
         assert (found["value_steps"], found["control_rate"], found["rate"]) == (3, 0.1, 0.003)
 
 
@@ -223,7 +233,7 @@ class TestResuming:
         assert main([*options, "--updates", "3", "--out", whole]) == 0
         assert main([*options, "--updates", "1", "--out", parts]) == 0
         assert main([*options, "--updates", "3", "--out", parts, "--resume"]) == 0
-        found, wanted = (torch.load(Path(out) / f"{task}.pt")["states"] for out in (parts, whole))
+        found, wanted = (states(Path(out) / f"{task}.pt") for out in (parts, whole))
         assert found.keys() == wanted.keys()
         for name in wanted:
             for key, value in wanted[name]["program"].items():
@@ -250,17 +260,13 @@ class TestResuming:
             patch.setattr(Training, "update", interrupted)
             assert main(options) == 130
         assert signal.getsignal(signal.SIGINT) is handler
-        assert sorted(path.name for path in tmp_path.iterdir()) == [
-            "cartpole.md",
-            "cartpole.png",
-            "cartpole.pt",
-        ]
-        assert "Interrupted: --resume goes on." in capsys.readouterr().out
-        states = torch.load(tmp_path / "cartpole.pt")["states"]
-        assert [len(state["rows"]) for state in states.values()] == [2]
+        path = tmp_path / "cartpole.pt"
+        assert files(tmp_path) == [f"cartpole.{suffix}" for suffix in ("csv", "json", "md", "png", "pt")]
+        told = f"It was stopped after step 2 of 3; saved in {path}: go on with --resume"
+        assert told in capsys.readouterr().out
+        assert [len(state["rows"]) for state in states(path).values()] == [2]
         assert main([*options, "--resume"]) == 0
-        states = torch.load(tmp_path / "cartpole.pt")["states"]
-        assert [len(state["rows"]) for state in states.values()] == [3, 3]
+        assert [len(state["rows"]) for state in states(path).values()] == [3, 3]
 
     def test_another_setting_is_refused_and_named(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -269,26 +275,30 @@ class TestResuming:
         assert main(options) == 0
         assert main([*options, "--resume", "--rate", "0.003", "--seeds", "4"]) == 1
         told = capsys.readouterr().err
-        assert "--seeds is 4, and was 2; --rate is 0.003, and was 0.01; --control-rate is 0.003" in told
+        assert "run of other settings: seeds 2 -> 4, rate 0.01 -> 0.003, control-rate 0.01 -> 0.003" in told
 
     def test_nothing_to_resume(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["run", "cartpole", "--quick", "--resume", "--out", str(tmp_path)]) == 1
-        assert f"--resume: there is no {tmp_path / 'cartpole.pt'}" in capsys.readouterr().err
+        assert f"nothing to go on with: there is no {tmp_path / 'cartpole.json'}" in capsys.readouterr().err
 
-    def test_a_checkpoint_is_whole_or_the_one_before(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    def test_a_run_is_not_overwritten_unasked(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        path = tmp_path / "a.pt"
-        checkpoint.save(path, setting(), {"relax 0": {"seconds": 1.0}})
+        options = ["run", "cartpole", *self.OPTIONS, "--updates", "1", "--out", str(tmp_path)]
+        assert main(options) == 0
+        assert main(options) == 1
+        assert "already: go on with it" in capsys.readouterr().err.replace(", ...", ", cartpole.pt")
+        assert main([*options, "--overwrite"]) == 0
 
-        def broken(found: Any, to: Path) -> None:
-            to.write_bytes(b"half")
-            raise OSError("no space left")
-
-        monkeypatch.setattr(torch, "save", broken)
-        with pytest.raises(OSError, match="no space"):
-            checkpoint.save(path, setting(), {})
-        assert checkpoint.load(path, setting()) == {"relax 0": {"seconds": 1.0}}
+    def test_a_file_says_options(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config = tmp_path / "own.toml"
+        config.write_text("updates = 1\npolicy = ['score']\nquick = true")
+        out = tmp_path / "out"
+        assert main(["run", "cartpole", "--config", str(config), "--out", str(out)]) == 0
+        assert [*states(out / "cartpole.pt")] == ["score 0"]
+        config.write_text("update = 1")
+        assert main(["run", "cartpole", "--config", str(config)]) == 1
+        assert "there is no key 'update': 'updates' is meant?" in capsys.readouterr().err
 
 
 class TestBadInput:

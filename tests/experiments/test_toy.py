@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from scg.experiments.toy.training import (
     RATE,
     Curve,
     Setting,
+    Training,
     gradient_variance,
     noise_names,
     relaxed_values,
@@ -27,8 +29,7 @@ LOGITS = torch.tensor([-3.0, -1.0, 0.0, 0.7])
 
 
 def curve(policy: str, *, t: float = 0.45, seeds: int = 2, steps: int = 20) -> Curve:
-    setting = Setting(policy, t, seeds, steps, seed=3)
-    return train(toy_program(setting), setting)
+    return train(Setting(policy, t, seeds, steps, seed=3))
 
 
 def test_the_expected_loss_is_a_sum_over_both_sides() -> None:
@@ -130,14 +131,15 @@ def test_the_command_leaves_pictures_and_a_table(tmp_path: Path, capsys: pytest.
     options = ["--steps", "4", "--seeds", "1", "--out", str(out), "--t", "0.3", "0.3"]
     assert main(["run", "toy", *options, "--policy", "enumerate", "relax", "relax"]) == 0
     panels = [f"toy_0.3_{name}.png" for name in ("log_variance", "loss", "relaxation")]
-    assert sorted(path.name for path in out.iterdir()) == ["toy.md", "toy.png", *panels]
+    own = [f"toy.{suffix}" for suffix in ("csv", "json", "md", "png", "pt")]
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == [*own, *panels]
     printed = capsys.readouterr()
     text = (out / "toy.md").read_text()
     assert text in printed.out
     assert [line.split("|")[2].strip() for line in text.splitlines()[2:]] == ["enumerate", "relax"]
     assert [line.split(":")[0] for line in printed.err.splitlines()] == [
-        "[1/2] t = 0.3, enumerate",
-        "[2/2] t = 0.3, relax",
+        "t = 0.3, enumerate",
+        "t = 0.3, relax",
     ]
 
 
@@ -166,3 +168,22 @@ def test_numbers_are_counts(number: str, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         main(["run", "toy", "--steps", number])
     assert "argument --steps" in capsys.readouterr().err
+
+
+def test_what_goes_on_is_what_would_have_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["run", "toy", "--steps", "6", "--seeds", "2", "--t", "0.3", "--policy", "score", "relax"]
+    step = Training.step
+
+    def interrupted(training: Training, number: int) -> None:
+        if training.setting.policy == "relax" and number == 2:
+            signal.raise_signal(signal.SIGINT)
+        step(training, number)
+
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", interrupted)
+        assert main([*options, "--out", str(parts)]) == 130
+    assert main([*options, "--out", str(parts), "--resume"]) == 0
+    assert main([*options, "--out", str(whole)]) == 0
+    assert (parts / "toy.md").read_text() == (whole / "toy.md").read_text()
+    assert (parts / "toy.png").read_bytes() == (whole / "toy.png").read_bytes()

@@ -164,6 +164,17 @@ class NodeFacts:
         """How the noise of the node is coupled across replicates, or None."""
         return next((axis.coupled for axis in self.axes if axis.name == REPLICATES), None)
 
+    def axis(self, name: str | None) -> Axis | None:
+        """Return the plate called ``name``, or None without a name."""
+        return next((axis for axis in self.axes if axis.name == name and name != REPLICATES), None)
+
+    def lacks(self, name: str | None) -> Refusal | None:
+        """Refuse the ``name`` of a plate that the node does not have."""
+        if name is None or self.axis(name) is not None:
+            return None
+        there = ", ".join(axis.name for axis in self.axes if axis.name != REPLICATES) or "none"
+        return Refusal(f"it has no plate '{name}'", f"give one that it has as each=: {there}")
+
     @property
     def plates(self) -> tuple[int, ...]:
         """The sizes of the node's plates in the examples."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scg.comparison.comparison import STANDARD, Comparison
-from scg.experiments.pictures import png
+from scg.panels import png
 
 RIGHT, BIASED, COUNTED = "#2f6db5", "#b8324a", "#d98a00"
 COLUMNS = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scg.experiments.pictures import png
+from scg.panels import png
 
 Bars = Mapping[int, Mapping[str, float]]
 SHADES = ("#d98a00", "#3b8f5a", "#2f6db5", "#b8324a", "#7c54a5", "#555555")

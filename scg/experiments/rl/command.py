@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
-from scg.commands import Command, Ended, add_out, positive
-from scg.experiments.pictures import require_matplotlib
-from scg.experiments.rl.checkpoint import load, save
+from scg import runs
+from scg.commands import Command, Ended, positive
 from scg.experiments.rl.pictures import draw_curves
 from scg.experiments.rl.problem import POLICIES, Setting, check_policy
 from scg.experiments.rl.results import Curves, results
-from scg.experiments.rl.stopping import Stop, stopping
 from scg.experiments.rl.tasks import TASKS, Task
 from scg.experiments.rl.training import Training
 from scg.experiments.threads import one_thread
-from scg.progress import Progress
+from scg.panels import require_matplotlib
 
 QUICK_SEEDS, QUICK_UPDATES, QUICK_STEPS = 2, 3, 40
-PAUSE = 60.0
 
 
 def run(task: Task, options: argparse.Namespace) -> Ended:
@@ -31,28 +27,20 @@ def run(task: Task, options: argparse.Namespace) -> Ended:
     policies = [*dict.fromkeys(options.policy)]
     for policy in policies:
         check_policy(policy)
-    path = options.out / f"{task.name}.pt"
-    states = load(path, setting) if options.resume else {}
     trainings = [*_trainings(setting, policies)]
-    options.out.mkdir(parents=True, exist_ok=True)
-
-    def keep() -> None:
-        begun = {_name(training): training.state() for training in trainings if training.rows}
-        save(path, setting, {**states, **begun})
-
-    with stopping() as stop, one_thread():
-        for training in trainings:
-            if _name(training) in states:
-                training.restore(states[_name(training)])
-        _train(trainings, updates, stop, keep)
-    begun = [training for training in trainings if training.rows]
-    if not begun:
-        raise KeyboardInterrupt
-    keep()
-    text = _written(task, begun, options.out)
+    going_on: Mapping[str, bool] = {"resume": options.resume, "overwrite": options.overwrite}
+    stopped = ""
+    with one_thread(), runs.open(options.out, setting, name=task.name, **going_on) as kept:
+        kept.clock = time.process_time
+        kept.at_saves(lambda: _written(task, trainings, kept))
+        try:
+            _train(trainings, updates, kept)
+        except runs.Stopped as error:
+            stopped = f" It was {error}."
+        text = _written(task, trainings, kept)
     told = f"{text}\n\n{setting.seeds} runs at rate {setting.rate:g}."
-    told += f" Pictures, this table and a checkpoint are in {options.out}."
-    return Ended(f"{told} Interrupted: --resume goes on.", 130) if stop.asked else Ended(told)
+    told += f" Pictures, this table and a checkpoint are in {options.out}.{stopped}"
+    return Ended(told, 130 if stopped else 0)
 
 
 def _setting(task: Task, options: argparse.Namespace) -> tuple[Setting, int]:
@@ -73,50 +61,36 @@ def _setting(task: Task, options: argparse.Namespace) -> tuple[Setting, int]:
 
 def _trainings(setting: Setting, policies: Sequence[str]) -> Iterator[Training]:
     """Make the trainings of every policy, in one program if environments are vectorised."""
-    runs = range(setting.seeds)
-    groups = [runs] if setting.of.vectorised else [range(run, run + 1) for run in runs]
+    every = range(setting.seeds)
+    groups = [every] if setting.of.vectorised else [range(run, run + 1) for run in every]
     for policy in policies:
         for group in groups:
             yield Training(setting, policy, group)
 
 
-def _name(training: Training) -> str:
-    return f"{training.policy} {training.runs[0]}"
-
-
-def _train(trainings: Sequence[Training], updates: int, stop: Stop, keep: Callable[[], object]) -> None:
-    """Train each until it is over, or an end was asked for, and keep what was reached now and then."""
-    progress, kept = Progress(), time.perf_counter()
-    for index, training in enumerate(trainings):
-        title = f"[{index + 1}/{len(trainings)}] {training.policy}"
-        while not stop.asked and not training.is_over(updates):
+def _train(trainings: Sequence[Training], updates: int, kept: runs.Run) -> None:
+    """Train each until it is solved or has had its updates."""
+    parts = [kept.part(f"{training.policy} {training.runs[0]}") for training in trainings]
+    for part, training in zip(parts, trainings, strict=True):
+        part.keep(training=training)
+    for part, training in zip(parts, trainings, strict=True):
+        for _ in part.steps(updates):
             training.update()
-            progress.tell(_told(title, training))
-            if time.perf_counter() - kept > PAUSE:
-                keep()
-                kept = time.perf_counter()
-        if training.rows and not stop.asked:
-            progress.finish(_told(title, training))
+            part.log(reward=training.recent().mean(), log_variance=training.rows[-1][1].mean())
+            if training.is_solved:
+                part.finish()
 
 
-def _told(title: str, training: Training) -> str:
-    reward = float(training.recent().mean())
-    variance = float(training.rows[-1][1].mean())
-    return (
-        f"{title}: update {len(training.rows)}, reward {reward:.1f}, log-variance {variance:.1f}, "
-        f"{training.seconds:.0f} s"
-    )
-
-
-def _written(task: Task, trainings: Sequence[Training], out: Path) -> str:
+def _written(task: Task, trainings: Sequence[Training], kept: runs.Run) -> str:
     """Write table and pictures of what was reached, and return the table."""
     by_policy: dict[str, list[Training]] = {}
     for training in trainings:
-        by_policy.setdefault(training.policy, []).append(training)
+        if training.rows:
+            by_policy.setdefault(training.policy, []).append(training)
     curves = [Curves(policy, tuple(t.history for t in several)) for policy, several in by_policy.items()]
     text = results(curves, task)
-    (out / f"{task.name}.md").write_text(text + "\n", encoding="utf-8")
-    (out / f"{task.name}.png").write_bytes(draw_curves(curves, task))
+    kept.write(".md", text + "\n")
+    kept.write(".png", draw_curves(curves, task))
     return text
 
 
@@ -139,10 +113,8 @@ def _declare(task: Task, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--value-steps", type=positive, default=1, metavar="N", help="steps of the controls in an update (1)"
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of everything that is drawn (1)")
     parser.add_argument("--quick", action="store_true", help="a few short runs, to see it work")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add_out(parser)
+    runs.add_options(parser)
 
 
 def _command(task: Task) -> Command:

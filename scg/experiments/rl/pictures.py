@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scg.experiments.pictures import band, png
+from scg.experiments.pictures import band
 from scg.experiments.rl.results import Curves
 from scg.experiments.rl.tasks import Task
 from scg.experiments.rl.training import History
+from scg.panels import png
 
 COLOURS = {
     "relax": "#b8324a",

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import scg
-from scg.experiments.rl.networks import Choosing, OfAction, OfState, Steering, network, seed_of
+from scg.experiments.rl.networks import Choosing, OfAction, OfState, Steering
 from scg.experiments.rl.tasks import TASKS, Task
+from scg.experiments.stacked import network
+from scg.runs import seed_of
 
 DISCOUNT = 0.99
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from scg.experiments.rl.moments import Moments
-from scg.experiments.rl.networks import seed_of
 from scg.experiments.rl.problem import Setting, program_of
+from scg.runs import seed_of
 
 ROUNDING = 1e-9
 
@@ -109,11 +109,12 @@ class Training:
         """Return the mean reward of every run in the window that counts."""
         return torch.stack([row[0] for row in self.rows[-self.setting.of.window :]]).mean(0)
 
-    def is_over(self, updates: int) -> bool:
-        """Say whether there were that many updates, or every run is solved."""
-        return len(self.rows) >= updates or not self.unsolved.any()
+    @property
+    def is_solved(self) -> bool:
+        """Whether every run is."""
+        return not bool(self.unsolved.any())
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {
             "program": self.program.state_dict(),
@@ -124,7 +125,7 @@ class Training:
             "unsolved": self.unsolved,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.program.load_state_dict(state["program"])
         for optimizer, found in zip(self.optimizers, state["optimizers"], strict=True):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from scg.commands import Command, add_out, positive
+from scg import runs
+from scg.commands import Command, positive
 from scg.experiments.means import standard_error
-from scg.experiments.pictures import require_matplotlib
 from scg.experiments.threads import one_thread
 from scg.experiments.toy.pictures import draw_curves
 from scg.experiments.toy.problem import POLICIES, least_loss
-from scg.experiments.toy.training import Curve, Point, Setting, toy_program, train
+from scg.experiments.toy.training import Curve, Setting, Training
 from scg.markdown import table
-from scg.progress import Progress
+from scg.panels import require_matplotlib
 
 TS, SEEDS, STEPS = (0.45, 0.499), 64, 10_000
 
@@ -27,38 +27,43 @@ def toy(
     seeds: int = SEEDS,
     steps: int = STEPS,
     seed: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Train under each policy at each t, write pictures and a table into ``out``, and return the table."""
     require_matplotlib()
-    out.mkdir(parents=True, exist_ok=True)
     settings = [
         Setting(policy, t, seeds, steps, seed)
         for t in dict.fromkeys(ts)
         for policy in dict.fromkeys(policies)
     ]
-    programs = [toy_program(setting) for setting in settings]
-    progress, curves = Progress(), []
-    for index, (setting, program) in enumerate(zip(settings, programs, strict=True)):
-        title = f"[{index + 1}/{len(settings)}] t = {setting.t:g}, {setting.policy}"
-        with one_thread():
-            curves.append(train(program, setting, _teller(progress, title, steps)))
-    draw_curves(curves, out)
-    text = results(curves)
-    (out / "toy.md").write_text(text + "\n", encoding="utf-8")
+    trainings = [Training(setting) for setting in settings]
+    shared = {"seeds": seeds, "steps": steps, "seed": seed}
+    with one_thread(), runs.open(out, shared, name="toy", resume=resume, overwrite=overwrite) as run:
+        run.at_saves(lambda: None)
+        curves = [_trained(training, run) for training in trainings]
+        draw_curves(curves, out)
+        text = results(curves)
+        run.write(".md", text + "\n")
     return f"{text}\n\n{seeds} seeds, {steps} steps of Adam. Pictures and this table are in {out}."
 
 
-def _teller(progress: Progress, title: str, steps: int) -> Callable[[Point], None]:
-    """Return what tells of a point of training, and keeps what it tells of the last."""
-
-    def tell(point: Point) -> None:
-        say = progress.finish if point.step == steps else progress.tell
-        say(
-            f"{title}: step {point.step}, expected loss {float(point.loss.mean()):.6f}, "
-            f"log-variance {float(point.log_variance.mean()):.1f}, {point.speed:.0f} steps/s"
-        )
-
-    return tell
+def _trained(training: Training, run: runs.Run) -> Curve:
+    """Train, or go on, and return what was measured."""
+    setting = training.setting
+    part = run.part(f"t = {setting.t:g}, {setting.policy}")
+    part.keep(training=training)
+    if part.step == 0:
+        part.log(**training.measured(0))
+    for step in part.steps(setting.steps):
+        training.step(step)
+        if training.is_measured(step + 1):
+            with part.aside():
+                part.log(**training.measured(step + 1))
+    steps, loss = part.history("loss")
+    points = zip(loss, part.history("log_variance")[1], strict=True)
+    named = ({"loss": one, "log_variance": other} for one, other in points)
+    return training.curve(dict(zip(steps.tolist(), named, strict=True)))
 
 
 def results(curves: Sequence[Curve]) -> str:
@@ -90,8 +95,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"names of estimators, any there are ({named})",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all noise (1)")
-    add_out(parser)
+    runs.add_options(parser)
 
 
 TOY = Command(
@@ -104,5 +108,7 @@ TOY = Command(
         seeds=options.seeds,
         steps=options.steps,
         seed=options.seed,
+        resume=options.resume,
+        overwrite=options.overwrite,
     ),
 )

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from scg.experiments.pictures import band, png
+from scg.experiments.pictures import band
 from scg.experiments.toy.problem import least_loss
 from scg.experiments.toy.training import Curve, relaxed_values
+from scg.panels import png
 
 COLOURS = {"exact": "#555555", "score": "#d98a00", "rebar": "#2f6db5", "relax": "#b8324a"}
 OTHERS = ("#3b8f5a", "#7c54a5", "#7a5a3a", "#2a9d9d")

@@ -9,25 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli
 
-from scg.errors import PolicyError
-from scg.estimators.enumerate import Enumerate
-from scg.estimators.protocol.kinds import Estimator
-from scg.estimators.rebar import REBAR
-from scg.estimators.registry import by_name, names
-from scg.estimators.relax import RELAX
-from scg.estimators.score import Score
-from scg.graph import Graph
+import scg
 from scg.noise import substream, uniform
 
 HIDDEN, TEMPERATURE = 10, 0.5
 
 
-def toy_graph(t: float, seeds: int) -> Graph:
+def toy_graph(t: float, seeds: int) -> scg.Graph:
     """Declare the toy problem for independent draws and seeds, each with its own logit.
 
     Both plates add up, so that the gradient of every element is its own, whatever the number of others.
     """
-    g = Graph("toy")
+    g = scg.Graph("toy")
     for plate in ("draw", "seed"):
         g.plate(plate, reduce="sum")
     logits = g.input("logits", plates=("draw", "seed"), example=torch.zeros(2, seeds))
@@ -73,23 +66,23 @@ class SeedNetworks(nn.Module):
         return self.scale * ((hidden * self.out).sum(-1) + self.level)
 
 
-def _exact(seeds: int, seed: int) -> Estimator:
-    return Enumerate()
+def _exact(seeds: int, seed: int) -> scg.Estimator:
+    return scg.Enumerate()
 
 
-def _score(seeds: int, seed: int) -> Estimator:
-    return Score()
+def _score(seeds: int, seed: int) -> scg.Estimator:
+    return scg.Score()
 
 
-def _rebar(seeds: int, seed: int) -> Estimator:
-    return REBAR(temperature=torch.full((seeds,), TEMPERATURE), eta=torch.ones(seeds))
+def _rebar(seeds: int, seed: int) -> scg.Estimator:
+    return scg.REBAR(temperature=torch.full((seeds,), TEMPERATURE), eta=torch.ones(seeds))
 
 
-def _relax(seeds: int, seed: int) -> Estimator:
-    return RELAX(net=SeedNetworks(seeds, seed), relaxed_cost=False)
+def _relax(seeds: int, seed: int) -> scg.Estimator:
+    return scg.RELAX(net=SeedNetworks(seeds, seed), relaxed_cost=False)
 
 
-POLICIES: dict[str, Callable[[int, int], Estimator]] = {
+POLICIES: dict[str, Callable[[int, int], scg.Estimator]] = {
     "exact": _exact,
     "score": _score,
     "rebar": _rebar,
@@ -98,11 +91,12 @@ POLICIES: dict[str, Callable[[int, int], Estimator]] = {
 """The policies of the papers, in which every seed has control parameters of its own."""
 
 
-def estimator(policy: str, seeds: int, seed: int) -> Estimator:
+def estimator(policy: str, seeds: int, seed: int) -> scg.Estimator | str:
     """Return the estimator of a policy; one that the papers do not have is as its name makes it."""
     if policy in POLICIES:
         return POLICIES[policy](seeds, seed)
-    if policy not in names():
-        known = ", ".join(dict.fromkeys([*POLICIES, *names()]))
-        raise PolicyError(f"there is no policy '{policy}'; there are {known}")
-    return by_name(policy)
+    names = scg.estimator_names()
+    if policy not in names:
+        known = ", ".join(dict.fromkeys([*POLICIES, *names]))
+        raise scg.PolicyError(f"there is no policy '{policy}'; there are {known}")
+    return policy

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scg.estimators.parts.variates import Controls
+import scg
 from scg.experiments.toy.problem import estimator, expected_loss, toy_graph
 from scg.noise import substream, uniform
-from scg.program.program import Program
-from scg.program.program import compile as compiled
 
 RATE, POINTS, DRAWS = 0.01, 100, 1000
 GRID = 201
@@ -47,64 +44,84 @@ class Curve:
     variate: Tensor | None
 
 
-@dataclass(frozen=True, eq=False)
-class Point:
-    """The expected loss and log-variance of every seed after some steps, and the steps a second so far."""
-
-    step: int
-    loss: Tensor
-    log_variance: Tensor
-    speed: float
-
-
-def toy_program(setting: Setting) -> Program:
+def toy_program(setting: Setting) -> scg.Program:
     """Compile the toy problem; a program is trained once, as it holds the control parameters."""
     own = estimator(setting.policy, setting.seeds, setting.seed)
-    return compiled(toy_graph(setting.t, setting.seeds), policy={"b": own})
+    return scg.compile(toy_graph(setting.t, setting.seeds), policy={"b": own})
 
 
-def train(program: Program, setting: Setting, tell: Callable[[Point], object] = lambda point: None) -> Curve:
-    """Train every seed with Adam, model and control variate alike, and return what was measured.
+class Training:
+    """All seeds of one curve under Adam, model and control variate alike, a step at a time.
 
     For control variates Adam keeps its largest second moments (Reddi et al., 2018): as these are learned,
     their gradients shrink by orders of magnitude, and steps of the usual size would throw them off again.
     """
-    points = []
-    for point in _points(program, setting):
-        tell(point)
-        points.append(point)
-    return Curve(
-        setting,
-        torch.tensor([point.step for point in points]),
-        torch.stack([point.loss for point in points]),
-        torch.stack([point.log_variance for point in points]),
-        control_variate(program, setting),
-    )
+
+    def __init__(self, setting: Setting) -> None:
+        """Compile the program, which refuses what does not fit."""
+        self.setting, self.program = setting, toy_program(setting)
+        self.logits = nn.Parameter(torch.zeros(setting.seeds))
+        groups: list[dict[str, Any]] = [
+            {"params": [self.logits]},
+            {"params": [*self.program.control_parameters()], "amsgrad": True},
+        ]
+        self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=RATE)
+        self._names = noise_names(self.program, self.logits)
+
+    def step(self, number: int) -> None:
+        """Take a step, all noise of which is a function of its number."""
+        seed = substream(self.setting.seed, f"step {number}")
+        noise = seed_noise(self._names, seed, 1, self.setting.seeds)
+        self.optimizer.zero_grad()
+        self.program(logits=self.logits.unsqueeze(0), noise=noise).loss.backward()
+        self.optimizer.step()
+
+    def measured(self, done: int) -> dict[str, Tensor]:
+        """Return the expected loss and the log-variance of every seed after some steps."""
+        seed, logits = substream(self.setting.seed, f"measure {done}"), self.logits.detach()
+        variance = gradient_variance(self.program, logits, seed=seed)
+        return {"loss": expected_loss(logits.double(), self.setting.t), "log_variance": variance.log()}
+
+    def is_measured(self, done: int) -> bool:
+        """Say whether there is a point of the curve after so many steps."""
+        return done % max(1, self.setting.steps // POINTS) == 0 or done == self.setting.steps
+
+    def curve(self, points: Mapping[int, Mapping[str, Tensor]]) -> Curve:
+        """Return what was measured, by how many steps were done."""
+        loss, variance = (
+            torch.stack([p[name] for p in points.values()]) for name in ("loss", "log_variance")
+        )
+        variate = control_variate(self.program, self.setting)
+        return Curve(self.setting, torch.tensor([*points]), loss, variance, variate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "program": self.program.state_dict(),
+            "logits": self.logits.detach(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.program.load_state_dict(state["program"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            self.logits.copy_(state["logits"])
 
 
-def _points(program: Program, setting: Setting) -> Iterator[Point]:
-    logits = nn.Parameter(torch.zeros(setting.seeds))
-    groups: list[dict[str, Any]] = [
-        {"params": [logits]},
-        {"params": [*program.control_parameters()], "amsgrad": True},
-    ]
-    optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=RATE)
-    names = noise_names(program, logits)
-    every, start = max(1, setting.steps // POINTS), time.perf_counter()
-    for step in range(setting.steps + 1):
-        if step % every == 0 or step == setting.steps:
-            seed = substream(setting.seed, f"measure {step}")
-            variance = gradient_variance(program, logits.detach(), seed=seed)
-            loss = expected_loss(logits.detach().double(), setting.t)
-            yield Point(step, loss, variance.log(), step / (time.perf_counter() - start))
-        if step < setting.steps:
-            noise = seed_noise(names, substream(setting.seed, f"step {step}"), 1, setting.seeds)
-            optimizer.zero_grad()
-            program(logits=logits.unsqueeze(0), noise=noise).loss.backward()
-            optimizer.step()
+def train(setting: Setting) -> Curve:
+    """Train every seed and return what was measured."""
+    training = Training(setting)
+    points = {0: training.measured(0)}
+    for step in range(setting.steps):
+        training.step(step)
+        if training.is_measured(step + 1):
+            points[step + 1] = training.measured(step + 1)
+    return training.curve(points)
 
 
-def noise_names(program: Program, logits: Tensor) -> list[str]:
+def noise_names(program: scg.Program, logits: Tensor) -> list[str]:
     """Return the names of all noise of a run of logits [seeds]."""
     return list(program.draw_noise(0, logits=logits.unsqueeze(0)))
 
@@ -115,7 +132,7 @@ def seed_noise(names: Sequence[str], seed: int, draws: int, seeds: int) -> dict[
     return dict(zip(names, flat.view(seeds, len(names), draws).permute(1, 2, 0), strict=True))
 
 
-def gradient_variance(program: Program, logits: Tensor, *, seed: int, draws: int = DRAWS) -> Tensor:
+def gradient_variance(program: scg.Program, logits: Tensor, *, seed: int, draws: int = DRAWS) -> Tensor:
     """Return the variance of every seed's single-sample gradient, [seeds].
 
     Half of the draws have b = 0 and half b = 1, each weighed by its probability: where p is small, as many
@@ -145,10 +162,10 @@ def relaxed_values() -> Tensor:
     return torch.linspace(0, 1, GRID + 2)[1:-1]
 
 
-def control_variate(program: Program, setting: Setting) -> Tensor | None:
+def control_variate(program: scg.Program, setting: Setting) -> Tensor | None:
     """Return the control variate c(z) of every seed at the relaxed values, [grid, seeds]."""
-    controls = dict(program.controls.items()).get("b")
-    if not isinstance(controls, Controls):
+    controls: Any = dict(program.controls.items()).get("b")
+    if not all(hasattr(controls, name) for name in ("net", "eta", "temperature")):
         return None
     with torch.no_grad():
         z = relaxed_values().logit().mul(0.5).unsqueeze(1).expand(-1, setting.seeds)

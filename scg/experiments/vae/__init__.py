@@ -1,0 +1,1 @@
+"""Discrete autoencoders: the models of the REBAR and RELAX papers, under any estimator."""
