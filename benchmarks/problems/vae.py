@@ -16,7 +16,7 @@ from benchmarks.by_hand import normal_vae, vae
 from benchmarks.contest import PYRO, STORCHASTIC, Contest, Job, Loss, Settings, entrants
 from benchmarks.peers import peer
 
-BATCH, INPUTS, LATENTS, BITS, REPLICATES = 24, 784, 200, 8, 4
+BATCH, INPUTS, LATENTS, BITS, REPLICATES, SHARE = 24, 784, 200, 8, 4, 0.25
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,12 @@ def continuous_vae(model: normal_vae.Model, x: Tensor) -> scg.Graph:
     return g
 
 
-def relax(model: vae.Model) -> dict[str, scg.RELAX]:
+def relax(model: vae.Model, train_on: float = 1.0) -> dict[str, scg.RELAX]:
     """RELAX with the model's networks, which read the logits as well."""
-    return {f"b{layer}": scg.RELAX(net, context=f"logits{layer}") for layer, net in enumerate(model.nets)}
+    return {
+        f"b{layer}": scg.RELAX(net, context=f"logits{layer}", train_on=train_on)
+        for layer, net in enumerate(model.nets)
+    }
 
 
 def lax(model: normal_vae.Model) -> dict[str, scg.LAX]:
@@ -169,6 +172,9 @@ ROWS = (
         {STORCHASTIC: storchastic(estimator="rebar")},
     ),
     Row("relax", relax, controlled_by_hand(network=True), {STORCHASTIC: storchastic(estimator="relax")}),
+    # The steps by hand train on the whole batch.
+    Row("rebar, train_on 1/4", lambda m: scg.REBAR(train_on=SHARE), controlled_by_hand(network=False)),
+    Row("relax, train_on 1/4", partial(relax, train_on=SHARE), controlled_by_hand(network=True)),
     Row(
         "enumerate, 8 bits",
         lambda m: "enumerate",

@@ -84,7 +84,8 @@ def _rewired(ir: IR, name: str, readers: Collection[str]) -> IR:
         for one in several:
             dag.add_node(one.name, record=one)
             dag.add_edges_from((parent, one.name) for parent in one.parents)
-    return replace(ir, dag=dag, layout={**ir.layout, detached: ir.layout[name]})
+    layout = {**ir.layout, detached: ir.layout[name]}
+    return replace(ir, dag=dag, layout=layout, detached=(*ir.detached, detached))
 
 
 def _reading(ir: IR, record: Record, name: str, other: str) -> Record:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from scg.analysis.facts import Facts
 from scg.analysis.influence import below
 from scg.analysis.soft import perturbed_value
+from scg.choosing.choice import Choice, View, views
 from scg.choosing.describe import node_facts
 from scg.choosing.networks import Caller, caller
-from scg.choosing.policy import Choice, View, views
 from scg.errors import EstimatorError, PolicyError
 from scg.estimators.protocol.kinds import Estimator
 from scg.evaluation.probing import undisturbed

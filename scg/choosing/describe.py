@@ -10,6 +10,7 @@ from scg.analysis.facts import Facts
 from scg.analysis.influence import below
 from scg.analysis.relaxation import ELSEWHERE
 from scg.choosing.additive import added
+from scg.choosing.alone import alone
 from scg.choosing.bounded import bounds_of
 from scg.choosing.learned import attached, learned
 from scg.estimators.protocol.facts import REPLICATES, Axis, NodeFacts, Slice
@@ -58,6 +59,7 @@ def node_facts(facts: Facts, name: str, samples: int | None, coupled: str | None
         shape=lambda other: _shape(facts, other),
         learned=lambda: learned(facts, record),
         drawn_below=lambda: drawn_below(facts, name),
+        alone=lambda relaxed: alone(facts, name, relaxed=relaxed),
     )
 
 

@@ -10,9 +10,12 @@ import networkx as nx
 from scg.analysis.facts import Facts
 from scg.analysis.influence import below
 from scg.choosing.apart import apart
+from scg.choosing.automatic import AUTO
+from scg.choosing.choice import Choice
 from scg.choosing.describe import node_facts
 from scg.choosing.parts import Parts
-from scg.choosing.policy import AFFORDABLE, AUTO, Choice, PolicyEntry
+from scg.choosing.policy import PolicyEntry
+from scg.choosing.refusing import AFFORDABLE
 from scg.errors import PolicyError
 from scg.estimators.local import Local
 from scg.estimators.protocol.border import asked, refusal

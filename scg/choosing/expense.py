@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from scg.analysis.facts import Facts
+from scg.choosing.choice import Choice, views
 from scg.choosing.describe import node_facts
-from scg.choosing.policy import Choice, views
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.border import asked, refusal
 from scg.estimators.protocol.facts import NodeFacts

@@ -50,8 +50,6 @@ class Leg:
     command: Command
     words: Sequence[str]
     caption: str
-    overwrites: bool = True
-    """Whether the command has ``--overwrite``."""
 
 
 def demo(out: Path, *, seed: int = 1, overwrite: bool = False) -> str:
@@ -76,7 +74,7 @@ def shown(leg: Leg, out: Path, seed: int, *, overwrite: bool) -> Stop:
     start = time.perf_counter()
     if leg.command.run is None:
         raise ScgError(f"scg run {leg.name} is no command to run")
-    again = ["--overwrite"] if overwrite and leg.overwrites else []
+    again = ["--overwrite"] if overwrite else []
     ended = leg.command.run(parser.parse_args([*words, *again]))
     if isinstance(ended, Ended) and ended.status:
         raise KeyboardInterrupt(ended.text)
@@ -136,4 +134,4 @@ def rollout() -> Leg:
         "context: what baselines and control variates of the action leave of the variance."
     )
     caption = "What is left of the variance, exactly and with trained controls"
-    return Leg("One action: the bandit", told, "bandit", BANDIT, BANDIT_WORDS, caption, overwrites=False)
+    return Leg("One action: the bandit", told, "bandit", BANDIT, BANDIT_WORDS, caption)

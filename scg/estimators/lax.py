@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from scg.estimators.parts.baselines import besides
 from scg.estimators.parts.variates import Controls, Remainder, centred, network
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.facts import NodeFacts, Refusal
@@ -24,6 +23,8 @@ class LAX(Remainder, Cut):
     ``net`` is called ``net(x, *context)`` and gives one number for each plate element; without one, a
     network is made for the node, which reads the node's parents as well. ``context`` names the nodes that a
     network reads besides, and ``baseline``, which learns nothing of its own, is taken from the credit.
+    ``train_on`` is the share of the elements of a plate, chosen anew in each run, from which the network
+    learns: its second pass costs as much less.
     Grathwohl et al. (2018, arXiv:1711.00123).
     """
 
@@ -32,10 +33,11 @@ class LAX(Remainder, Cut):
     net: Callable[..., Tensor] | None = None
     context: Any = None
     baseline: Any = None  # what is kept is a Baseline
+    train_on: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse baselines that would learn."""
-        object.__setattr__(self, "baseline", besides(self.baseline))
+        """Refuse baselines that would learn, and what is no share."""
+        self.check_options()
 
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Refuse laws whose draw cannot be differentiated twice, and supports that move."""
@@ -49,11 +51,11 @@ class LAX(Remainder, Cut):
             )
         if facts.moving is not None:
             return moves(facts)
-        return self.kept.refuses(facts)
+        return self.cannot_train(facts, relaxed=False) or self.kept.refuses(facts)
 
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for a network of the value."""
-        return replace(self.kept.asks(), site=True, points=True, context=self._context)
+        return replace(self.asks_of(facts, relaxed=False), site=True, points=True, context=self._context)
 
     def learns(self, facts: NodeFacts) -> nn.Module:
         """Return the network."""

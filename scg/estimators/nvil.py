@@ -23,6 +23,7 @@ class NVIL(Scored):
     Without ``net`` one with a hidden layer is made for the node, which reads the node's parents; ``context``
     names what a network reads instead. It is trained on the variance. As c and v are of the past, and not of
     the sample, v scales the estimate of a node and does no more; with ``normalise=False`` it does not.
+    With ``each``, the name of a plate, every element of it has a c and v of its own.
     Mnih and Gregor (2014, "Neural variational inference and learning in belief networks", arXiv:1402.0030).
     """
 
@@ -31,6 +32,7 @@ class NVIL(Scored):
     net: nn.Module | None = None
     context: Any = None
     normalise: bool = True
+    each: str | None = None
 
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Refuse a support that moves, and a network without anything to read."""
@@ -38,7 +40,7 @@ class NVIL(Scored):
             return moves(facts)
         if self.net is not None and not self._context(facts):
             return Refusal("there is nothing that its network could read", "give context=")
-        return None
+        return facts.lacks(self.each)
 
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for what the network reads."""
@@ -50,25 +52,25 @@ class NVIL(Scored):
         net = self.net
         if net is None and names:
             net = network(facts, None, names)
-        return Memory(net if names else None, deviates=self.normalise)
+        return Memory(net if names else None, deviates=self.normalise, each=facts.axis(self.each))
 
     def baseline(self, site: Site) -> Tensor:
         """Return the mean so far, and what the network adds."""
         assert isinstance(site.controls, Memory)
-        mean = site.controls.mean()
+        mean = site.controls.placed(site.controls.mean(), site)
         return mean if site.controls.net is None else mean + site.predict()
 
     def factor(self, site: Site) -> Tensor:
         """Return Q - b - c over the deviation so far, which is at least 1."""
         assert isinstance(site.controls, Memory)
         left = site.credit - self.baseline(site)
-        return left / site.controls.deviation() if self.normalise else left
+        return left / site.controls.placed(site.controls.deviation(), site) if self.normalise else left
 
     def remember(self, site: Site) -> None:
         """Add the credit to what is remembered."""
         if site.training:
             assert isinstance(site.controls, Memory)
-            site.controls.update(site.credit, site.weight, site.unit)
+            site.controls.update(site.credit, site.weight, site.unit, site)
 
     def _context(self, facts: NodeFacts) -> tuple[str, ...]:
         """Return what is read: the parents that are floating point unless told otherwise."""

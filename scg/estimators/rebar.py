@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
-from scg.estimators.parts.baselines import besides
 from scg.estimators.parts.variates import (
     Controls,
     Positive,
@@ -35,8 +34,9 @@ class REBAR(Remainder, Cut):
 
     The temperature of the relaxation and eta start as given, or one for each plate element as tensors, and
     descend the variance unless ``tune=False``. ``baseline``, which learns nothing of its own, is taken from
-    the credit besides. Tucker et al. (2017, "REBAR: Low-variance, unbiased gradient
-    estimates for discrete latent variable models", arXiv:1703.07370).
+    the credit besides. ``train_on`` is the share of the elements of a plate, chosen anew in each run, from
+    which they learn: their second pass costs as much less. Tucker et al. (2017, "REBAR: Low-variance,
+    unbiased gradient estimates for discrete latent variable models", arXiv:1703.07370).
     """
 
     name: ClassVar[str] = "rebar"
@@ -46,10 +46,11 @@ class REBAR(Remainder, Cut):
     eta: float | Tensor = 1.0
     tune: bool = True
     baseline: Any = None  # what is kept is a Baseline
+    train_on: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what is not positive, and baselines that would learn."""
-        object.__setattr__(self, "baseline", besides(self.baseline))
+        self.check_options()
         for name in ("temperature", "eta"):
             value = getattr(self, name)
             if not isinstance(value, (int, float, Tensor)):
@@ -85,11 +86,13 @@ class REBAR(Remainder, Cut):
             )
         if facts.reaches_cost and not facts.slice().smooth:
             return Refusal(f"it needs a cost at relaxed values, and {first_rough(facts)}")
-        return self.kept.refuses(facts)
+        if self.train_on < 1 and any(getattr(held, "shape", ()) for held in (self.temperature, self.eta)):
+            return Refusal("with train_on below 1 temperature and eta are one number each", "give one number")
+        return self.cannot_train(facts, relaxed=True) or self.kept.refuses(facts)
 
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for z and z~, and for the relaxed cost at both."""
-        known = self.kept.asks()
+        known = self.asks_of(facts, relaxed=True)
         return replace(known, site=True, fresh=("base",), standard=True, relaxed=2 * facts.reaches_cost)
 
     def learns(self, facts: NodeFacts) -> nn.Module:

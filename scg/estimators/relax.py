@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from scg.estimators.parts.baselines import besides
 from scg.estimators.parts.variates import (
     Controls,
     Positive,
@@ -34,7 +33,8 @@ class RELAX(Remainder, Cut):
     element; without one, a network is made for the node, which reads the node's parents as well. The
     second term is left out where no cost is smooth at relaxed values, or with ``relaxed_cost=False``.
     ``context`` names the nodes that a network reads besides, and ``baseline``, which learns nothing of its
-    own, is taken from the credit.
+    own, is taken from the credit. ``train_on`` is the share of the elements of a plate, chosen anew in each
+    run, from which the control variate learns: its second pass costs as much less.
     Grathwohl et al. (2018, "Backpropagation through the Void: Optimizing control variates for black-box
     gradient estimation", arXiv:1711.00123).
     """
@@ -45,10 +45,11 @@ class RELAX(Remainder, Cut):
     relaxed_cost: bool | None = None
     context: Any = None
     baseline: Any = None  # what is kept is a Baseline
+    train_on: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse baselines that would learn."""
-        object.__setattr__(self, "baseline", besides(self.baseline))
+        """Refuse baselines that would learn, and what is no share."""
+        self.check_options()
 
     def refuses(self, facts: NodeFacts) -> Refusal | None:
         """Refuse laws without a relaxation, and a relaxed cost where none is smooth."""
@@ -56,13 +57,17 @@ class RELAX(Remainder, Cut):
             return Refusal(f"a {facts.law.family} cannot be relaxed")
         if self.relaxed_cost and facts.reaches_cost and not facts.slice().smooth:
             return Refusal(f"relaxed_cost=True needs a cost at relaxed values, and {first_rough(facts)}")
-        return self.kept.refuses(facts)
+        return self.cannot_train(facts, relaxed=self._relaxes(facts)) or self.kept.refuses(facts)
+
+    def _relaxes(self, facts: NodeFacts) -> bool:
+        """Whether the relaxed cost is wanted, and one is smooth."""
+        return self.relaxed_cost is not False and facts.reaches_cost and bool(facts.slice().smooth)
 
     def asks(self, facts: NodeFacts) -> Asks:
         """Ask for z and z~, and for the relaxed cost at both where one is smooth, and it is wanted."""
-        is_wanted = self.relaxed_cost is not False and facts.reaches_cost and bool(facts.slice().smooth)
+        is_wanted = self._relaxes(facts)
         return replace(
-            self.kept.asks(),
+            self.asks_of(facts, relaxed=is_wanted),
             site=True,
             fresh=("base",),
             standard=True,

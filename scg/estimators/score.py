@@ -108,7 +108,8 @@ class Score(Scored):
         """Return the memory of past credit, with the baseline's network if there is one."""
         if self.kept.net is None and not self.is_of_the_past:
             return None
-        return Memory(self.kept.net, deviates=self.normalise is True)
+        each = facts.axis(self.kept.each)
+        return Memory(self.kept.net, deviates=self.normalise is True, each=each)
 
     def factor(self, site: Site) -> Tensor:
         """Return Q - b, over a standard deviation and times a ratio where that is asked for."""
@@ -118,7 +119,7 @@ class Score(Scored):
             factor = factor / deviation(site.credit, site.dim(group_of(self.kept)))
         elif self.normalise:
             assert isinstance(site.controls, Memory)
-            factor = factor / site.controls.deviation()
+            factor = factor / site.controls.placed(site.controls.deviation(), site)
         return parts.weighed(site, factor, self.truncate, self.clip) if self.is_by_step else factor
 
     def loss(self, site: Site) -> Tensor | None:
@@ -132,7 +133,7 @@ class Score(Scored):
         """Add the credit to what the moving average and the deviation are of."""
         if site.training and self.is_of_the_past:
             assert isinstance(site.controls, Memory)
-            site.controls.update(averaged(site).credit, site.weight, site.unit)
+            site.controls.update(averaged(site).credit, site.weight, site.unit, site)
 
     @property
     def kept(self) -> Baseline:

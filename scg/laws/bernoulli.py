@@ -128,6 +128,11 @@ class Bernoulli(Relaxable):
             return None
         return {"logits": value - torch.sigmoid(parameters["logits"])}
 
+    @property
+    def has_fixed_support(self) -> bool:
+        """True."""
+        return True
+
     def support(self, parameters: Parameters) -> Tensor:
         """``[0, 1]``."""
         given = parameters[self.given]

@@ -127,6 +127,11 @@ class Categorical(Relaxable):
             value = _compared(value.long(), probs.shape[-1])
         return {"logits": value.to(probs.dtype) - probs}
 
+    @property
+    def has_fixed_support(self) -> bool:
+        """True."""
+        return True
+
     def support(self, parameters: Parameters) -> Tensor:
         """``0 ... n - 1``, or the identity matrix."""
         given = parameters[self.given]

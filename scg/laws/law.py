@@ -52,6 +52,11 @@ class Law(ABC):
         return False
 
     @property
+    def has_fixed_support(self) -> bool:
+        """Whether ``support`` depends on the shape and type of the parameters alone."""
+        return False
+
+    @property
     def discrete(self) -> bool:
         """Whether values are atoms."""
         return False

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scg.errors import GraphError
 from scg.nodes.plates import Plate
-from scg.nodes.records import Cost, Det, Input, Param, Record, Sample, Simulation
+from scg.nodes.records import Cost, Det, Function, Input, Param, Record, Sample, Simulation, identity
 
 CAPTURED = "captured"
 
@@ -59,13 +59,15 @@ class IR:
 
     ``dag`` has the record of node ``name`` at ``dag.nodes[name]["record"]`` and an edge from every
     parent; its insertion order is topological. ``plates`` lists every plate in the one order of the
-    whole graph, and ``layout`` the plates of each node in that order.
+    whole graph, and ``layout`` the plates of each node in that order. ``detached`` names the nodes that give
+    some costs a value without its gradient.
     """
 
     dag: nx.DiGraph
     plates: Mapping[str, Plate]
     layout: Mapping[str, tuple[str, ...]]
     store: Store = field(default_factory=Store)
+    detached: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Record:
         record: Record = self.dag.nodes[name]["record"]
@@ -90,14 +92,21 @@ class IR:
         return iter(self.dag.successors(name))
 
     def only(self, costs: Collection[str]) -> IR:
-        """Return the graph with no other costs than these; others are values like any."""
+        """Return the graph with no other costs than these; others are values like any.
+
+        What reads a value ``detached`` for the sake of other costs reads it as it is.
+        """
         dag = self.dag.copy()
+        for name in self.detached:
+            record = self[name]
+            assert isinstance(record, Det)
+            dag.nodes[name]["record"] = replace(record, fn=Function(identity, label=name))
         for name in self.costs:
             if name not in costs:
                 cost = self[name]
                 given = {field.name: getattr(cost, field.name) for field in fields(Det)}
                 dag.nodes[name]["record"] = Det(**given)
-        return replace(self, dag=dag)
+        return replace(self, dag=dag, detached=())
 
     def _of(self, kind: type[Record]) -> tuple[str, ...]:
         return tuple(record.name for record in self.records() if isinstance(record, kind))

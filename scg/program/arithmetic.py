@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from scg.choosing.policy import Choice, views
+from scg.choosing.choice import Choice, views
 from scg.errors import ScgError
 from scg.export.parts import Parts, Reading, Steps, function_text, part_lines
 from scg.export.scope import STEP as INDENT
@@ -184,14 +184,15 @@ class Arithmetic:
         return part.label if net is None else net
 
     def _said(self, part: Part) -> str:
-        node, name = part.owner, self._choices[part.owner].estimator.name
+        node, choice = part.owner, self._choices[part.owner.removesuffix(part.half)]
+        name = choice.estimator.name
         if part.label == f"{node}_site":
             return f"Return what {name} is given of {node}: values without gradients, and their weight."
         if part.label == f"{node}_factor":
             return f"Return what multiplies the score of {node}: cost, less a baseline."
         if part.label == f"{node}_{name}_value":
             return f"Return the value of {node} that {name} makes of parameters and noise."
-        if self._choices[node].asks.branches:
+        if choice.asks.branches:
             return f"Return the outcomes of {node} and the probability of each."
         return f"Return what {name} adds to the surrogate for {node}: its backward is the estimate."
 

@@ -9,9 +9,9 @@ from torch import nn
 from scg.analysis.captured import captures
 from scg.analysis.facts import Facts
 from scg.analysis.relaxation import Relaxation
+from scg.choosing.choice import Choice, View, views
 from scg.choosing.controls import Controlled
 from scg.choosing.describe import node_facts
-from scg.choosing.policy import Choice, View, views
 from scg.estimators.protocol.asks import Asks
 from scg.estimators.protocol.kinds import Branched, Cut, Estimator, Scored
 from scg.nodes.ir import CAPTURED, IR

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scg.choosing.policy import views
+from scg.choosing.choice import View, views
 from scg.errors import ExportError, ScgError
 from scg.evaluation.probing import undisturbed
 from scg.export.module import Drawn, Header, Leaf, module_text
@@ -71,8 +71,8 @@ def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:
     several = [
         view for name, choice in prepared.choices.items() for view in views(prepared.facts, name, choice)
     ]
-    for view in several:
-        how, label = view.choice.estimator.name, view.label
+    for view, half in ((each, half) for each in several for half in _halves(each)):
+        how, label = view.choice.estimator.name, f"{view.label}{half}"
         found[f"{label}_{how}"] = Title(
             f"{how.replace('-', '_')}_of_{label}",
             f"Return what {how} adds to the surrogate for {label}: its backward is the estimate.",
@@ -94,6 +94,11 @@ def _titles(ir: IR, prepared: Prepared) -> dict[str, Title]:
             is_general=True,
         )
     return found
+
+
+def _halves(view: View) -> tuple[str, ...]:
+    """Return what ends the names of a node's lines: those of a block and of the rest, if it trains on one."""
+    return ("",) if view.choice.asks.block is None else ("_block", "_rest")
 
 
 def _renamed(ir: IR, tape: Tape) -> Tape:

@@ -9,7 +9,7 @@ from typing import Any
 
 from scg.evaluation import elsewhere
 from scg.nodes.records import outcome
-from scg.surrogate.runtime import ops
+from scg.surrogate.runtime import blocks, ops
 
 TREE = "torch.utils._pytree.tree_map_only(torch.Tensor,"
 TEXTS = MappingProxyType(
@@ -17,9 +17,20 @@ TEXTS = MappingProxyType(
         ops.possible: '''def {name}(value, mass):
     """Return a value with 0 where it is not finite and its branch impossible, so that 0 inf is 0."""
     return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)''',
+        ops.rows: '''def {name}(table, index):
+    """Return the rows of a table."""
+    return table[index]''',
         ops.passed_on: '''def {name}(mass, step):
     """Return sum_k mass[k] step[k, j]."""
     return (mass[:, None] * step).sum(0)''',
+        blocks.blocks: '''def {name}(noise, size, parts, of):
+    """Return the places of a random block of elements, and those of the rest."""
+    order = ((noise * size).long() + torch.arange(size, device=noise.device)) % size
+    count = max(1, min(size * parts // of, size - 1))
+    return order[:count], order[count:]''',
+        blocks.chosen: f'''def {{name}}(value, places, dim):
+    """Return the elements at some places along a dimension, or what is 1 long there."""
+    return {TREE} lambda leaf: leaf if leaf.shape[dim] == 1 else leaf.index_select(dim, places), value)''',
         ops.share: '''def {name}(value, mass):
     """Return what a sum over branches is for each of several masses: 0 where that is."""
     return value / torch.where(mass >= torch.finfo(mass.dtype).tiny, mass, torch.inf)''',

@@ -13,12 +13,15 @@ from torch import Tensor, fx, nn
 
 from scg.analysis.facts import Facts, checked, gather, warn
 from scg.choosing.apart import apart
+from scg.choosing.automatic import AUTO
+from scg.choosing.choice import Choice, views
 from scg.choosing.controls import Controlled, controlled
 from scg.choosing.coupled import Scheme, check_coupled, schemes
 from scg.choosing.describe import drawn_below
 from scg.choosing.divided import divided
 from scg.choosing.expense import expenses
-from scg.choosing.policy import AUTO, Choice, Policy, check_branches, choose, match, views
+from scg.choosing.limits import check_branches
+from scg.choosing.policy import Policy, choose, match
 from scg.coupling import Coupling, coupling
 from scg.errors import EstimatorError, EvaluationWarning, GraphError
 from scg.nodes.ir import IR
@@ -27,7 +30,7 @@ from scg.noise import NoiseSpec
 from scg.program.resizing import check_sizes, disagreeing
 from scg.surrogate.lowering.lower import Lowered, lower
 from scg.surrogate.runtime.ops import unwrapped
-from scg.surrogate.runtime.randomness import Randomness, redrawn_key
+from scg.surrogate.runtime.randomness import Randomness, block_key, redrawn_key
 
 
 @dataclass(eq=False)
@@ -240,6 +243,12 @@ def _randomness(
         frozenset(name for name, choice in choices.items() if choice.through is not None),
         _coupling(facts, choices, samples),
         {key: redrawn for name, choice in choices.items() for key, redrawn in _redrawn(facts, name, choice)},
+        tuple(
+            NoiseSpec(block_key(view.key), "uniform", (), torch.float32)
+            for name, choice in choices.items()
+            for view in views(facts, name, choice)
+            if view.choice.asks.block is not None
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli, Normal
 
 import scg
 from scg import Parts
-from scg.choosing.policy import views
+from scg.choosing.choice import views
 from scg.nodes.records import Cost
 from tests.selection import by_turns
 from tests.truth.judge import Case, right_or_refused
@@ -86,6 +86,7 @@ LINES: dict[str, dict[Any, Any]] = {
     "reparam and score": {"smooth": "reparam", "*": "score"},
     "reparam and lax": {("smooth", "kl"): "reparam", "squares": "lax"},
     "log-probability apart": {"kl": scg.Score(baseline="moving-average"), "*": "reparam"},
+    "quadratic beside reparam": {"smooth": "quadratic", "*": "reparam"},
     "lax and score": {"smooth": "lax", "*": "score"},
 }
 CASES = [

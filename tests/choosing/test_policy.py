@@ -25,7 +25,7 @@ from torch.distributions import (
 
 import scg
 from scg import Asks, NodeFacts, Refusal, Site
-from scg.choosing.policy import AFFORDABLE
+from scg.choosing.refusing import AFFORDABLE
 from scg.estimators.registry import registry
 from tests.support.integrate import integrated_gradient
 

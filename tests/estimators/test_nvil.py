@@ -82,3 +82,61 @@ def test_a_network_without_anything_to_read_is_refused() -> None:
         scg.compile(g, {"b": scg.NVIL(net=Constant())})
     program = scg.compile(g, {"b": "nvil"})
     assert program(seed=0).loss.isfinite()
+
+
+class TestEach:
+    """Every element of a plate has a past of its own."""
+
+    RUNS = torch.tensor([[1.0], [100.0], [-30.0]]).double() + X
+
+    def program(self, policy: scg.Estimator, count: int = 3, samples: int | None = None) -> scg.Program:
+        g = scg.Graph()
+        g.plate("run", reduce="sum")
+        x = g.input("x", plates=("run", "batch"), example=self.RUNS[:count])
+        w = g.param("w", torch.full((count,), 0.3).double(), plates=("run",))
+        b = g.sample("b", Bernoulli, logits=0.01 * x * w)
+        g.cost("c", lambda b, x: x + b, b, x)
+        return scg.compile(g, policy, samples=samples)
+
+    @pytest.mark.parametrize(
+        "policy",
+        [
+            scg.NVIL(each="run", context="x"),
+            scg.NVIL(each="run", normalise=False),
+            scg.Score(scg.MovingAverage(each="run")),
+            scg.Score(scg.MovingAverage(each="run"), normalise=True),
+            scg.Score(scg.LeaveOneOut() + scg.MovingAverage(each="run"), normalise=True),
+        ],
+    )
+    def test_runs_are_as_each_alone(self, policy: scg.Estimator) -> None:
+        """Networks are still common to all, and do not move here."""
+        samples = 2 if "LeaveOneOut" in repr(policy) else None
+        several = self.program(policy, samples=samples)
+        alone = [self.program(policy, 1, samples) for _ in range(3)]
+        for seed in range(4):
+            noise = several.draw_noise(seed, x=self.RUNS)
+            found = gradients(several, x=self.RUNS, noise=noise)["w"]
+            for run, one in enumerate(alone):
+                own = {name: value.narrow(int(samples is not None), run, 1) for name, value in noise.items()}
+                wanted = gradients(one, x=self.RUNS[run : run + 1], noise=own)["w"]
+                torch.testing.assert_close(found[run : run + 1], wanted, rtol=1e-4, atol=1e-7)
+
+    def test_means_differ_and_are_saved(self) -> None:
+        program = self.program(scg.NVIL(each="run"))
+        program(x=self.RUNS, seed=1)
+        memory = program.controls["b"]
+        assert isinstance(memory, Memory)
+        torch.testing.assert_close(memory.mean().double(), self.RUNS.mean(1), atol=1.0, rtol=0)
+        other = self.program(scg.NVIL(each="run"))
+        other.load_state_dict(program.state_dict())
+        assert torch.equal(other.controls["b"].mean(), memory.mean())
+
+    @pytest.mark.parametrize("policy", [scg.NVIL(each="rum"), scg.Score(scg.MovingAverage("rum"))])
+    def test_a_plate_that_is_not_there(self, policy: scg.Estimator) -> None:
+        with pytest.raises(EstimatorError, match=r"it has no plate 'rum'.*each=: run, batch"):
+            self.program(policy)
+
+    def test_another_number_of_elements(self) -> None:
+        program = self.program(scg.NVIL(each="batch"))
+        with pytest.raises(EstimatorError, match="a past of its own, and there were 8 of them, not 4"):
+            program(x=self.RUNS[:, :4], seed=1)

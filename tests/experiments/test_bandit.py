@@ -70,7 +70,8 @@ def test_trained_controls_leave_less_than_a_tenth_with_two_actions() -> None:
 def test_the_command_leaves_a_picture_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--quick", "--updates", "2", "--actions", "3", "--policy", "relax", "--out", str(tmp_path)]
     assert main(["run", "bandit", *options]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bandit.md", "bandit.png"]
+    files = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    assert files == [f"bandit.{end}" for end in ("csv", "json", "md", "png", "pt")]
     first, second = (tmp_path / "bandit.md").read_text().split("\n\n")
     assert f"{first}\n\n{second}" in capsys.readouterr().out
     assert [line.split("|")[1].strip() for line in first.splitlines()[2:]] == ["2", "3", "4", "8"]
@@ -78,6 +79,15 @@ def test_the_command_leaves_a_picture_and_tables(tmp_path: Path, capsys: pytest.
     assert titles == ["actions", "control", "", "variance", "std. error", "over best baseline"]
     controls = [line.split("|")[2].strip() for line in second.splitlines()[2:]]
     assert controls == ["relax", "best baseline", "ideal c(s, a)"]
+
+
+def test_what_goes_on_is_what_would_have_been(tmp_path: Path) -> None:
+    options = ["--quick", "--updates", "2", "--actions", "2", "--policy", "relax"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(["run", "bandit", *options, "--seeds", "2", "--out", str(whole)]) == 0
+    assert main(["run", "bandit", *options, "--seeds", "1", "--out", str(parts)]) == 0
+    assert main(["run", "bandit", *options, "--seeds", "2", "--out", str(parts), "--resume"]) == 0
+    assert (parts / "bandit.md").read_text() == (whole / "bandit.md").read_text()
 
 
 def test_policies_that_there_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

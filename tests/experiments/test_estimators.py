@@ -20,7 +20,7 @@ def run(out: Path, *options: str) -> int:
 
 
 def rows(out: Path) -> dict[tuple[str, str], dict[str, str]]:
-    with (out / "results.csv").open(encoding="utf-8") as file:
+    with (out / "estimators.csv").open(encoding="utf-8") as file:
         return {(row["graph"], row["estimator"]): row for row in csv.DictReader(file)}
 
 
@@ -41,7 +41,10 @@ def test_the_command_leaves_tables_numbers_and_a_picture(
 ) -> None:
     out = tmp_path / "a path"
     assert run(out, "--only", "toy", "simulator", "--policy", "straight-through", "enumerate", "score") == 0
-    assert sorted(path.name for path in out.iterdir()) == ["estimators.md", "estimators.png", "results.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"estimators.{end}" for end in ("csv", "json", "md", "png")
+    ]
+    assert run(out, "--only", "toy") == 1
     text = (out / "estimators.md").read_text()
     assert text in capsys.readouterr().out
     found = rows(out)

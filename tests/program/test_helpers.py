@@ -13,13 +13,16 @@ from torch import Tensor
 from scg.evaluation import elsewhere
 from scg.nodes.records import outcome
 from scg.program.helpers import TEXTS, helper_text
-from scg.surrogate.runtime import ops
+from scg.surrogate.runtime import blocks, ops
 
 VALUE = torch.tensor([[0.3, -1.2, 2.0], [0.0, 4.0, -0.5]], dtype=torch.float64)
 MASK = torch.tensor([[False, True, True], [True, False, True]])
 NESTED = {"one": VALUE, "two": (VALUE + 1, VALUE * 2)}
 CALLS: dict[Callable[..., Any], tuple[Any, ...]] = {
+    ops.rows: (VALUE, torch.tensor([1, 0, 1])),
     ops.passed_on: (torch.tensor([0.3, 0.7]), torch.tensor([[0.2, 0.8], [0.5, 0.5]])),
+    blocks.blocks: (torch.tensor(0.7), 5, 1, 2),
+    blocks.chosen: (NESTED, torch.tensor([2, 0]), 1),
     ops.share: (torch.tensor([0.3, 0.0]), torch.tensor([0.6, 0.0])),
     ops.possible: (torch.tensor([1.0, torch.inf, torch.nan]), torch.tensor([0.5, 0.0, 0.0])),
     ops.discounted: (VALUE, 1, 0.9),

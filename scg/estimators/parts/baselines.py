@@ -29,6 +29,8 @@ class Baseline(ABC):
     """What the network reads."""
     remembers: bool = False
     """Whether it is of past credit, in a ``Memory``."""
+    each: str | None = None
+    """The plate of which every element has a past of its own."""
     unbiased: bool = True
     """Whether the value of an element does not influence what is taken from its credit."""
     stands_alone: bool = False
@@ -78,14 +80,20 @@ class Zero(Baseline):
 
 @dataclass(frozen=True)
 class MovingAverage(Baseline):
-    """The running mean of past credit."""
+    """The running mean of past credit; with ``each``, the name of a plate, one for every element of it."""
 
     remembers = True
+
+    each: str | None = None
+
+    def refuses(self, facts: NodeFacts) -> Refusal | None:
+        """Refuse a plate that the node does not have."""
+        return facts.lacks(self.each)
 
     def value(self, site: Site, credit: Tensor) -> Tensor:
         """Return the mean so far."""
         assert isinstance(site.controls, Memory)
-        return site.controls.mean()
+        return site.controls.placed(site.controls.mean(), site)
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,11 @@ class Sum(Baseline):
     def net(self) -> nn.Module | None:  # type: ignore[override]
         """The network of the part that has one."""
         return next((part.net for part in self.parts if part.net is not None), None)
+
+    @property
+    def each(self) -> str | None:  # type: ignore[override]
+        """The plate of which every element has a past of its own, in the part that is of the past."""
+        return next((part.each for part in self.parts if part.remembers), None)
 
     @property
     def unbiased(self) -> bool:  # type: ignore[override]

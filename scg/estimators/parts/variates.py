@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -10,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from scg.errors import EstimatorError
-from scg.estimators.parts.baselines import Baseline, Zero
-from scg.estimators.protocol.facts import NodeFacts
+from scg.estimators.parts.baselines import Baseline, Zero, besides
+from scg.estimators.protocol.asks import Asks
+from scg.estimators.protocol.facts import REPLICATES, NodeFacts, Refusal
 from scg.estimators.protocol.site import Site, derivative
 from scg.laws import Relaxable
 
@@ -19,15 +22,50 @@ NARROW, WIDE = 10, 200
 
 
 class Remainder:
-    """The ``baseline`` of REBAR, RELAX and LAX, which is of what the control variate leaves."""
+    """What REBAR, RELAX and LAX have in common besides the variate.
+
+    There is a ``baseline`` of what that leaves, and it may learn from a share of a plate, ``train_on``.
+    """
 
     baseline: Any
+    train_on: float
 
     @property
     def kept(self) -> Baseline:
         """The baseline that the option stands for."""
         found: Baseline = self.baseline
         return found
+
+    def check_options(self) -> None:
+        """Refuse baselines that would learn, and what is no share."""
+        object.__setattr__(self, "baseline", besides(self.baseline))
+        if not isinstance(self.train_on, (int, float)) or not 0 < self.train_on <= 1:
+            raise EstimatorError(
+                f"train_on is a share of a plate, above 0 and at most 1, not {self.train_on!r}"
+            )
+
+    def cannot_train(self, facts: NodeFacts, *, relaxed: bool) -> Refusal | None:
+        """Refuse to train on a share of a plate whose elements cannot be evaluated without the rest."""
+        if self.train_on == 1:
+            return None
+        asks, found = self.kept.asks(), facts.alone(relaxed)
+        if isinstance(found, Refusal):
+            return Refusal(f"train_on={self.train_on:g}: {found}", "leave train_on out")
+        if asks.downstream or asks.independent not in (None, REPLICATES):
+            return Refusal(
+                f"train_on={self.train_on:g} evaluates a share of plate '{found}' alone, and the baseline "
+                "reads more",
+                "leave one of them out",
+            )
+        return None
+
+    def asks_of(self, facts: NodeFacts, *, relaxed: bool) -> Asks:
+        """Return what the baseline asks for, and on what the control variate trains."""
+        if self.train_on == 1:
+            return self.kept.asks()
+        found = facts.alone(relaxed)
+        share = Fraction(self.train_on).limit_denominator(1000)
+        return replace(self.kept.asks(), block=found if isinstance(found, str) else None, train_on=share)
 
 
 class Variate(NamedTuple):

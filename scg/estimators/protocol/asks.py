@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from fractions import Fraction
 
 KINDS = ("base", "uniform", "normal")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Asks:
     """A record of everything that a site will have; what was not asked for is not there.
 
@@ -24,6 +25,7 @@ class Asks:
     was drawn from another law, the credit of each element is weighed by the product of ratios, and so is the
     estimate, unless ``by_step`` asks for the credit as it is and the ratio of the element alone, which the
     estimator counts itself. Where it ``restarts``, a step of an ordered plate counts 1 and not its discount.
+    What it learns is trained on the share ``train_on`` of the elements of a plate, the ``block``.
     """
 
     site: bool = True
@@ -41,6 +43,17 @@ class Asks:
     detached: bool = False
     by_step: bool = False
     restarts: bool = False
+    block: str | None = None
+    train_on: Fraction = Fraction(1)
+
+    def __repr__(self) -> str:
+        """What is asked for.
+
+        >>> Asks(fresh=("base",), relaxed=2)
+        Asks(fresh=('base',), relaxed=2)
+        """
+        several = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        return f"Asks({', '.join(f'{name}={value!r}' for name, value, usual in several if value != usual)})"
 
     @property
     def evaluations(self) -> int:

@@ -110,7 +110,8 @@ class NodeFacts:
     the parameters, and ``shape(name)`` the shape of another node's value without plates; ``parents`` are
     those that its law reads. ``learned()`` are the parameters that may need a gradient, as far as the graph
     tells, or None where nothing tells it. ``drawn_below()`` names the stochastic nodes through which it
-    reaches costs.
+    reaches costs. ``alone(relaxed)`` is a plate of which some elements can be evaluated without the rest, at
+    relaxed values below it if asked, or why there is none.
     """
 
     name: str
@@ -136,6 +137,7 @@ class NodeFacts:
     shape: Callable[[str], tuple[int, ...] | None] = lambda name: ()
     learned: Callable[[], frozenset[str] | None] = lambda: None
     drawn_below: Callable[[], tuple[str, ...]] = tuple
+    alone: Callable[[bool], str | Refusal] = lambda relaxed: Refusal("nothing is known of its plates")
 
     @property
     def branches(self) -> int | None:
@@ -161,6 +163,17 @@ class NodeFacts:
     def coupled(self) -> str | None:
         """How the noise of the node is coupled across replicates, or None."""
         return next((axis.coupled for axis in self.axes if axis.name == REPLICATES), None)
+
+    def axis(self, name: str | None) -> Axis | None:
+        """Return the plate called ``name``, or None without a name."""
+        return next((axis for axis in self.axes if axis.name == name and name != REPLICATES), None)
+
+    def lacks(self, name: str | None) -> Refusal | None:
+        """Refuse the ``name`` of a plate that the node does not have."""
+        if name is None or self.axis(name) is not None:
+            return None
+        there = ", ".join(axis.name for axis in self.axes if axis.name != REPLICATES) or "none"
+        return Refusal(f"it has no plate '{name}'", f"give one that it has as each=: {there}")
 
     @property
     def plates(self) -> tuple[int, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from scg import runs
 from scg.choosing.policy import Policy
 from scg.commands import Command, add_out
 from scg.comparison.compare import compare
@@ -42,6 +43,7 @@ def estimators(
     policies: Sequence[str] = ("*",),
     effort: Effort = FULL,
     seed: int = 1,
+    overwrite: bool = False,
 ) -> str:
     """Measure estimators, by patterns of names, on graphs; write pictures and tables into ``out``."""
     require_matplotlib()
@@ -52,17 +54,18 @@ def estimators(
     named = {n: p for n, p in candidates().items() if any(fnmatchcase(n, own) for own in policies)}
     if not named:
         raise ScgError(f"no estimator is called {', '.join(policies)}; there are {', '.join(candidates())}")
-    out.mkdir(parents=True, exist_ok=True)
+    settings = {"effort": asdict(effort), "seed": seed}
+    kept = runs.open(out, settings, name="estimators", overwrite=overwrite, tensorboard=False)
     progress, found = Progress(), dict[str, Comparison]()
     for name in graphs:
         with one_thread():
             found[name] = _compared(name, named, effort, seed)
-        (out / "estimators.md").write_text(page(found) + "\n", encoding="utf-8")
-        (out / "results.csv").write_text(values(found), encoding="utf-8")
+        kept.write(".md", page(found) + "\n")
+        kept.write(".csv", values(found))
         progress.finish(f"{name}: {len(found[name].rows)} measured, {len(found[name].refused)} refused")
-    (out / "estimators.png").write_bytes(drawn(found))
+    kept.write(".png", drawn(found))
     told = f"{effort.steps} steps of Adam for what is learned, then {effort.draws:,} draws."
-    return f"{page(found)}\n\n{told} The picture, this page and results.csv are in {out}."
+    return f"{page(found)}\n\n{told} The picture, this page and estimators.csv are in {out}."
 
 
 def _compared(name: str, policies: Mapping[str, Policy], effort: Effort, seed: int) -> Comparison:
@@ -88,6 +91,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer runs, under a minute: a look, no result")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all noise (1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is in --out")
     add_out(parser)
 
 
@@ -100,5 +104,6 @@ ESTIMATORS = Command(
         policies=options.policy,
         effort=QUICK if options.quick else FULL,
         seed=options.seed,
+        overwrite=options.overwrite,
     ),
 )

@@ -82,26 +82,20 @@ BANDIT_POLICIES: dict[str, Callable[[Bandit], scg.Estimator]] = {
 }
 
 
-def measured(
-    bandit: Bandit,
-    policy: str,
-    updates: int,
-    draws: int = DRAWS,
-    tell: Callable[[int], object] = lambda update: None,
-) -> float:
+def measured(bandit: Bandit, policy: str, updates: int, draws: int = DRAWS) -> float:
     """Train the controls of a policy, and return the variance of its gradient in the logits of a state."""
     program = scg.compile(bandit.graph(), {"action": BANDIT_POLICIES[policy](bandit)})
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(bandit.seed, "training"))
         if any(True for _ in program.control_parameters()):
-            _train(program, bandit, updates, tell)
+            _train(program, bandit, updates)
         torch.manual_seed(seed_of(bandit.seed, "states"))
         state, logits = bandit.states(STATES)
         found = torch.stack([_gradient(program, state, logits) for _ in range(draws)])
     return float(found.var(0).sum(-1).mean())
 
 
-def _train(program: scg.Program, bandit: Bandit, updates: int, tell: Callable[[int], object]) -> None:
+def _train(program: scg.Program, bandit: Bandit, updates: int) -> None:
     """Train on new states in every update, at a lower rate in the last third."""
     optimizer = torch.optim.Adam(program.control_parameters(), lr=RATE)
     for update in range(updates):
@@ -111,7 +105,6 @@ def _train(program: scg.Program, bandit: Bandit, updates: int, tell: Callable[[i
         optimizer.zero_grad()
         program(state=state, logits=logits.requires_grad_()).loss.backward()
         optimizer.step()
-        tell(update + 1)
 
 
 def _gradient(program: scg.Program, state: Tensor, logits: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 import scg
-from scg.commands import Command, add_out, positive
+from scg import runs
+from scg.commands import Command, positive
 from scg.experiments.means import standard_error
 from scg.experiments.rl.bandit import BANDIT_POLICIES, DRAWS, Bandit, exactly, measured
 from scg.experiments.rl.bandit_picture import draw_bars
@@ -17,7 +18,6 @@ from scg.experiments.rl.residual import residuals
 from scg.experiments.threads import one_thread
 from scg.markdown import table
 from scg.panels import require_matplotlib
-from scg.progress import Progress
 
 SEEDS, UPDATES, ACTIONS = 3, 1500, (2, 8)
 QUICK_SEEDS, QUICK_UPDATES, QUICK_DRAWS = 1, 10, 10
@@ -45,41 +45,53 @@ def run(options: argparse.Namespace) -> str:
     unknown = [name for name in policies if name not in BANDIT_POLICIES]
     if unknown:
         raise scg.PolicyError(f"there is no policy '{unknown[0]}'; there are {', '.join(BANDIT_POLICIES)}")
-    options.out.mkdir(parents=True, exist_ok=True)
+    size = _size(options)
+    settings = {"noise": options.noise, "seed": options.seed, "updates": size.updates, "draws": size.draws}
+    going_on: Mapping[str, bool] = {"resume": options.resume, "overwrite": options.overwrite}
     left = {actions: residuals(actions, options.seed) for actions in RESIDUAL_ACTIONS}
-    with one_thread():
-        rows = [*_rows(options, policies)]
+    with one_thread(), runs.open(options.out, settings, name="bandit", **going_on) as kept:
+        kept.at_saves(lambda: None)
+        rows = [*_rows(options, policies, size, kept)]
     trained: dict[int, dict[str, float]] = {}
     for row in rows:
         trained.setdefault(row.actions, {})[row.name] = row.mean
     text = f"{residual_table(left)}\n\n{bandit_table(rows)}"
-    (options.out / "bandit.md").write_text(text + "\n", encoding="utf-8")
-    (options.out / "bandit.png").write_bytes(draw_bars(left, trained))
+    kept.write(".md", text + "\n")
+    kept.write(".png", draw_bars(left, trained))
     return f"{text}\n\nA picture and these tables are in {options.out}."
 
 
-def _rows(options: argparse.Namespace, policies: Sequence[str]) -> Iterator[Row]:
-    seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
-    updates = options.updates or (QUICK_UPDATES if options.quick else UPDATES)
-    draws = QUICK_DRAWS if options.quick else DRAWS
-    progress = Progress()
+@dataclass(frozen=True)
+class Size:
+    """How many bandits there are, how long controls are trained, and how many gradients tell the variance."""
+
+    seeds: int
+    updates: int
+    draws: int
+
+
+def _size(options: argparse.Namespace) -> Size:
+    """Return the size; what is said goes before what is quick."""
+    return Size(
+        options.seeds or (QUICK_SEEDS if options.quick else SEEDS),
+        options.updates or (QUICK_UPDATES if options.quick else UPDATES),
+        QUICK_DRAWS if options.quick else DRAWS,
+    )
+
+
+def _rows(options: argparse.Namespace, policies: Sequence[str], size: Size, kept: runs.Run) -> Iterator[Row]:
+    """Yield a row for every policy and number of actions: a loop of the run, with a step for each bandit."""
     for actions in dict.fromkeys(options.actions):
-        bandits = [Bandit.of(actions, options.noise, options.seed + index) for index in range(seeds)]
+        bandits = [Bandit.of(actions, options.noise, options.seed + index) for index in range(size.seeds)]
         for policy in policies:
-            found = []
-            for index, bandit in enumerate(bandits):
-                tell = _teller(progress, f"{actions} actions, {policy}, {index + 1} of {seeds}")
-                found.append(measured(bandit, policy, updates, draws, tell))
-            row = Row(actions, policy, tuple(found))
-            progress.finish(f"{actions} actions, {policy}: variance {row.mean:.3f}")
-            yield row
+            part = kept.part(f"{actions} actions, {policy}")
+            for index in part.steps(size.seeds):
+                part.log(variance=measured(bandits[index], policy, size.updates, size.draws))
+            found = part.history("variance")[1][: size.seeds]
+            yield Row(actions, policy, tuple(found.tolist()))
         exact = [exactly(bandit) for bandit in bandits]
         for name in ("best baseline", "ideal c(s, a)"):
             yield Row(actions, name, tuple(one[name] for one in exact))
-
-
-def _teller(progress: Progress, title: str) -> Callable[[int], None]:
-    return lambda update: progress.tell(f"{title}: update {update}")
 
 
 def residual_table(left: Mapping[int, Mapping[str, float]]) -> str:
@@ -114,9 +126,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", type=float, default=0.0, metavar="X", help="scale of noise in costs (0)")
     parser.add_argument("--seeds", type=positive, metavar="N", help=f"how many bandits ({SEEDS})")
     parser.add_argument("--updates", type=positive, metavar="N", help=f"of the controls ({UPDATES})")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the first bandit (1)")
     parser.add_argument("--quick", action="store_true", help="one bandit and few updates, to see it work")
-    add_out(parser)
+    runs.add_options(parser)
 
 
 BANDIT = Command(

@@ -82,27 +82,28 @@ def declare(spec: Spec, mean: Tensor, seeds: Sequence[int], batch: int) -> scg.G
     """Declare the autoencoder for runs with these seeds, each with its own weights and batch.
 
     Runs are a plate of sums, so that the gradient of each is its own. Images are less their ``mean``,
-    [pixel], latents 2 b - 1, the prior is learned, and pixels begin with the odds of their mean.
+    [pixel], which also says where and in which type to compute, latents 2 b - 1, the prior is learned, and
+    pixels begin with the odds of their mean.
     """
     g = scg.Graph("vae")
     g.plate("run", reduce="sum")
     g.plate("batch")
-    x = g.input("x", plates=("run", "batch"), example=torch.zeros(len(seeds), batch, len(mean)))
+    x = g.input("x", plates=("run", "batch"), example=mean.new_zeros(len(seeds), batch, len(mean)))
     values: list[scg.Node] = []
     costs: list[Any] = []
     for layer, name in enumerate(spec.names):
-        encoder = _encoder(spec, layer, mean, seeds)
+        encoder = _encoder(spec, layer, mean, seeds).to(mean)
         logits = g.det(f"q{layer + 1}", encoder, values[-1] if values else x)
         law = Bernoulli if spec.outcomes is None else OneHotCategorical
         values.append(g.sample(name, law, logits=logits))
         costs.append(g.log_prob(values[-1]))
-    prior = g.param("prior", torch.zeros(len(seeds), *spec.event), plates=("run",))
+    prior = g.param("prior", mean.new_zeros(len(seeds), *spec.event), plates=("run",))
     costs.append(-g.log_prob(law, values[-1], logits=prior))
     for layer in reversed(range(1, spec.layers)):
-        decoder = _decoder(spec, layer, spec.width, spec.event, seeds)
+        decoder = _decoder(spec, layer, spec.width, spec.event, seeds).to(mean)
         below = g.det(f"p{layer}", decoder, values[layer])
         costs.append(-g.log_prob(law, values[layer - 1], logits=below))
-    output = _decoder(spec, 0, len(mean), (len(mean),), seeds)
+    output = _decoder(spec, 0, len(mean), (len(mean),), seeds).to(mean)
     _begin_at(output, mean)
     costs.append(-g.log_prob(Bernoulli, x, logits=g.det("px", output, values[0])))
     g.cost("nelbo", sum(costs[1:], costs[0]))

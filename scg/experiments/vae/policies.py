@@ -68,12 +68,14 @@ def policy_of(found: Written, spec: Spec, mean: Tensor, seeds: Sequence[int]) ->
         read = [Input("image", tuple(mean.shape)), *([Input("latents", spec.event)] if layer else [])]
         context = ("x", spec.names[layer - 1]) if layer else ("x",)
         if name == "relax":
-            net = Reading([Input("logits", spec.event), *read], mean, seeds, nn.ReLU)
+            net = Reading([Input("logits", spec.event), *read], mean, seeds, nn.ReLU).to(mean)
             policy[node] = scg.RELAX(net=net, context=context, baseline=baseline)
         elif name == "nvil" and baseline is None:
-            policy[node] = scg.NVIL(net=Reading(read, mean, seeds, nn.Tanh), context=context)
+            net = Reading(read, mean, seeds, nn.Tanh).to(mean)
+            policy[node] = scg.NVIL(net=net, context=context, each="run")
         elif name in TAKE_BASELINES:
-            policy[node] = TAKE_BASELINES[name](baseline=baseline)
+            own = scg.MovingAverage(each="run") if baseline == "moving-average" else baseline
+            policy[node] = TAKE_BASELINES[name](baseline=own)
         elif baseline is None:
             policy[node] = name
         else:

@@ -68,10 +68,10 @@ class Training:
         self.setting, self.spec, self.images, self.policy = setting, spec, images, policy
         self.device, self.dtype = device, scg.runs.dtype(setting.dtype)
         seeds, found = setting.run_seeds, written(policy, spec)
-        own = policy_of(found, spec, images.mean, seeds)
-        graph = declare(spec, images.mean, seeds, 2)
+        mean = self._placed(images.mean)
+        own = policy_of(found, spec, mean, seeds)
+        graph = declare(spec, mean, seeds, 2)
         self.program, self.unbiased = compiled(graph, found, own)
-        self.program.to(device, self.dtype)
         self.evaluated = scg.compile(graph, "score", samples=CHUNK)
         self.replicates = found.replicates or 1
         rates = torch.tensor(setting.run_rates, device=device, dtype=self.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -84,7 +85,7 @@ class Branching:
 
     def _seen(self, world: World, factor: Factor) -> Factor:
         """Return a probability as it is seen in a world, detached."""
-        value = world.capture(factor.value)
+        value = world.capture(factor.value, factor.labels)
         if value not in self._detached:
             self._detached[value] = world.emitter.method("detach", value, name=factor.value.name)
         return Factor(self._detached[value], factor.labels)
@@ -117,14 +118,36 @@ def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node,
     given = parameters(world, record, axes)
     sizes = [1 if plate in together else world.size(plate) for plate in plates]
     event = list(world.trace.event_shape(plan.ir, name)[: density.inner])
-    made = partial(branched, estimator, density.law, tuple(map(plan.axis, axes)))
-    label = f"{name}_{estimator.name}"
-    shown = emitter.shown(label, (name,), plan.watch.detail(label, made))
-    found = emitter.placed(name, emitter.call(shown, given, sizes, event, name=f"{name}_outcomes"))
-    emitter.part(found, Part(name, label))
-    values = emitter.placed(name, emitter.call(operator.getitem, found, 0, name=world.called(name)))
-    masses = emitter.call(operator.getitem, found, 1, name=f"{name}_mass")
-    return values, masses, (*axes, axis, *plates)
+    law, label = density.law, f"{name}_{estimator.name}"
+
+    def outcomes() -> fx.Node:
+        made = partial(branched, estimator, law, tuple(map(plan.axis, axes)))
+        shown = emitter.shown(label, (name,), plan.watch.detail(label, made))
+        line = emitter.call(shown, given, sizes, event, name=f"{name}_outcomes")
+        return emitter.part(emitter.placed(name, line), Part(name, label))
+
+    # Steps of a chain that are alike are written once: equal lines, and outcomes that no parameter moves.
+    alike = (_key(estimator), _key(law), tuple(sizes), tuple(event))
+    found = emitter.once("outcomes", (*alike, len(axes), tuple(given.items())), outcomes)
+
+    def at(index: int, line: str) -> fx.Node:
+        return emitter.once(
+            "at", (found, index), lambda: emitter.call(operator.getitem, found, index, name=line)
+        )
+
+    support = law.support(density.parameters)
+    fixed = (*alike, tuple(support.shape), support.dtype) if law.has_fixed_support else found
+    values = emitter.once("support", fixed, lambda: emitter.placed(name, at(0, world.called(name))))
+    return values, at(1, f"{name}_mass"), (*axes, axis, *plates)
+
+
+def _key(held: Any) -> Any:
+    """Return what stands for an estimator or a law in a key: itself, or its place where it has no hash."""
+    try:
+        hash(held)
+    except TypeError:
+        return id(held)
+    return held
 
 
 def branched(

@@ -106,7 +106,8 @@ def own_log_prob(world: World, name: str) -> fx.Node:
     if name in world.log_probs:
         return world.log_probs[name]
     if name not in world.values and world.outer is not None:
-        return world.capture(own_log_prob(world.outer, name))
+        lead = density_axes(world.outer, name) + world.plan.ir.layout[name]
+        return world.capture(own_log_prob(world.outer, name), lead)
     record = world.plan.ir[name]
     assert isinstance(record, Sample)
     law = world.trace.densities[name].law

@@ -25,9 +25,10 @@ ADD_ALL = named("add_all", add_all)
 class Part:
     """What a line calls that computes for one node: a slice or an estimator, which has no name elsewhere.
 
-    ``label`` is what a watch knows it by, and ``key`` that of the view whose estimator it is, if not the
-    node. A slice has ``pieces``, functions with the values that they take last, and all of these as
-    ``captured``; ``rest`` is the label of the slice that its later pieces are.
+    ``label`` is what a watch knows it by, ``key`` that of the view whose estimator it is, if not the node,
+    and ``half`` what of a plate it is for, if not for all. A slice has ``pieces``, functions with the values
+    that they take last, and all of these as ``captured``; ``rest`` is the label of the slice that its later
+    pieces are.
     """
 
     node: str
@@ -36,11 +37,12 @@ class Part:
     pieces: tuple[tuple[fx.GraphModule, tuple[fx.Node, ...]], ...] = ()
     captured: tuple[fx.Node, ...] = ()
     rest: str | None = None
+    half: str = ""
 
     @property
     def owner(self) -> str:
         """What lines of the view are called after."""
-        return (self.key or self.node).replace(".", "_")
+        return (self.key or self.node).replace(".", "_") + self.half
 
 
 class Emitter:
@@ -52,6 +54,7 @@ class Emitter:
         self.places: dict[str, str] = {}
         self.parts: dict[str, Part] = {}
         self._indexed: dict[tuple[fx.Node, str], fx.Node] = {}
+        self._written: dict[tuple[str, Any], fx.Node] = {}
         self._ops: dict[Any, Callable[..., Any]] = {}
 
     def argument(self, name: str) -> fx.Node:
@@ -83,6 +86,12 @@ class Emitter:
         """Note that a line calls a slice, or what an estimator computes."""
         self.parts[value.name] = part
         return value
+
+    def once(self, what: str, key: Any, write: Callable[[], fx.Node]) -> fx.Node:
+        """Return the line that was written for a key, or write it: for lines that give the same each time."""
+        if (what, key) not in self._written:
+            self._written[what, key] = write()
+        return self._written[what, key]
 
     def method(self, method: str, *args: Any, name: str | None = None, **kwargs: Any) -> fx.Node:
         """Call a Tensor method on the first argument."""

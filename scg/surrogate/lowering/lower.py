@@ -10,8 +10,8 @@ from functools import partial
 from torch import Tensor, fx
 
 from scg.analysis.facts import Facts
+from scg.choosing.choice import Choice
 from scg.choosing.controls import Controlled
-from scg.choosing.policy import Choice
 from scg.estimators.protocol.kinds import Branched
 from scg.laws import Law
 from scg.nodes.records import Input, Param, Sample

@@ -40,6 +40,7 @@ class Marginals:
         self.world = world
         self.masses = masses
         self._products: dict[tuple[Scope, Scope], Factor | None] = {}
+        self._messages: dict[Scope, _Messages] = {}
 
     @cached_property
     def scopes(self) -> dict[str, Scope]:
@@ -49,19 +50,39 @@ class Marginals:
         }
 
     @cached_property
-    def _all(self) -> _Messages:
-        """The messages of all masses, in cliques in which the axes of every cost meet."""
+    def plates(self) -> dict[str, Scope]:
+        """The plates of elements apart along which a mass or one above it differs: costs below have them."""
+        found, facts = dict[str, Scope](), self.world.plan.facts
+        for axis, scope in self.scopes.items():
+            own = frozenset(facts.together(axis.removeprefix("#")))
+            found[axis] = own.union(*(found[other] for other in scope - {axis}))
+        return found
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The cliques in which the axes of every mass and of every cost meet."""
         world = self.world
         met = [frozenset(world.axes_of(cost)).intersection(self.masses) for cost in world.plan.ir.costs]
-        return _Messages(self, eliminated([*self.scopes.values(), *met]), frozenset(self.masses))
+        return eliminated([*self.scopes.values(), *met])
+
+    def _within(self, plates: Scope) -> _Messages:
+        """Return the messages of the masses that have no elements apart along other plates.
+
+        All others are below what they are asked for, and sum to 1, but have a value for each element.
+        """
+        if plates not in self._messages:
+            counted = frozenset(axis for axis, own in self.plates.items() if own <= plates)
+            self._messages[plates] = _Messages(self, self.tree, counted)
+        return self._messages[plates]
 
     def of(self, axes: Iterable[str]) -> Factor | None:
         """Return the probability of the branches along several axes, or None along none of them."""
         several = frozenset(axes).intersection(self.masses)
         if not several:
             return None
-        if self._all.tree.home(several) is not None:
-            return self._product(self._all, several)
+        if self.tree.home(several) is not None:
+            plates = frozenset[str]().union(*(self.plates[axis] for axis in several))
+            return self._product(self._within(plates), several)
         return self._contracted(above(self.scopes, several), several)
 
     def given(self, axes: Scope, lead: Scope) -> tuple[Factor, Factor | None]:

@@ -85,7 +85,8 @@ def _recovered(world: World, name: str, axes: Labels) -> fx.Node:
         return world.value(name)
     line = elsewhere.recovered(root, record, parameters(root, record, root.axes_of(name)), fresh)
     plates = world.plan.ir.layout[name]
-    return world.aligned(world.capture(line), root.axes_of(name) + plates, axes + plates)
+    have = root.axes_of(name) + plates
+    return world.aligned(world.capture(line, have), have, axes + plates)
 
 
 def base_noise(world: World, name: str, key: str, label: str, axes: Labels) -> fx.Node:
@@ -106,4 +107,4 @@ def _aligned_noise(world: World, name: str, key: str, axes: Labels) -> fx.Node:
     plates = plan.ir.layout[name]
     points = () if world.redraws is None else (POINTS,)
     have = (*points, *((REPLICATES,) if plan.samples is not None else ()), *plates)
-    return world.aligned(world.value(key), have, axes + plates)
+    return world.aligned(world.capture(world.root.value(key), have), have, axes + plates)

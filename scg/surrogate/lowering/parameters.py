@@ -55,8 +55,8 @@ def _manufactured(world: World, record: Sample | LogProb, axes: Labels) -> dict[
     for key_ in density.law.parameters:
         label = maker.called(f"{record.name}_{key_.replace('.', '_')}")
         made = maker.emitter.call(operator.getitem, maker.values[key], key_, name=label)
-        value = world.capture(made)
         lead = (carried, plates if density.plated[key_] else ())
+        value = world.capture(made, carried + lead[1])
         found[key_] = _laid_out(world, record, key_, value, lead, axes)
     return found
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from scg.analysis.facts import Facts
+from scg.choosing.choice import Choice, View, views
 from scg.choosing.controls import Controlled
-from scg.choosing.policy import Choice, View, views
 from scg.estimators.protocol.facts import Axis
 from scg.estimators.protocol.kinds import Branched
 from scg.evaluation.calls import user_function

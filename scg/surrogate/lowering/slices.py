@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ from torch import fx
 
 from scg.analysis.influence import below
 from scg.analysis.relaxation import Relaxation
-from scg.choosing.policy import View
+from scg.choosing.choice import View
 from scg.nodes.records import Det, LogProb, Record, Sample
 from scg.surrogate.lowering.branching import Branching
 from scg.surrogate.lowering.credit import Credit
 from scg.surrogate.lowering.draws import log_probability, sample
 from scg.surrogate.lowering.elsewhere import keep_existing
 from scg.surrogate.lowering.emitter import Emitter, Part
+from scg.surrogate.lowering.halves import Half
 from scg.surrogate.lowering.plan import POINTS, Labels, Plan
 from scg.surrogate.lowering.weighing import charged
 from scg.surrogate.lowering.worlds import World
@@ -105,13 +106,9 @@ def relaxed(
     element of a cost counts once. What it captures is detached. ``label`` begins its name, and ``written``
     are the slices of nodes below.
     """
-    known = plan.facts.relaxation(name)
-    modes = plan.relaxed_modes(name)
-    inside = World(plan, Emitter(), world, "_relaxed", f"#relaxed:{name}", known.worlds[0], modes)
-    _points(inside, name, lead)
-    inside.temperature = inside.emitter.argument("temperature")
+    inside = _relaxed_world(world, plan, name, lead)
     rest, via = tuple[Piece, ...](), None
-    for record in known.records:
+    for record in plan.facts.relaxation(name).records:
         emit_record(inside, record)
         next_one = written.get(record.name)
         if next_one is not None and _goes_on(inside, name, record.name, next_one.lead):
@@ -119,11 +116,53 @@ def relaxed(
             inside.emitter.graph.output(inside.value(record.name))
             break
     else:
-        credit = Credit(plan, branching, attached=True).of(inside, name, known.smooth)
-        totals = [_total(inside, branching, name, cost) for cost in known.smooth]
-        inside.emitter.graph.output((credit, inside.emitter.add(totals, f"{name}_total")))
+        _relaxed_costs(inside, branching, name)
     written[name] = Slice((_piece(inside), *rest), inside.lead(name))
     return _bound(world, name, written[name].pieces, f"{label}_relaxed", via)
+
+
+def relaxed_by_halves(
+    world: World,
+    plan: Plan,
+    branching: Branching,
+    name: str,
+    label: str,
+    lead: Labels,
+    several: Sequence[Half],
+) -> list[fx.Node]:
+    """Append the same for each of several halves of a plate, at points of its elements alone."""
+    inside = _relaxed_world(world, plan, name, lead)
+    for plate in {half.plate for half in several}:
+        dim = inside.lead(name).index(plate)
+        size = inside.emitter.method("size", inside.values[name], dim, name=plate)
+        inside.values[f"#size:{plate}"] = size
+    for record in plan.facts.relaxation(name).records:
+        emit_record(inside, record)
+    _relaxed_costs(inside, branching, name)
+    module, captured = _piece(inside)
+    found = []
+    for half in several:
+        chosen = half.all_of(world, ((value, inside.leads[value]) for value in captured))
+        pieces = ((module, tuple(chosen)),)
+        found.append(_bound(world, name, pieces, f"{label}{half.name}_relaxed", half=half.name))
+    return found
+
+
+def _relaxed_world(world: World, plan: Plan, name: str, lead: Labels) -> World:
+    """Return the world below relaxed points of a node, at a temperature."""
+    known, modes = plan.facts.relaxation(name), plan.relaxed_modes(name)
+    inside = World(plan, Emitter(), world, "_relaxed", f"#relaxed:{name}", known.worlds[0], modes)
+    _points(inside, name, lead)
+    inside.temperature = inside.emitter.argument("temperature")
+    return inside
+
+
+def _relaxed_costs(inside: World, branching: Branching, name: str) -> None:
+    """Return the credit of a node from its smooth costs, and their total."""
+    smooth = inside.plan.facts.relaxation(name).smooth
+    credit = Credit(inside.plan, branching, attached=True).of(inside, name, smooth)
+    totals = [_total(inside, branching, name, cost) for cost in smooth]
+    inside.emitter.graph.output((credit, inside.emitter.add(totals, f"{name}_total")))
 
 
 def _goes_on(inside: World, name: str, via: str, lead: Labels) -> bool:
@@ -169,7 +208,12 @@ def _piece(inside: World) -> Piece:
 
 
 def _bound(
-    world: World, name: str, pieces: tuple[Piece, ...], label: str, rest: str | None = None
+    world: World,
+    name: str,
+    pieces: tuple[Piece, ...],
+    label: str,
+    rest: str | None = None,
+    half: str = "",
 ) -> fx.Node:
     """Append the function of points that pieces are in turn, with what they capture."""
     captured = tuple(dict.fromkeys(value for _, several in pieces for value in several))
@@ -190,7 +234,7 @@ def _bound(
         return world.plan.watch.part(label, at)
 
     line = world.emitter.call(named(label, bind), *captured, name=label)
-    return world.emitter.part(line, Part(name, label, "", pieces, captured, rest))
+    return world.emitter.part(line, Part(name, label, "", pieces, captured, rest, half))
 
 
 def _total(inside: World, branching: Branching, name: str, cost: str) -> fx.Node:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import fx
 
 from scg.choosing.bounded import bounds_of
-from scg.choosing.policy import View
+from scg.choosing.choice import View
 from scg.errors import EstimatorError
 from scg.estimators.protocol.kinds import Cut, Estimator, Scored, Through
 from scg.nodes.plates import positions, trimmed
@@ -20,11 +21,12 @@ from scg.surrogate.lowering.credit import Credit
 from scg.surrogate.lowering.draws import own_log_prob
 from scg.surrogate.lowering.elsewhere import exists
 from scg.surrogate.lowering.emitter import Part
+from scg.surrogate.lowering.halves import Half, halves
 from scg.surrogate.lowering.made import seen_by
 from scg.surrogate.lowering.noises import base_noise, noise_of, standard_noise
 from scg.surrogate.lowering.parameters import parameters
 from scg.surrogate.lowering.plan import Labels, Plan
-from scg.surrogate.lowering.slices import Slice, downstream, redrawn, relaxed
+from scg.surrogate.lowering.slices import Slice, downstream, redrawn, relaxed, relaxed_by_halves
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.weighing import ratio
 from scg.surrogate.lowering.worlds import World
@@ -72,10 +74,13 @@ class Terms:
         if not view.choice.asks.site and not is_attached:
             self._score(world, name, credit, lead)
             return
-        estimation = Estimation(name, estimator, self._blueprint(world, name, lead, view))
-        site = self._site(world, name, credit, lead, estimation.blueprint, view)
         known = self.plan.controls.get(view.key)
         is_learned = known is not None and known.is_learned
+        if is_learned and view.choice.asks.block is not None:
+            self._by_halves(world, name, credit, lead, view)
+            return
+        estimation = Estimation(name, estimator, self._blueprint(world, name, lead, view))
+        site = self._site(world, name, credit, lead, estimation.blueprint, view)
         if is_attached or is_learned or view.choice.asks.restarts or isinstance(estimator, Cut):
             given = parameters(world, self._record(name), world.axes_of(name))
             line = self._line(world, name, view, estimator.name, estimation.surrogate, site, given)
@@ -83,6 +88,22 @@ class Terms:
             return
         factor = self._line(world, name, view, "factor", estimation.factor, site)
         self._score(world, name, factor, lead)
+
+    def _by_halves(self, world: World, name: str, credit: fx.Node, lead: Labels, view: View) -> None:
+        """Take in a node whose control variate trains on a block of a plate, and is only used on the rest."""
+        estimator, given = view.choice.estimator, parameters(world, self._record(name), world.axes_of(name))
+        assert isinstance(estimator, Cut)
+        for half, extra in self._provided_by_halves(world, name, lead, view):
+            blueprint = replace(
+                self._blueprint(world, name, lead, view), blocked=lead.index(half.plate), trains=half.train
+            )
+            estimation = Estimation(name, estimator, blueprint)
+            site = self._site(world, name, credit, lead, blueprint, view, half, extra)
+            arguments = (site, given, half.places, half.size)
+            line = self._line(
+                world, name, view, estimator.name, estimation.surrogate, *arguments, half=half.name
+            )
+            self._scalars.append(line)
 
     def baseline(self, name: str) -> tuple[fx.Node, Labels] | None:
         """Append the baseline of a node with its leading dimensions, or nothing where it has none."""
@@ -142,12 +163,19 @@ class Terms:
         self._names.setdefault((factor, lead), name)
 
     def _line(
-        self, world: World, name: str, view: View, label: str, fn: Callable[..., Any], *arguments: Any
+        self,
+        world: World,
+        name: str,
+        view: View,
+        label: str,
+        fn: Callable[..., Any],
+        *arguments: Any,
+        half: str = "",
     ) -> fx.Node:
         """Append what the estimator of a node computes."""
-        emitter, shown = world.emitter, f"{view.label}_{label}"
+        emitter, shown = world.emitter, f"{view.label}{half}_{label}"
         line = emitter.call(named(shown, self.plan.watch.part(shown, fn)), *arguments, name=shown)
-        return emitter.placed(name, emitter.part(line, Part(name, shown, view.key)))
+        return emitter.placed(name, emitter.part(line, Part(name, shown, view.key, half=half)))
 
     def _blueprint(self, world: World, name: str, lead: Labels, view: View) -> Blueprint:
         plan, coupled = self.plan.of(view), self.plan.choices[name].coupled
@@ -162,19 +190,30 @@ class Terms:
         )
 
     def _site(
-        self, world: World, name: str, credit: fx.Node, lead: Labels, blueprint: Blueprint, view: View
+        self,
+        world: World,
+        name: str,
+        credit: fx.Node,
+        lead: Labels,
+        blueprint: Blueprint,
+        view: View,
+        half: Half | None = None,
+        provided: Mapping[str, Any] | None = None,
     ) -> fx.Node:
-        emitter = world.emitter
+        emitter, ending = world.emitter, "" if half is None else half.name
         record, axes = self._record(name), world.axes_of(name)
         given, noise = parameters(world, record, axes), noise_of(world, record, axes)
         known = self.branching.weight(world, lead, attached=False)
         weight = None if known is None else self.branching.fitted(world, known, lead)
-        extra = {**self._provided(world, name, lead, view), **self._elsewhere(world, record, lead, view)}
-        label = f"{view.label}_site"
+        provided = self._provided(world, name, lead, view) if provided is None else provided
+        extra = {**provided, **self._elsewhere(world, record, lead, view)}
+        if half is not None:
+            extra["places"] = half.places
+        label = f"{view.label}{ending}_site"
         shown = named(label, self.plan.watch.detail(label, blueprint.site))
         arguments = (given, noise, world.value(name), credit, weight)
         line = emitter.placed(name, emitter.call(shown, *arguments, name=label, **extra))
-        return emitter.part(line, Part(name, label, view.key))
+        return emitter.part(line, Part(name, label, view.key, half=ending))
 
     def _elsewhere(self, world: World, record: Sample, lead: Labels, view: View) -> dict[str, Any]:
         """Return which elements exist, and the ratios of what was drawn from another law."""
@@ -184,6 +223,25 @@ class Terms:
             found["exists"] = mask
         weight = ratio(world, record.name, lead, by_step=view.choice.asks.by_step)
         return found if weight is None else {**found, "ratio": weight}
+
+    def _provided_by_halves(
+        self, world: World, name: str, lead: Labels, view: View
+    ) -> Iterator[tuple[Half, dict[str, Any]]]:
+        """Yield each half of a plate with what an estimator asks for there."""
+        plan, both = self.plan.of(view), halves(world, name, view)
+        plain = replace(view.choice, asks=replace(view.choice.asks, relaxed=0))
+        found = self._provided(world, name, lead, replace(view, choice=plain))
+        slices: Sequence[fx.Node | None] = (None, None)
+        if view.choice.asks.relaxed:
+            slices = relaxed_by_halves(self.inside, plan, self.branching, name, view.label, lead, both)
+        for half, relaxed_costs in zip(both, slices, strict=True):
+            own: dict[str, Any] = {} if relaxed_costs is None else {"relaxed": relaxed_costs}
+            if "context" in found:
+                names = plan.controls[view.key].context
+                leads = [self._seen(world, other, lead).lead(other) for other in names]
+                kept = [lead if half.plate in have else () for have in leads]
+                own["context"] = tuple(half.all_of(world, zip(found["context"], kept, strict=True)))
+            yield half, {**found, **own}
 
     def _provided(self, world: World, name: str, lead: Labels, view: View) -> dict[str, Any]:
         """Return what an estimator asks for besides what every site has."""
@@ -225,8 +283,11 @@ class Terms:
         """Return what an estimator reads of other nodes, with size-1 dimensions where they lack one."""
         found = []
         for other in names:
-            # A sibling that is enumerated, and is not above this node, is read at its sample.
-            seen = world if world.outer is None or {*world.axes_of(other)} <= {*lead} else world.outer
+            seen = self._seen(world, other, lead)
             have, value = seen.lead(other), seen.value(other)
             found.append(world.emitter.index(value, trimmed(positions(have, lead))))
         return tuple(found)
+
+    def _seen(self, world: World, other: str, lead: Labels) -> World:
+        """Return where a node is read: an enumerated sibling, which is not above this one, at its sample."""
+        return world if world.outer is None or {*world.axes_of(other)} <= {*lead} else world.outer

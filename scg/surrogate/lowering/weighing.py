@@ -24,10 +24,10 @@ def charged(world: World, cost: str) -> fx.Node:
     if not several:
         return world.value(cost)
     if cost not in world.values and world.outer is not None:
-        return world.capture(charged(world.outer, cost))
+        return world.capture(charged(world.outer, cost), world.outer.lead(cost))
     key = f"#charged:{cost}"
     if key not in world.values:
-        weight = world.capture(_weight(world.root, several, cost))
+        weight = world.capture(_weight(world.root, several, cost), world.plan.ir.layout[cost])
         lead = tuple(label for label in world.lead(cost) if label in world.plan.ir.plates)
         weight = world.aligned(weight, lead, world.lead(cost))
         value = world.emitter.call(operator.mul, world.value(cost), weight, name=f"{cost}_weighed")
@@ -46,7 +46,7 @@ def ratio(world: World, name: str, lead: Labels, *, by_step: bool) -> fx.Node | 
         log = _along(root, log, plates, plates)[0]
     shown = root.emitter.shown("likelihood", None, likelihood)
     line = root.emitter.call(shown, log, name=f"{name}_ratio")
-    return world.aligned(world.capture(line), plates, lead)
+    return world.aligned(world.capture(line, plates), plates, lead)
 
 
 def _weighs(world: World, name: str, cost: str) -> bool:

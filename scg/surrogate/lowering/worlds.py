@@ -19,14 +19,15 @@ from scg.nodes.records import STRUCTURAL, Constant, Det, Function, Param, Record
 from scg.surrogate.lowering.emitter import Emitter, is_library
 from scg.surrogate.lowering.guards import guarded
 from scg.surrogate.lowering.plan import Labels, Plan
-from scg.surrogate.runtime.ops import beside, expand_lead, size_within
+from scg.surrogate.runtime.ops import beside, expand_lead, rows, size_within
 
 
 class World:
     """Values by node name in one function; what it lacks is looked up in ``outer``.
 
     A world whose emitter is another than that of ``outer`` is a function of its own: ``captured`` pairs each
-    value that it reads outside with the argument that stands for it. Besides nodes, ``values`` has what is
+    value that it reads outside with the argument that stands for it, and ``leads`` has the leading dimensions
+    of those that have some. Besides nodes, ``values`` has what is
     read once, under keys such as "#held:name" that no node and no other kind of key can have. A world with a
     ``temperature`` draws discrete nodes relaxed, and one that ``redraws`` draws from noise that is there for
     the view of this key alone; ``trace`` has example values of its nodes, and ``modes`` how their functions
@@ -63,12 +64,13 @@ class World:
         self.log_probs: dict[str, fx.Node] = {}
         self.draws: dict[str, tuple[str, Law]] = {}
         self.captured: dict[fx.Node, fx.Node] = {}
+        self.leads: dict[fx.Node, Labels] = {}
 
     def value(self, name: str) -> fx.Node:
         """Return the value of a node in full, or of the noise argument."""
         if name not in self.values:
             assert self.outer is not None, name
-            return self.capture(self.outer.value(name))
+            return self.capture(self.outer.value(name), self._outer_lead(name))
         plates, key = self.repeating.get(name), f"#full:{name}"
         if not plates:
             return self.values[name]
@@ -82,7 +84,7 @@ class World:
         if name in self.values:
             return self.values[name]
         assert self.outer is not None, name
-        return self.capture(self.outer.lean(name))
+        return self.capture(self.outer.lean(name), self._outer_lead(name))
 
     def repeats(self, name: str) -> frozenset[str]:
         """Return the plates along which the value of a node repeats, and is held 1 long."""
@@ -124,12 +126,15 @@ class World:
             else self.plan.ordered(axis for axes in found for axis in axes)
         )
 
-    def capture(self, value: fx.Node) -> fx.Node:
-        """Return what stands here for a value of the outer world."""
+    def _outer_lead(self, name: str) -> Labels:
+        return self.outer.lead(name) if self.outer is not None and name in self.plan.ir else ()
+
+    def capture(self, value: fx.Node, lead: Labels = ()) -> fx.Node:
+        """Return what stands here for a value of the outer world, with the leading dimensions that it has."""
         if value.graph is self.emitter.graph:
             return value
         if value not in self.captured:
-            self.captured[value] = self.emitter.argument(value.name)
+            self.captured[value], self.leads[value] = self.emitter.argument(value.name), lead
         return self.captured[value]
 
     def held(self, target: str) -> fx.Node:
@@ -148,7 +153,7 @@ class World:
         """Return the size of a plate, read from a leaf that has it where it is not declared."""
         ir, key = self.plan.ir, f"#size:{plate}"
         declared = ir.plates[plate].size
-        if declared is not None:
+        if key not in self.values and declared is not None:
             return declared
         if key not in self.values:
             leaf = next(name for name in (*ir.inputs, *ir.params) if plate in ir.layout[name])
@@ -269,7 +274,14 @@ class World:
             if transform is None and isinstance(function.call, types.MethodDescriptorType):
                 return emitter.method(function.call.__name__, *args, name=name, **kwargs)
             if transform is None and is_library(function.call):
-                return emitter.call(function.call, *args, name=name, **kwargs)
+                is_lookup = (
+                    function.call is operator.getitem and isinstance(args[1], fx.Node) and self.is_shared
+                )
+                known = emitter.shown("rows", None, rows) if is_lookup else function.call
+                call = partial(emitter.call, known, *args, name=name, **kwargs)
+                if self.is_shared and (is_lookup or is_elementwise(record)):
+                    return emitter.once("call", (known, repr((args, kwargs))), call)
+                return call()
             fn: Callable[..., Any] = function.call
             running = [module for module in self._captured_by(record) if any(True for _ in module.buffers())]
             if running and self.outer is not None:
@@ -293,6 +305,11 @@ class World:
         """Return the modules that the functions of a node capture."""
         store = self.plan.ir.store
         return [store.modules[key] for key in store.reached.get(record.name, ()) if key in store.modules]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether equal lines are written once: in the branches, where nodes of a chain are often alike."""
+        return self.outer is not None and self.is_program
 
     @property
     def root(self) -> World:

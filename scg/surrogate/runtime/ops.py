@@ -84,6 +84,14 @@ def possible(value: Tensor, mass: Tensor) -> Tensor:
     return torch.where((mass == 0) & ~torch.isfinite(value), torch.zeros_like(value), value)
 
 
+def rows(table: Any, index: Any) -> Any:
+    """Return ``table[index]``, by a faster way where the index is one of integers along one dimension."""
+    is_plain = (
+        isinstance(table, Tensor) and isinstance(index, Tensor) and index.dim() == 1 and table.dim() > 0
+    )
+    return table.index_select(0, index) if is_plain and index.dtype is torch.long else table[index]
+
+
 def passed_on(mass: Tensor, step: Tensor) -> Tensor:
     """Return sum_k mass[k] step[k, j], in full precision."""
     if mass.dtype == step.dtype and not torch.is_autocast_enabled(mass.device.type):

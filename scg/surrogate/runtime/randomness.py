@@ -70,6 +70,15 @@ def redrawn_key(view: str, name: str) -> str:
     return f"{view}.below.{name}"
 
 
+def block_key(view: str) -> str:
+    """Return the name of the number that tells where the block starts on which a view trains.
+
+    >>> block_key("b")
+    'b.block'
+    """
+    return f"{view}.block"
+
+
 @dataclass(frozen=True, eq=False)
 class Layouts:
     """Where the noise of one run lies: that of nodes, then what estimators draw, then what couples noise."""
@@ -93,7 +102,7 @@ class Randomness:
     of a value beyond the plates for each node; ``fresh`` what the estimator of each draws for itself, which
     those in ``made`` make the value of, so that it is drawn in every run.
     ``coupling`` tells which noise replicates draw together, and ``redrawn`` what noise is drawn so many times
-    more, with that dimension in front.
+    more, with that dimension in front. ``single`` has what is one number, whatever the plates.
     """
 
     ir: IR
@@ -105,6 +114,7 @@ class Randomness:
     made: frozenset[str] = frozenset()
     coupling: Coupling | None = None
     redrawn: Mapping[str, tuple[NoiseSpec, int]] = field(default_factory=dict)
+    single: tuple[NoiseSpec, ...] = ()
     _layouts: dict[tuple[Any, ...], Layouts] = field(default_factory=dict)
 
     def draw(self, inputs: Mapping[str, Tensor], seed: int | Tensor | None, *, gradients: bool) -> Noise:
@@ -174,6 +184,7 @@ class Randomness:
             for index, spec in enumerate(several if gradients or name in self.made else ())
         ]
         own += [placed(key, *redrawn) for key, redrawn in self.redrawn.items() if gradients]
+        own += self.single if gradients else ()
         one, other = noise_layout(shared), noise_layout(own)
         joint = [] if self.coupling is None else [self.coupling.numbers(sizes)]
         return Layouts(one, other, noise_layout(joint), merged(one, other))

@@ -18,6 +18,7 @@ from scg.estimators.protocol.kinds import Cut, Scored
 from scg.estimators.protocol.site import Provided, Relaxed, Site, Terms
 from scg.evaluation.elsewhere import Existing, selected
 from scg.laws import Law, broadcast, is_transformed, sum_event
+from scg.surrogate.runtime.blocks import chosen, within
 from scg.surrogate.runtime.ops import add_all, descend, discount_weights, paired
 
 Parameters = dict[str, Tensor]
@@ -32,7 +33,8 @@ class Blueprint:
     ``axes`` are the leading dimensions, their sizes left out. ``caller`` tells how the network of the
     estimator is called, if it has one, ``by_step`` that the credit is not weighed by ratios, and ``restarts``
     that steps count alike.
-    ``bound`` is the one whose terms are asked for.
+    ``bound`` is the one whose terms are asked for. A site of a block has elements of the axis ``blocked``,
+    and controls learn from it if it ``trains``.
     """
 
     law: Law
@@ -41,6 +43,8 @@ class Blueprint:
     by_step: bool = False
     restarts: bool = False
     bound: Bound | None = None
+    blocked: int = 0
+    trains: bool = True
 
     def site(
         self,
@@ -52,9 +56,10 @@ class Blueprint:
         exists: Existing | None = None,
         ratio: Tensor | None = None,
         redrawn: Tensor | None = None,
+        places: Tensor | None = None,
         **given: Any,
     ) -> Site:
-        """Return the site of live tensors, every one of them detached and in full shape."""
+        """Return the site of live tensors, detached and in full shape, or of the elements at some places."""
         lead = len(self.axes)
         value, credit = value.detach(), credit.detach()
         if credit.shape != value.shape[:lead]:
@@ -71,7 +76,7 @@ class Blueprint:
         ratio = None if ratio is None else ratio.expand(shape)
         if redrawn is not None:
             redrawn = self._charged(redrawn.expand(redrawn.shape[:1] + shape), mask, ratio)
-        return Site(
+        site = Site(
             law=self.law,
             parameters={name: leaf.detach() for name, leaf in self.full(parameters, value).items()},
             noise=noise.detach(),
@@ -84,8 +89,14 @@ class Blueprint:
             exists=mask,
             ratio=ratio,
             wanted=frozenset(name for name, leaf in parameters.items() if leaf.requires_grad),
-            **self._providers(shape, redrawn=redrawn, **given),
+            **self._providers(self._shape(shape, places), redrawn=redrawn, **given),
         )
+        return site if places is None else within(site, places, self.blocked, trains=self.trains)
+
+    def _shape(self, shape: torch.Size, places: Tensor | None) -> torch.Size:
+        """Return the leading shape of the elements at some places, of which there is one at least."""
+        count = 0 if places is None else max(len(places), 1)
+        return torch.Size([count if count and dim == self.blocked else n for dim, n in enumerate(shape)])
 
     def _charged(self, credit: Tensor, mask: Tensor | None, ratio: Tensor | None) -> Tensor:
         """Return credit that is 0 where elements do not exist, and is weighed by ratios only by step."""
@@ -97,9 +108,14 @@ class Blueprint:
         """Whether the elements of the node count differently."""
         return not self.restarts and any(axis.discount != 1.0 for axis in self.axes)
 
-    def full(self, parameters: Parameters, value: Tensor) -> Parameters:
-        """Return parameters, attached as they are, with the leading and event dimensions of a value."""
+    def full(self, parameters: Parameters, value: Tensor, size: int | None = None) -> Parameters:
+        """Return parameters, attached as they are, with the leading and event dimensions of a value.
+
+        That may be of some elements of the axis ``blocked``, whose ``size`` is then given.
+        """
         batch = value.shape[: value.dim() - self.law.value_rank]
+        if size is not None:
+            batch = torch.Size([size if dim == self.blocked else n for dim, n in enumerate(batch)])
         return self.law.expand(parameters, batch)
 
     def _share(self, like: Tensor, shape: torch.Size) -> Tensor | None:
@@ -217,10 +233,13 @@ class Estimation:
         self.estimator.remember(site)
         return (self._counted(site, site.credit) - factor).detach()
 
-    def surrogate(self, site: Site, parameters: Parameters) -> Tensor:
+    def surrogate(
+        self, site: Site, parameters: Parameters, places: Tensor | None = None, size: int | None = None
+    ) -> Tensor:
         """Return sum weight <sg ghat, eta> + <sg dV/dphi, phi>: its backward carries both on.
 
-        V = sum weight |ghat|^2 is what the controls descend, or sum weight loss where they have one.
+        V = sum weight |ghat|^2 is what the controls descend, or sum weight loss where they have one. The
+        elements at some ``places`` stand for all of an axis there, which has that ``size``.
         """
         attached = {name: leaf for name, leaf in parameters.items() if leaf.requires_grad}
         if not attached:
@@ -231,8 +250,11 @@ class Estimation:
             with torch.enable_grad():
                 weighed, several = self._weighed(site, attached)
             taught = [descend(several, site.trained)] if site.trained else []
+        full = self.blueprint.full(attached, site.value, size)
+        if places is not None and size is not None:
+            full = {name: chosen(leaf, places, self.blueprint.blocked) for name, leaf in full.items()}
+            taught = [term * (size / len(places)) for term in taught]
         self.estimator.remember(site)
-        full = self.blueprint.full(attached, site.value)
         return add_all([paired(weighed[name], full[name]) for name in weighed] + taught)
 
     def _weighed(self, site: Site, attached: Parameters) -> tuple[Parameters, Descended]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -30,8 +31,8 @@ def numbers(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def gradients(program: scg.Program) -> dict[str, Tensor]:
-    program(seed=0).loss.backward()
+def gradients(program: scg.Program, **inputs: Tensor) -> dict[str, Tensor]:
+    program(seed=0, **inputs).loss.backward()
     return {name: p.grad for name, p in program.named_parameters() if p.grad is not None}
 
 
@@ -243,7 +244,35 @@ def outside(g: scg.Graph) -> None:
     g.cost("c", (e + a - 0.4) ** 2 + s)
 
 
-GRAPHS = [between, late, fork, over, outside]
+def apart(g: scg.Graph) -> None:
+    """Two states without plates, one above the other, above a state of each element; each has a cost."""
+    g.plate("batch", size=3, reduce="sum")
+    w = g.param("w", torch.tensor([0.3, -0.7]))
+    a = g.sample("a", Bernoulli, logits=w[0])
+    b = g.sample("b", Bernoulli, logits=w[1] + a)
+    v = g.param("v", torch.tensor([-0.5, 0.2, 0.9]), plates="batch")
+    e = g.sample("e", Bernoulli, logits=v * b - a)
+    g.cost("c", 0.7 * e)
+    g.cost("d", 0.6 * b)
+    s = g.sample("s", Bernoulli, logits=w[0] * e - 0.4)
+    g.cost("f", (s - 0.4) ** 2)
+
+
+def mean(g: scg.Graph) -> None:
+    """A state below the mean of elements, and above states of each of them."""
+    g.plate("batch", size=2)
+    w = g.param("w", torch.tensor([0.3, -0.7, 0.8]))
+    s = g.sample("s", Bernoulli, logits=w[0], plates="batch")
+    a = g.sample("a", Bernoulli, logits=w[1] * s)
+    m = g.det("m", lambda s: s.mean(-1), s, plates=())
+    b = g.sample("b", Bernoulli, logits=w[2] * m - 0.4)
+    e = g.sample("e", Bernoulli, logits=b - a)
+    g.cost("c", (e - 0.4 * a) ** 2)
+    g.cost("d", (b - m) ** 2)
+
+
+GRAPHS = [between, late, fork, over, outside, apart, mean]
+PLATED = (over, outside, apart, mean)
 POLICIES = ["enumerate", "score", "local", "rebar"]
 
 
@@ -253,10 +282,20 @@ def test_sums_meet_other_estimators(make: Callable[[scg.Graph], None], estimator
     g = scg.Graph()
     make(g)
     program = scg.compile(g, policy={"*": "enumerate", "s": estimator})
-    if estimator == "rebar" or make in (over, outside):
+    if estimator == "rebar" or make in PLATED:
         assert scg.verify(program, resolution=0.05, noise=1).verdict == "unbiased"
         return
     found, expected = integrated_gradient(g, program), scg.exact_gradient(g)
+    for name in expected:
+        assert torch.allclose(found[name], expected[name], rtol=0, atol=1e-10), (name, found, expected)
+
+
+@pytest.mark.parametrize("make", GRAPHS)
+def test_all_that_is_summed_is_exact(make: Callable[[scg.Graph], None]) -> None:
+    g = scg.Graph()
+    make(g)
+    inputs = {"x": torch.tensor([0.4, -0.5])} if "x" in g else {}
+    found, expected = gradients(scg.compile(g, policy="enumerate"), **inputs), scg.exact_gradient(g, **inputs)
     for name in expected:
         assert torch.allclose(found[name], expected[name], rtol=0, atol=1e-10), (name, found, expected)
 
@@ -287,3 +326,28 @@ def test_a_value_passes_on_with_its_gradient_between_states() -> None:
     ]
     found, expected = integrated_gradient(g, program), scg.exact_gradient(g)
     assert torch.allclose(found["w"], expected["w"], rtol=0, atol=1e-8)
+
+
+def test_steps_of_a_chain_that_are_alike_are_written_once() -> None:
+    g = scg.Graph()
+    step, table = g.param("step", torch.randn(3, 3)), g.param("table", torch.randn(3))
+    state = g.sample("z0", Categorical, logits=g.param("start", torch.randn(3)))
+    for t in range(1, 6):
+        state = g.sample(f"z{t}", Categorical, logits=step[state])
+        g.cost(f"c{t}", table[state])
+    text = scg.compile(g, "enumerate").code
+    assert len(re.findall(r"scg_z\d_enumerate\(\{", text)) == 2
+    assert text.count("scg_rows(step, ") == 1
+
+
+def test_supports_of_different_sizes_are_apart() -> None:
+    g = scg.Graph()
+    torch.manual_seed(0)
+    one = g.sample("one", Categorical, logits=g.param("a", torch.randn(3, dtype=torch.float64)))
+    step = g.param("step", torch.randn(3, 4, dtype=torch.float64))
+    other = g.sample("other", Categorical, logits=step[one])
+    g.cost("c", g.param("table", torch.randn(4, dtype=torch.float64))[other])
+    program = scg.compile(g, "enumerate")
+    program().loss.backward()
+    for name, expected in scg.exact_gradient(g).items():
+        torch.testing.assert_close(g[name].value.grad, expected)
