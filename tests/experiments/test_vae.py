@@ -348,7 +348,7 @@ class TestCommand:
         "options, told",
         [
             (["--policy", "relaks"], "'relaks': there is no estimator 'relaks': 'relax' is meant?"),
-            (["--policy", "b1=relax,b3=rebar"], "is meant? There are b1, b2"),
+            (["--policy", "b1=relax,b3=rebar"], "there is no layer 'b3'; there are b1, b2"),
             (["--policy", "b1=relax"], "has no estimator for b2: write b2=... as well"),
             (["--policy", "score leave-one-in 4"], "there is no baseline 'leave-one-in': 'leave-one-out' is"),
             (
