@@ -1,4 +1,4 @@
-# make demo: the toy experiment, small, and the example graphs with estimates against exact gradients, into out/
+# make demo: a tour in two minutes, as one page: out/index.html
 # make test: lint, check types and run the tests
 # make quick: lint and run what takes less than a minute
 # make fuzz: hold many more random graphs, pairs of options, compiled programs and programs with a hidden defect

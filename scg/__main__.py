@@ -7,11 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from scg.commands import Command, Ended, add_out, offer
-from scg.demo import demo
+from scg.demo.tour import demo
 from scg.errors import ScgError
+from scg.experiments.attention import ATTENTION
 from scg.experiments.estimators.command import ESTIMATORS
 from scg.experiments.rl.bandit_command import BANDIT
 from scg.experiments.rl.command import RL
+from scg.experiments.simulator import SIMULATOR
 from scg.experiments.toy.command import TOY
 from scg.experiments.vae.command import VAE
 from scg.runs import Stopped, configure
@@ -24,12 +26,20 @@ def _declare_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in --out")
 
 
-EXPERIMENTS: dict[str, Command] = {"toy": TOY, "vae": VAE, "estimators": ESTIMATORS, **RL, "bandit": BANDIT}
+EXPERIMENTS: dict[str, Command] = {
+    "toy": TOY,
+    "vae": VAE,
+    "attention": ATTENTION.command(),
+    "simulator": SIMULATOR.command(),
+    "estimators": ESTIMATORS,
+    **RL,
+    "bandit": BANDIT,
+}
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        "the five graphs of Schulman et al. (2015), their estimates against exact gradients, and a small "
-        "run of the toy experiment",
+        "a tour in two minutes, as one page: five graphs and their estimates against exact gradients, the "
+        "toy problem, a discrete autoencoder and a rollout",
         _declare_demo,
         lambda options: demo(options.out, seed=options.seed, overwrite=options.overwrite),
     ),

@@ -46,6 +46,7 @@ OPTIONAL = (
     "scg.draw.picture",
     "scg.rl.player",
     "scipy",
+    "sklearn",
     "torch.utils.tensorboard",
 )
 """What may be imported inside a function: optional, or reached only with what is optional."""

@@ -1,17 +1,23 @@
-"""The five graphs of Schulman et al. (2015): right gradients, equal values, and a demonstration that runs."""
+"""The demonstration: right gradients of five graphs, equal values, and a page that has all of the tour."""
 
 from __future__ import annotations
 
+import base64
+import importlib.util
+import shlex
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import scg
-from scg import demo
 from scg.__main__ import main
-from scg.demo import POLICIES, beside, compared, formatted
+from scg.demo import graphs, tour
+from scg.demo.graphs import POLICIES, Row, beside, compared, formatted
+from scg.demo.page import Code, Stop, as_html, page
 from scg.examples import SCHULMAN
 from scg.graph import Graph
 
@@ -55,28 +61,131 @@ def test_rows_line_up(graph: Graph) -> None:
 
 
 def test_a_wrong_gradient_is_conspicuous() -> None:
-    row = demo.Row("g", "theta", "score", "", exact=0.0, mean=0.5, error=0.0)
+    row = Row("g", "theta", "score", "", exact=0.0, mean=0.5, error=0.0)
     assert row.z == float("inf")
-    assert demo.Row("g", "theta", "score", "", exact=0.1, mean=0.5, error=0.1).z == pytest.approx(4.0)
+    assert Row("g", "theta", "score", "", exact=0.1, mean=0.5, error=0.1).z == pytest.approx(4.0)
 
 
-def test_the_command_leaves_pictures_and_a_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a tour of a few steps and two graphs."""
+    monkeypatch.setattr(graphs, "RUNS", 4)
+    monkeypatch.setattr(graphs, "SCHULMAN", SCHULMAN[:2])
+    monkeypatch.setattr(tour, "TOY_WORDS", ("--steps", "3", "--seeds", "2", "--t", "0.45"))
+    few = ("--steps", "2", "--seeds", "1", "--rates", "0.01", "--layers", "1", "--latents", "3")
+    monkeypatch.setattr(tour, "VAE_WORDS", (*few, "--policy", "score"))
+    monkeypatch.setattr(tour, "CARTPOLE_WORDS", ("--seeds", "1", "--episodes", "2"))
+    few = ("--seeds", "1", "--updates", "2", "--actions", "2", "--policy", "score+value")
+    monkeypatch.setattr(tour, "BANDIT_WORDS", few)
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    """Have the tour find some packages missing."""
+    monkeypatch.setattr(
+        tour, "find_spec", lambda name: None if name in missing else importlib.util.find_spec(name)
+    )
+
+
+class Read(HTMLParser):
+    """What a page has: tags that are open, those that were closed out of order, addresses, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.crossed: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open.pop() != tag:
+            self.crossed.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.usefixtures("short")
+def test_the_command_leaves_a_page_that_has_everything_in_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "RUNS", 4)
-    monkeypatch.setattr(demo, "SCHULMAN", SCHULMAN[:2])
-    monkeypatch.setattr(demo, "STEPS", 3)
-    assert main(["demo", "--out", str(tmp_path / "a path")]) == 0
-    found = sorted(path.name for path in (tmp_path / "a path").iterdir() if path.is_file())
-    drawings = [f"schulman_{n}.{kind}" for n in (1, 2) for kind in ("png", "svg")]
-    own = [f"toy.{suffix}" for suffix in ("csv", "json", "md", "png", "pt")]
-    panels = [f"toy_0.45_{name}.png" for name in ("log_variance", "loss", "relaxation")]
-    assert found == ["gradients.md", *drawings, *own, *panels]
-    assert main(["demo", "--out", str(tmp_path / "a path"), "--overwrite"]) == 0
+    out = tmp_path / "a path"
+    assert main(["demo", "--out", str(out)]) == 0
     printed = capsys.readouterr()
-    for table in ("toy.md", "gradients.md"):
-        assert (tmp_path / "a path" / table).read_text() in printed.out
+    for name in ("toy", "vae", "cartpole", "gradients"):
+        assert (out / f"{name}.md").read_text().strip() in printed.out
     assert [line.split()[1] for line in printed.err.splitlines()[-2:]] == ["schulman_1:", "schulman_2:"]
+    found = Read((out / "index.html").read_text())
+    assert (found.open, found.crossed) == ([], [])
+    assert all(address.startswith(("#", "data:image/")) for address in found.addresses)
+    pictures = [base64.b64decode(a.partition(",")[2]) for a in found.addresses if a.startswith("data:")]
+    own = ("schulman_1.svg", "schulman_2.svg", "toy.png", "vae.png", "cartpole.png")
+    assert pictures == [(out / name).read_bytes() for name in own]
+    assert found.tags.count("table") >= 4
+    assert scg.compile(SCHULMAN[0](), policy="score").code.strip() in found.text
+    assert f"scg run toy --steps 3 --seeds 2 --t 0.45 --seed 1 --out '{out}'" in found.text
+
+
+@pytest.mark.usefixtures("short")
+def test_commands_on_the_page_make_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", str(tmp_path / "tour")]) == 0
+    lines = Read((tmp_path / "tour" / "index.html").read_text()).text.splitlines()
+    commands = [line for line in lines if line.startswith("scg run toy")]
+    assert len(commands) == 1
+    words = shlex.split(commands[0])[1:-1]
+    assert main([*words, str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "toy.md").read_text() == (tmp_path / "tour" / "toy.md").read_text()
+
+
+@pytest.mark.usefixtures("short")
+def test_without_optional_packages_it_says_what_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "gymnasium", "sklearn")
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    text = Read((tmp_path / "index.html").read_text()).text
+    assert "CartPole is left out: it needs gymnasium" in text
+    assert "The images are bars" in text
+    assert f"--data {tmp_path / 'bars.npz'}" in text
+    assert (tmp_path / "bandit.png").exists() and not (tmp_path / "cartpole.md").exists()
+
+
+@pytest.mark.usefixtures("short")
+def test_a_tour_is_not_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}
+    assert main(["demo", "--out", str(tmp_path)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}
+    assert main(["demo", "--out", str(tmp_path), "--overwrite"]) == 0
+
+
+def test_bars_are_images_of_whole_rows_and_columns(tmp_path: Path) -> None:
+    images = np.load(tour.draw_bars(tmp_path / "bars.npz", 1))["images"].astype(bool)
+    assert 0.2 < images.mean() < 0.6
+    rows, columns = images.all(2), images.all(1)
+    assert (images == rows[:, :, None] | columns[:, None, :]).all()
+
+
+def test_text_is_escaped() -> None:
+    stop = Stop("a < b", "told & told", "run <x>", "| a<b |\n| - |\n| c&d |", (), (Code("x < y", "p & q"),))
+    found = Read(page("t", "u", [stop]))
+    assert (found.open, found.crossed) == ([], [])
+    for text in ("a < b", "told & told", "run <x>", "a<b", "c&d", "x < y", "p & q"):
+        assert text in found.text
+
+
+def test_tables_titles_and_paragraphs_are_told_apart() -> None:
+    found = as_html("# T\n\none\ntwo\n\n| a | b |\n| - | -: |\n| x | 1 |")
+    assert found.splitlines()[:2] == ["<h3>T</h3>", "<p>one two</p>"]
+    assert '<td>x</td><td class="number">1</td>' in found
 
 
 def test_a_failure_is_one_line_and_a_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

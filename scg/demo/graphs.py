@@ -1,4 +1,4 @@
-"""The demonstration: the toy experiment, small, and the graphs of ``scg.examples`` with their gradients."""
+"""The five graphs: drawn, compiled, and their estimates held against exact gradients."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scg.demo.page import Code, Picture, Stop
 from scg.errors import EstimatorError
 from scg.examples import SCHULMAN
-from scg.experiments.toy.command import toy
 from scg.graph import Graph
 from scg.markdown import table
 from scg.oracle import exact_gradient
@@ -25,10 +25,22 @@ from scg.progress import Progress
 
 POLICIES = ("score", "auto", "reparam", "enumerate")
 RUNS, REPLICATES = 64, 1024
-T, STEPS = 0.45, 3000
-"""The size of the toy experiment here: what tells the policies apart soonest."""
 SHOWN = "score"
 """The policy whose program is drawn: it is the estimator that Schulman et al. derive."""
+TOLD = (
+    "The five stochastic computation graphs of Schulman et al. (2015), Figure 1. Circles are drawn, "
+    "squares are computed, filled squares are costs. A policy gives every random variable an estimator, and "
+    "the compiler emits a torch program whose loss.backward() leaves an unbiased estimate of the "
+    "gradient: on average it has to be the exact one."
+)
+COMMAND = """import scg
+from scg.examples import schulman_3
+g = schulman_3()
+g.draw("schulman_3.svg")
+print(scg.exact_gradient(g))
+program = scg.compile(g, policy="score")
+print(program.code)
+program(seed=0).loss.backward()"""
 DPI, SIZE, LEADING, GAP = 200, 7.5, 1.25, 0.25
 
 
@@ -54,24 +66,37 @@ class Row:
         return distance / self.error if self.error else math.copysign(math.inf, distance)
 
 
-def demo(out: Path, *, seed: int = 1, overwrite: bool = False) -> str:
-    """Write drawings, programs and tables into ``out``, and return the tables."""
-    experiment = toy(out, ts=(T,), steps=STEPS, seed=seed, overwrite=overwrite)
+def five_graphs(out: Path, *, seed: int = 1) -> Stop:
+    """Draw every graph, with its program beside it, and hold its estimates against exact gradients."""
     rows: list[Row] = []
+    shown: list[tuple[Picture, Code]] = []
+    start = time.perf_counter()
     for index, build in enumerate(SCHULMAN):
-        start = time.perf_counter()
+        begun = time.perf_counter()
         graph = build()
         rows += compared(graph, seed=seed)
-        graph.draw(out / f"{graph.name}.svg")
-        picture = out / f"{graph.name}.png"
-        graph.draw(picture)
-        picture.write_bytes(beside(picture, compiled(graph, policy=SHOWN).code))
-        took = time.perf_counter() - start
+        shown.append(_drawn(graph, out, (build.__doc__ or "").splitlines()[0].removeprefix("Declare ")))
+        took = time.perf_counter() - begun
         Progress().finish(f"[{index + 1}/{len(SCHULMAN)}] {graph.name}: {took:.1f} s")
     text = formatted(rows)
     (out / "gradients.md").write_text(text + "\n", encoding="utf-8")
-    draws = f"{RUNS * REPLICATES} draws for each estimate. Pictures and this table are in {out}."
-    return f"{experiment}\n\n{text}\n\n{draws}"
+    pictures, programs = zip(*shown, strict=True)
+    tables = (
+        f"{text}\n\n{RUNS * REPLICATES} draws for each estimate; z is how many standard errors it is off."
+    )
+    return Stop("Five graphs", TOLD, COMMAND, tables, pictures, programs, time.perf_counter() - start)
+
+
+def _drawn(graph: Graph, out: Path, told: str) -> tuple[Picture, Code]:
+    """Draw a graph, alone and with its program beside it, and return both for the page."""
+    code = compiled(graph, policy=SHOWN).code
+    drawing, picture = (out / f"{graph.name}.{suffix}" for suffix in ("svg", "png"))
+    graph.draw(drawing)
+    graph.draw(picture)
+    picture.write_bytes(beside(picture, code))
+    return Picture(drawing, f"{graph.name}: {told}"), Code(
+        f"{graph.name}: program.code, policy {SHOWN!r}", code
+    )
 
 
 def compared(graph: Graph, *, seed: int = 1) -> Iterator[Row]:

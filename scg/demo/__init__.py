@@ -1,0 +1,1 @@
+"""The demonstration: a tour of the library, on one page."""
