@@ -322,6 +322,21 @@ CHOOSING: dict[str, Case] = {
         PolicyError,
         "names or instances of estimators, not int",
     ),
+    "a misspelt estimator": (
+        lambda: scg.compile(bernoulli(), policy="relx"),
+        PolicyError,
+        "no estimator 'relx': 'relax' is meant[?] There are arm, .*vimco$",
+    ),
+    "a class": (
+        lambda: scg.compile(bernoulli(), policy=scg.RELAX),  # type: ignore[arg-type]
+        PolicyError,
+        r"names or instances of estimators, not the class RELAX: write RELAX\(\.\.\.\)$",
+    ),
+    "a class of a part": (
+        lambda: scg.Parts({"c": scg.Score}),  # type: ignore[dict-item]
+        PolicyError,
+        r"scg.Parts gives names or instances of estimators, not the class Score: write Score\(\.\.\.\)$",
+    ),
     "reparam of a discrete law": (
         lambda: scg.compile(bernoulli(), policy="reparam"),
         EstimatorError,

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from scg.errors import PolicyError
-from scg.estimators.protocol.border import check_kind
 from scg.estimators.protocol.kinds import Estimator
-from scg.estimators.registry import by_name
+from scg.estimators.registry import asked_for, by_name
 
 Costs = str | tuple[str, ...]
 
@@ -97,10 +96,5 @@ def _several(key: Costs) -> tuple[str, ...]:
 
 def _estimator(entry: str | Estimator) -> str | Estimator:
     """Return an entry that is right; a name stays one, as the nodes of one instance share its network."""
-    if isinstance(entry, str):
-        by_name(entry)
-        return entry
-    if not isinstance(entry, Estimator):
-        raise PolicyError(f"scg.Parts gives names or instances of estimators, not {type(entry).__name__}")
-    check_kind(type(entry))
-    return entry
+    found = asked_for(entry, "scg.Parts")
+    return entry if isinstance(entry, str) else found

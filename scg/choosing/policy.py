@@ -17,10 +17,10 @@ from scg.choosing.parts import Part, Parts
 from scg.choosing.refusing import refused
 from scg.errors import BiasedEstimatorError, EstimatorError, PolicyError
 from scg.estimators.protocol.asks import Asks
-from scg.estimators.protocol.border import asked, check_kind
+from scg.estimators.protocol.border import asked
 from scg.estimators.protocol.facts import NodeFacts
 from scg.estimators.protocol.kinds import Estimator
-from scg.estimators.registry import by_name
+from scg.estimators.registry import asked_for
 from scg.nodes.ir import IR
 from scg.nodes.records import Cost
 
@@ -53,14 +53,9 @@ def match(ir: IR, policy: Policy) -> dict[str, PolicyEntry]:
 
 def _known(entry: PolicyEntry) -> PolicyEntry:
     """Return the instance that an entry asks for; a name asks for a new one at every node."""
-    if isinstance(entry, Parts):
+    if isinstance(entry, Parts) or (isinstance(entry, str) and entry == AUTO):
         return entry
-    if isinstance(entry, Estimator):
-        check_kind(type(entry))
-        return entry
-    if not isinstance(entry, str):
-        raise PolicyError(f"a policy gives names or instances of estimators, not {type(entry).__name__}")
-    return entry if entry == AUTO else by_name(entry)
+    return asked_for(entry, "a policy")
 
 
 def choose(

@@ -12,6 +12,7 @@ from scg import estimators
 from scg.errors import EstimatorError, PolicyError
 from scg.estimators.protocol.border import check_kind
 from scg.estimators.protocol.kinds import Estimator
+from scg.nearest import named_nearest
 
 GROUP = "scg.estimators"
 
@@ -67,8 +68,21 @@ def by_name(name: str) -> Estimator:
         return made(registry()[name])
     found = words().get(name)
     if found is None:
-        raise PolicyError(f"there is no estimator '{name}'; there are {', '.join(names())}")
+        raise PolicyError(named_nearest("estimator", name, names()))
     return found
+
+
+def asked_for(entry: object, where: str) -> Estimator:
+    """Return the estimator that an entry stands for, an instance or a name, or say what it is instead."""
+    if isinstance(entry, str):
+        return by_name(entry)
+    if isinstance(entry, Estimator):
+        check_kind(type(entry))
+        return entry
+    told = f"{where} gives names or instances of estimators, not"
+    if isinstance(entry, type) and issubclass(entry, Estimator):
+        raise PolicyError(f"{told} the class {entry.__name__}: write {entry.__name__}(...)")
+    raise PolicyError(f"{told} {type(entry).__name__}")
 
 
 def has_defaults(kind: type[Estimator]) -> bool:

@@ -12,8 +12,9 @@ from scg.errors import CompileError
 from scg.laws import Law
 from scg.nodes.ir import IR
 from scg.program.prepare import Prepared
+from scg.surrogate.runtime.estimation import Estimation
 from scg.surrogate.runtime.randomness import Noise
-from scg.surrogate.runtime.sites import Blueprint, Estimation
+from scg.surrogate.runtime.sites import Blueprint
 
 Run = Callable[..., dict[str, Any]]
 

@@ -1,6 +1,7 @@
 """Long runs that survive: folders, checkpoints, progress, configuration, for loops of any kind."""
 
-from scg.runs.config import named_nearest, read_config
+from scg.nearest import named_nearest
+from scg.runs.config import read_config
 from scg.runs.devices import device, dtype
 from scg.runs.options import add_options, configure
 from scg.runs.part import Part

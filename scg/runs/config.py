@@ -5,11 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from scg.errors import RunError
+from scg.nearest import named_nearest
 
 KINDS: dict[type, str] = {
     bool: "true or false",
@@ -19,17 +19,6 @@ KINDS: dict[type, str] = {
     list: "a list",
     dict: "a table",
 }
-
-
-def named_nearest(what: str, name: str, known: Mapping[str, object] | list[str] | tuple[str, ...]) -> str:
-    """Say that there is no ``what`` of a ``name``, which of those that are ``known`` is nearest, and all.
-
-    >>> named_nearest("key", "raet", ["rate", "seed"])
-    "there is no key 'raet': 'rate' is meant? There are rate, seed"
-    """
-    nearest = get_close_matches(name, list(known), 1, 0.5)
-    meant = f": '{nearest[0]}' is meant? There" if nearest else "; there"
-    return f"there is no {what} '{name}'{meant} are {', '.join(known)}"
 
 
 def load(path: str | Path) -> dict[str, Any]:

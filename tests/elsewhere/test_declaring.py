@@ -44,6 +44,11 @@ class TestRefusals:
         if name in self.FUTURE:
             assert "cannot be evaluated at other actions" in str(caught.value)
 
+    def test_replicates_are_not_asked_for_where_there_can_be_none(self) -> None:
+        g, _ = mdp()
+        with pytest.raises(scg.EstimatorError, match="what is drawn elsewhere has none: draw several there"):
+            scg.compile(g, scg.Score(baseline="leave-one-out"))
+
     def test_self_critical(self) -> None:
         g, _ = mdp()
         with pytest.raises(scg.EstimatorError, match="at other actions: take another baseline"):

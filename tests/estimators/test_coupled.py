@@ -272,7 +272,9 @@ def test_words_are_instances() -> None:
     assert by_name("disarm") == by_name("carms") == by_name("coupled") == scg.Coupled()
     assert by_name("arms") == scg.Coupled(evaluations=4)
     assert {"arms", "coupled", "score"} <= {*names()} and "arms" not in registry()
-    with pytest.raises(PolicyError, match="there is no estimator 'army'; there are .*arms, carms, .*coupled"):
+    with pytest.raises(
+        PolicyError, match="there is no estimator 'army': 'arm' is meant. There are .*arms, carms, .*coupled"
+    ):
         by_name("army")
 
 

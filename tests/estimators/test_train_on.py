@@ -13,6 +13,8 @@ from torch.distributions import Bernoulli, Categorical, Normal, OneHotCategorica
 import scg
 
 SIZE = 5
+STARTS = 10
+"""Where blocks start, as often at each element of a plate of 2 or of 5."""
 Inputs = dict[str, Tensor]
 Build = Callable[[], tuple[scg.Graph, Inputs]]
 Make = Callable[[float], scg.Estimator]
@@ -139,12 +141,12 @@ def check(part: scg.Program, whole: scg.Program, inputs: Inputs) -> None:
     assert starts
     assert any(name.startswith("controls.") for name in expected)
     average: Inputs = {}
-    for start in range(SIZE):
-        moved = {name: torch.tensor((start + 0.5) / SIZE) for name in starts}
+    for start in range(STARTS):
+        moved = {name: torch.tensor((start + 0.5) / STARTS) for name in starts}
         for name, found in gradients(part, {**noise, **moved}, inputs).items():
             if not name.startswith("controls."):
                 torch.testing.assert_close(found, expected[name], rtol=1e-10, atol=1e-12)
-            average[name] = average.get(name, torch.zeros_like(found)) + found / SIZE
+            average[name] = average.get(name, torch.zeros_like(found)) + found / STARTS
     assert average.keys() == expected.keys()
     for name, found in average.items():
         torch.testing.assert_close(found, expected[name], rtol=1e-9, atol=1e-11)

@@ -237,6 +237,15 @@ class TestTraining:
         )
         one.step(0)
 
+    def test_compiled_steps_lead_to_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        compile_ = scg.Program.compile
+        monkeypatch.setattr(scg.Program, "compile", lambda self: compile_(self, backend="aot_eager"))
+        one, other = training("score"), training("score", is_compiled=True)
+        for step in range(3):
+            one.step(step)
+            other.step(step)
+        torch.testing.assert_close(other.parameters(), one.parameters(), rtol=1e-4, atol=1e-5)
+
     def test_the_bound_rises(self) -> None:
         for policy in ("relax", "nvil", "b1=rebar,b2=disarm"):
             found = training(policy)
@@ -339,7 +348,7 @@ class TestCommand:
         "options, told",
         [
             (["--policy", "relaks"], "'relaks': there is no estimator 'relaks': 'relax' is meant?"),
-            (["--policy", "b1=relax,b3=rebar"], "is meant? There are b1, b2"),
+            (["--policy", "b1=relax,b3=rebar"], "there is no layer 'b3'; there are b1, b2"),
             (["--policy", "b1=relax"], "has no estimator for b2: write b2=... as well"),
             (["--policy", "score leave-one-in 4"], "there is no baseline 'leave-one-in': 'leave-one-out' is"),
             (

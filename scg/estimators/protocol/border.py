@@ -104,6 +104,11 @@ def _compared(facts: NodeFacts, name: str, *, pairs: bool) -> Refusal | None:
     """Refuse to compare elements along an axis that is not there, or that costs or noise join."""
     axis = next((axis for axis in facts.axes if axis.name == name), None)
     if name == "replicates" and (axis is None or axis.size < 2):
+        if facts.is_given or facts.is_followed:
+            return Refusal(
+                "leave-one-out compares replicates, and what is drawn elsewhere has none",
+                'draw several there, along a plate, and write Score(baseline=scg.LeaveOneOut("plate"))',
+            )
         return Refusal("leave-one-out compares replicates", "compile with samples=2 or more")
     if axis is None:
         there = ", ".join(known.name for known in facts.axes) or "none"

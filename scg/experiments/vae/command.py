@@ -72,6 +72,7 @@ def _setting(options: argparse.Namespace, images: Images) -> tuple[Setting, Spec
         amsgrad=not options.no_amsgrad,
         batch=options.batch,
         dtype=options.dtype,
+        is_compiled=options.compile,
     )
     try:
         count, outcomes = latents(text)
@@ -148,6 +149,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     say("--control-scale", type=float, default=1.0, metavar="X", help="rates of controls over these (1)")
     say("--no-amsgrad", action="store_true", help="plain Adam for controls")
     say("--batch", type=positive, default=BATCH, metavar="N", help=f"images of a step ({BATCH})")
+    say("--compile", action="store_true", help="let torch compile the steps")
     say("--steps", type=positive, metavar="N", help=f"of Adam ({STEPS})")
     say("--quick", action="store_true", help="a few short runs, to see it work")
     runs.add_options(parser, devices=True)

@@ -42,6 +42,7 @@ class Setting:
     amsgrad: bool
     batch: int
     dtype: str
+    is_compiled: bool = False
 
     @property
     def run_seeds(self) -> list[int]:
@@ -72,6 +73,8 @@ class Training:
         own = policy_of(found, spec, mean, seeds)
         graph = declare(spec, mean, seeds, 2)
         self.program, self.unbiased = compiled(graph, found, own)
+        if setting.is_compiled:
+            self.program.compile()
         self.evaluated = scg.compile(graph, "score", samples=CHUNK)
         self.replicates = found.replicates or 1
         rates = torch.tensor(setting.run_rates, device=device, dtype=self.dtype)

@@ -30,9 +30,10 @@ from scg.surrogate.lowering.slices import Slice, downstream, redrawn, relaxed, r
 from scg.surrogate.lowering.totals import branched_total
 from scg.surrogate.lowering.weighing import ratio
 from scg.surrogate.lowering.worlds import World
+from scg.surrogate.runtime.estimation import Estimation
 from scg.surrogate.runtime.ops import first_order, named
 from scg.surrogate.runtime.randomness import fresh_key
-from scg.surrogate.runtime.sites import Blueprint, Estimation
+from scg.surrogate.runtime.sites import Blueprint
 
 
 class Terms:
