@@ -124,8 +124,8 @@ def rollout() -> Leg:
     if find_spec("gymnasium") is not None:
         told = (
             "Five policies of CartPole at once, with a value baseline that is trained on the variance, until "
-            "the last 100 episodes of each reach a mean of 195. The simulator runs inside the program: g.rollout "
-            "charges every action with what came after it. More policies: --policy relax score+value a2c."
+            "the last 100 episodes of each reach a mean of 195. The simulator runs inside the program: "
+            "g.rollout charges every action with what came after it. Others: --policy relax a2c."
         )
         caption = "Reward and log-variance of the gradient, against episodes and seconds"
         return Leg("A rollout: CartPole", told, "cartpole", RL["cartpole"], CARTPOLE_WORDS, caption)
