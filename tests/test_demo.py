@@ -175,10 +175,10 @@ def test_bars_are_images_of_whole_rows_and_columns(tmp_path: Path) -> None:
 
 
 def test_text_is_escaped() -> None:
-    stop = Stop("a < b", "told & told", "run <x>", "| a<b |\n| - |\n| c&d |", (), (Code("x < y", "p & q"),))
+    stop = Stop("a < b", "told & told", "run <x>", "| a<i> |\n| - |\n| <i>d |", (), (Code("x < y", "p & q"),))
     found = Read(page("t", "u", [stop]))
     assert (found.open, found.crossed) == ([], [])
-    for text in ("a < b", "told & told", "run <x>", "a<b", "c&d", "x < y", "p & q"):
+    for text in ("a < b", "told & told", "run <x>", "a<i>", "<i>d", "x < y", "p & q"):
         assert text in found.text
 
 
