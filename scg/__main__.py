@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
     parser = argparse.ArgumentParser(prog="scg", description="A compiler for stochastic computation graphs.")
     offer(parser, COMMANDS, "COMMAND")
-    options = parser.parse_args(arguments)
+    options, strange = parser.parse_known_args(arguments)
+    if strange:
+        options.parser.error(f"unrecognized arguments: {' '.join(strange)}")
     try:
         if getattr(options, "config", None) is not None:
             configure(options.parser, options.config)

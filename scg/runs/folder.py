@@ -75,7 +75,8 @@ def begin(folder: Folder, settings: dict[str, Any], *, overwrite: bool) -> None:
         if overwrite and folder.board.is_dir():
             shutil.rmtree(folder.board)
     except OSError as error:
-        raise RunError(f"{folder.path} cannot be written to: {error.strerror or error}") from error
+        why = "it is no folder" if folder.path.is_file() else error.strerror or error
+        raise RunError(f"{folder.path} cannot be written to: {why}") from error
     write(folder.marker, (json.dumps(settings, indent=2) + "\n").encode())
 
 

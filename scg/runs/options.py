@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scg.runs.config import as_kind, checked, load
+from scg.runs.devices import DTYPES
 
 UNSAID = ("help", "config", "resume", "overwrite")
 """What a file does not say: it is of one call, not of the run."""
@@ -27,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser, *, out: str = "out", devices: b
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of everything that is drawn (1)")
     if devices:
         parser.add_argument("--device", default="cpu", metavar="D", help="as cuda:1 (cpu)")
-        parser.add_argument("--dtype", default="float32", metavar="T", help="float32, float64 (float32)")
+        parser.add_argument("--dtype", default="float32", metavar="T", help=f"{', '.join(DTYPES)} (float32)")
 
 
 def configure(parser: argparse.ArgumentParser, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,8 +14,6 @@ from torch.distributions import Bernoulli, Categorical, Normal, OneHotCategorica
 import scg
 
 SIZE = 5
-STARTS = 10
-"""Where blocks start, as often at each element of a plate of 2 or of 5."""
 Inputs = dict[str, Tensor]
 Build = Callable[[], tuple[scg.Graph, Inputs]]
 Make = Callable[[float], scg.Estimator]
@@ -63,10 +62,10 @@ def chained() -> tuple[scg.Graph, Inputs]:
     return g, {"x": row}
 
 
-def nested() -> tuple[scg.Graph, Inputs]:
-    """The plate of the node is the inner one of what it reads, parameters vary along the outer."""
+def nested(reduce: Literal["mean", "sum"] = "sum") -> tuple[scg.Graph, Inputs]:
+    """The plate of the block is the inner, larger one, or the outer where only that is averaged over."""
     g = scg.Graph()
-    g.plate("row", size=2)
+    g.plate("row", size=2, reduce=reduce)
     g.plate("item", size=SIZE, reduce="sum")
     theta = g.param("theta", double(2), plates="row")
     row = double(2, SIZE)
@@ -106,6 +105,7 @@ SHAPES: dict[str, tuple[Build, tuple[str, ...], dict[str, str]]] = {
     "summed": (summed, ("b",), {}),
     "chained": (chained, ("a", "b"), {}),
     "nested": (nested, ("b",), {}),
+    "nested_mean": (lambda: nested("mean"), ("b",), {}),
     "masked": (masked, ("b",), {}),
     "summed_over": (summed_over, ("b",), {"k": "enumerate", "z": "reparam"}),
 }
@@ -141,12 +141,13 @@ def check(part: scg.Program, whole: scg.Program, inputs: Inputs) -> None:
     assert starts
     assert any(name.startswith("controls.") for name in expected)
     average: Inputs = {}
-    for start in range(STARTS):
-        moved = {name: torch.tensor((start + 0.5) / STARTS) for name in starts}
+    count = 2 * SIZE  # every element of a plate of 2 or of SIZE begins the block equally often
+    for start in range(count):
+        moved = {name: torch.tensor((start + 0.5) / count) for name in starts}
         for name, found in gradients(part, {**noise, **moved}, inputs).items():
             if not name.startswith("controls."):
                 torch.testing.assert_close(found, expected[name], rtol=1e-10, atol=1e-12)
-            average[name] = average.get(name, torch.zeros_like(found)) + found / STARTS
+            average[name] = average.get(name, torch.zeros_like(found)) + found / count
     assert average.keys() == expected.keys()
     for name, found in average.items():
         torch.testing.assert_close(found, expected[name], rtol=1e-9, atol=1e-11)

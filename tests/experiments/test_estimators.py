@@ -71,7 +71,7 @@ def test_patterns_choose_estimators(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options, told",
     [
-        (("--only", "toys"), "there is no graph 'toys'; there are toy, decoder"),
+        (("--only", "toys"), "there is no graph 'toys': 'toy' is meant? There are toy, decoder"),
         (("--policy", "magic"), "no estimator is called magic; there are "),
     ],
 )

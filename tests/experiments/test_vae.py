@@ -356,12 +356,13 @@ class TestCommand:
                 "disarm takes no baseline; score, rebar, muprop",
             ),
             (["--policy", "4"], "'4' is no policy: write as relax"),
-            (["--policy", "score leave-one-out"], "score cannot estimate 'b1'"),
+            (["--policy", "score leave-one-out"], "say how many, as in 'score leave-one-out 4'"),
             (["--policy", "reparam"], "reparam cannot estimate 'b1'"),
             (["--device", "cuda:7"], "there is no device 'cuda:7'; there are cpu"),
             (["--dtype", "float"], "there is no dtype 'float'"),
-            (["--latents", "2y3"], "2y3 is not latents"),
+            (["--latents", "2y3"], "'2y3' is neither a number of coins, as 200, nor"),
             (["--data", "mnist"], "there is no data 'mnist': 'mnist5k' is meant?"),
+            (["--data", "/nowhere"], "there are digits, mnist5k; or give a folder, or a .npz, that is there"),
         ],
     )
     def test_bad_input(
@@ -372,6 +373,16 @@ class TestCommand:
         assert error.startswith("scg run vae: ")
         assert told in error
         assert not (tmp_path / "out").exists()
+
+    def test_a_misspelt_option_is_told_with_the_usage_of_the_command(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "vae", "--polcy", "relax"])
+        told = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert told.startswith("usage: scg run vae ")
+        assert told.endswith("scg run vae: error: unrecognized arguments: --polcy relax\n")
 
     def test_a_misspelt_key(self, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config = tmp_path / "own.toml"

@@ -65,7 +65,7 @@ class TestFolders:
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        with pytest.raises(scg.RunError, match="file cannot be written to: "):
+        with pytest.raises(scg.RunError, match="file cannot be written to: it is no folder"):
             opened(tmp_path / "file")
 
     def test_a_broken_checkpoint_is_named(self, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def estimators(
     graphs = [name for name in PROBLEMS if not only or name in only]
     unknown = [name for name in only if name not in PROBLEMS]
     if unknown:
-        raise ScgError(f"there is no graph '{unknown[0]}'; there are {', '.join(PROBLEMS)}")
+        raise ScgError(runs.named_nearest("graph", unknown[0], PROBLEMS))
     named = {n: p for n, p in candidates().items() if any(fnmatchcase(n, own) for own in policies)}
     if not named:
         raise ScgError(f"no estimator is called {', '.join(policies)}; there are {', '.join(candidates())}")

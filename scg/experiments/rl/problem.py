@@ -10,7 +10,7 @@ import scg
 from scg.experiments.rl.networks import Choosing, OfAction, OfState, Steering
 from scg.experiments.rl.tasks import TASKS, Task
 from scg.experiments.stacked import network
-from scg.runs import seed_of
+from scg.runs import named_nearest, seed_of
 
 DISCOUNT = 0.99
 
@@ -91,7 +91,7 @@ POLICIES: dict[str, Callable[[Setting, Sequence[int], Any], scg.Estimator]] = {
 def check_policy(name: str) -> None:
     """Refuse a policy that there is not."""
     if name not in POLICIES:
-        raise scg.PolicyError(f"there is no policy '{name}'; there are {', '.join(POLICIES)}")
+        raise scg.PolicyError(named_nearest("policy", name, POLICIES))
 
 
 def program_of(setting: Setting, policy: str, runs: Sequence[int]) -> scg.Program:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scg.experiments.means import standard_error
+from scg.experiments.means import shown
 from scg.experiments.rl.tasks import Task
 from scg.experiments.rl.training import History, when_solved
 from scg.markdown import table
@@ -57,13 +57,13 @@ def results(curves: Sequence[Curves], task: Task) -> str:
 def _row(one: Curves, first: Curves, task: Task) -> tuple[str, ...]:
     steps = sum(float(history.steps.sum()) for history in one.histories)
     costs = (f"{steps:.0f}", f"{sum(float(history.seconds[-1]) for history in one.histories):.0f}")
-    reward = _mean(one.reached(task.window), 1)
+    reward = shown(one.reached(task.window), 1)
     if task.solved is None:
         difference = _difference(one, first, _rewards(one, first, task), 1)
         return (one.policy, f"{float(one.played().mean()):.0f}", *reward, *difference, *costs)
     found = one.solving(task)
     solved = int(found.isfinite().sum())
-    mean, error = _mean(torch.where(found.isfinite(), found, one.played()), 0)
+    mean, error = shown(torch.where(found.isfinite(), found, one.played()), 0)
     mark = "" if solved == len(found) else "> "
     difference = _difference(one, first, _episodes(one, first, task), 0)
     return one.policy, f"{solved} of {len(found)}", mark + mean, error, *difference, *reward, *costs
@@ -93,9 +93,4 @@ def _rewards(one: Curves, first: Curves, task: Task) -> Tensor:
 
 
 def _difference(one: Curves, first: Curves, found: Tensor, digits: int) -> tuple[str, str]:
-    return ("", "") if one is first else _mean(found, digits, sign="+")
-
-
-def _mean(values: Tensor, digits: int, *, sign: str = "") -> tuple[str, str]:
-    mean, error = float(values.double().mean()), float(standard_error(values.double()))
-    return f"{mean:{sign}.{digits}f}", f"{error:.{digits}f}"
+    return ("", "") if one is first else shown(found, digits, sign="+")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scg import runs
 from scg.commands import Command, positive
-from scg.experiments.means import standard_error
+from scg.experiments.means import shown
 from scg.experiments.threads import one_thread
 from scg.experiments.toy.pictures import draw_curves
 from scg.experiments.toy.problem import POLICIES, least_loss
@@ -72,9 +72,8 @@ def results(curves: Sequence[Curve]) -> str:
     rows = []
     for curve in curves:
         t, loss = curve.setting.t, curve.loss[-1]
-        mean, error = float(loss.mean()), float(standard_error(loss))
-        above, variance = mean - least_loss(t), float(curve.log_variance[-1].mean())
-        numbers = (f"{mean:.6f}", f"{error:.6f}", f"{above:.6f}", f"{variance:.1f}")
+        above, variance = float(loss.mean()) - least_loss(t), float(curve.log_variance[-1].mean())
+        numbers = (*shown(loss, 6), f"{above:.6f}", f"{variance:.1f}")
         rows.append((f"{t:g}", curve.setting.policy, *numbers))
     return table(titles, "><>>>>", rows)
 

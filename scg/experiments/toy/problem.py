@@ -11,6 +11,7 @@ from torch.distributions import Bernoulli
 
 import scg
 from scg.noise import substream, uniform
+from scg.runs import named_nearest
 
 HIDDEN, TEMPERATURE = 10, 0.5
 
@@ -97,6 +98,5 @@ def estimator(policy: str, seeds: int, seed: int) -> scg.Estimator | str:
         return POLICIES[policy](seeds, seed)
     names = scg.estimator_names()
     if policy not in names:
-        known = ", ".join(dict.fromkeys([*POLICIES, *names]))
-        raise scg.PolicyError(f"there is no policy '{policy}'; there are {known}")
+        raise scg.PolicyError(named_nearest("policy", policy, dict.fromkeys([*POLICIES, *names])))
     return policy

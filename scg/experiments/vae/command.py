@@ -35,7 +35,8 @@ NONLINEAR = (200, 200)
 def run(options: argparse.Namespace) -> Ended:
     """Train under every policy, or go on, and write tables, a picture and a checkpoint."""
     require_matplotlib()
-    where, images = runs.device(options.device), read(options.data, options.seed)
+    where, _ = runs.device(options.device), runs.dtype(options.dtype)  # before images are read
+    images = read(options.data, options.seed)
     setting, spec = _setting(options, images)
     steps = options.steps or (QUICK_STEPS if options.quick else STEPS)
     policies = [*dict.fromkeys(options.policy)]
@@ -77,7 +78,7 @@ def _setting(options: argparse.Namespace, images: Images) -> tuple[Setting, Spec
     try:
         count, outcomes = latents(text)
     except ValueError as error:
-        raise scg.RunError(f"--latents: {text} is not latents, as 200 or 20x10") from error
+        raise scg.RunError(f"--latents: {error}") from error
     return setting, Spec(options.layers, count, outcomes, hidden)
 
 

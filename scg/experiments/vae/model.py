@@ -50,10 +50,10 @@ def latents(text: str) -> tuple[int, int | None]:
     ((200, None), (20, 10))
     """
     count, cross, outcomes = text.partition("x")
-    found = int(count), int(outcomes) if cross else None
-    if found[0] < 1 or (found[1] is not None and found[1] < 2):
-        raise ValueError(f"{text} is not latents, as 200 or 20x10")
-    return found
+    is_number = count.isdecimal() and (outcomes.isdecimal() or not cross)
+    if not is_number or int(count) < 1 or (cross and int(outcomes) < 2):
+        raise ValueError(f"'{text}' is neither a number of coins, as 200, nor latents x outcomes, as 20x10")
+    return int(count), int(outcomes) if cross else None
 
 
 class Part(nn.Module):

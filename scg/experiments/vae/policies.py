@@ -40,6 +40,9 @@ def written(text: str, spec: Spec) -> Written:
     if missing:
         raise scg.PolicyError(f"'{text}' has no estimator for {missing[0]}: write {missing[0]}=... as well")
     baseline = _baseline(text, words[1:])
+    if baseline == "leave-one-out" and (replicates or 1) < 2:
+        told = f"leave-one-out compares replicates: say how many, as in '{' '.join(words)} 4'"
+        raise scg.PolicyError(f"'{text}': {told}")
     choices = tuple((_known(text, parts.get(node, words[0])), baseline) for node in spec.names)
     return Written(text, choices, replicates)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scg.experiments.means import standard_error
+from scg.experiments.means import shown
 from scg.markdown import table
 
 
@@ -131,5 +131,5 @@ def _difference(curve: Curve, first: Curve, found: Tensor, other: Tensor) -> str
 
 
 def _mean(values: Tensor, sign: str = "") -> str:
-    error = float(standard_error(values.double()))
-    return f"{float(values.double().mean()):{sign}.3f} ± {error:.3f}"
+    mean, error = shown(values, 3, sign=sign)
+    return f"{mean} ± {error}" if error else mean

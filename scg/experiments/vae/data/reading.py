@@ -21,8 +21,8 @@ def read(name: str, seed: int) -> Images:
         return split(name, *read_packaged(name), seed)
     path = Path(name).expanduser()
     if not path.exists():
-        known = [*PACKAGED, "a folder", "a .npz"]
-        raise scg.RunError(f"{named_nearest('data', name, known)}, and no such file or folder is there")
+        known = named_nearest("data", name, PACKAGED)
+        raise scg.RunError(f"{known}; or give a folder, or a .npz, that is there")
     found = _of_folder(path) if path.is_dir() else _of_file(path)
     return split(name, *intensities(path, found), seed)
 
