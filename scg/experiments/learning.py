@@ -96,7 +96,7 @@ class Experiment:
         known = [*dict.fromkeys([*self.policies, *scg.estimator_names()])]
         unknown = [policy for policy in policies if policy not in known]
         if unknown:
-            raise scg.PolicyError(f"there is no policy '{unknown[0]}'; there are {', '.join(known)}")
+            raise scg.PolicyError(runs.named_nearest("policy", unknown[0], known))
 
     def _drawn(self, curves: Mapping[str, Curve], first: Mapping[str, Learner]) -> bytes:
         def draw(grid: Any) -> None:
