@@ -166,9 +166,9 @@ class TestMeasuring:
             text = results([whole, cut], TASKS[task]).splitlines()[3]
             return [cell.strip() for cell in text.split("|")[1:-1]]
 
-        assert curves("cut", [0.0] * 120, "cartpole")[:6] == ["cut", "0 of 1", "> 120", "nan", "+0", "nan"]
+        assert curves("cut", [0.0] * 120, "cartpole")[:6] == ["cut", "0 of 1", "> 120", "", "+0", ""]
         early = curves("cut", [k + 2.0 for k in range(20)], "inverted-pendulum")
-        assert early[:5] == ["cut", "20", "16.5", "nan", "+2.0"]
+        assert early[:5] == ["cut", "20", "16.5", "", "+2.0"]
 
 
 def columns(text: str) -> list[str]:
