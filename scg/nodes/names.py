@@ -16,8 +16,8 @@ from scg.errors import GraphError
 PACKAGES = (str(Path(__file__).parent.parent), str(Path(torch.__file__).parent))
 PROGRAM_NAMES = frozenset(
     "self noise seed fx code explain evaluations assumptions draw export stages prepare draw_noise "
-    "is_pending check_values model_parameters control_parameters controls captured constants policy samples keep points "
-    "limit torch device inf nan NoneType".split()
+    "is_pending check_values model_parameters control_parameters controls captured constants policy "
+    "samples keep points limit torch device inf nan NoneType".split()
 )
 RESERVED = frozenset(dir(nn.Module())) | PROGRAM_NAMES
 
