@@ -54,4 +54,10 @@ class SumAndSample(Cut):
         own = rest.gather(0, place)
         weight = torch.where(own > 0, rest.sum(0) / own, 0.0)
         weights = torch.cat([torch.ones_like(top, dtype=mass.dtype), weight])
-        return summed(site, torch.cat([top, place]), lambda costs: weights * costs)
+
+        def counted(costs: Tensor) -> Tensor:
+            # Where nothing is left to draw, what masses of 0 would gain is unseen: no slope, and not half.
+            mean = (mass.gather(0, top) * costs[: self.k]).sum(0)
+            return weights * (costs - torch.where(rest.sum(0) > 0, 0.0, mean))
+
+        return summed(site, torch.cat([top, place]), counted)

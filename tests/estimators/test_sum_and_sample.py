@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.distributions import Binomial
 
 import scg
 from scg.testing import check_estimator
@@ -43,3 +44,16 @@ def test_it_asks_for_no_more_than_there_is() -> None:
 def test_what_is_summed_has_a_size(k: int) -> None:
     with pytest.raises(scg.EstimatorError, match="k is a whole number of outcomes, 1 or more, not"):
         scg.SumAndSample(k=k)
+
+
+@pytest.mark.parametrize("probs", [0.0, 1.0])
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_certain_value_gives_0_or_the_exact_slope(k: int, probs: float) -> None:
+    g = scg.Graph()
+    z = g.sample("z", Binomial, 3, probs=g.param("p", torch.tensor(probs, dtype=torch.float64)))
+    g.cost("c", 3 * (z - 1.2) ** 2)
+    program = scg.compile(g, scg.SumAndSample(k=k))
+    program(seed=1).loss.backward()
+    found = float(program.get_parameter("p").grad)
+    exact = float(scg.exact_gradient(g)["p"])
+    assert min(abs(found), abs(found - exact)) < 1e-9
