@@ -10,6 +10,8 @@ from typing import Any
 from scg.errors import ScgError
 
 WIDTH, HEIGHT, DPI = 3.9, 3.2, 140
+COLOURS = ("#2f6db5", "#b8324a", "#d98a00", "#3b8f5a", "#7c54a5", "#7a5a3a", "#2a9d9d", "#555555")
+"""Of curves that have no colour of their own, in turn."""
 STYLE: Any = {
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],

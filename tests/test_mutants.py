@@ -20,6 +20,7 @@ def test_every_row_is_one_defect_of_a_text_that_is_there() -> None:
     for mutant in mutants:
         assert bool(mutant.tests) != bool(mutant.equivalent), mutant.name
         assert all((ROOT / test.partition("::")[0]).exists() for test in mutant.tests), mutant.name
+        compile(mutant.changed(), mutant.name, "exec")  # what is no Python is noticed by every test
 
 
 def test_there_are_many_in_every_room_and_a_control() -> None:

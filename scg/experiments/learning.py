@@ -18,10 +18,9 @@ from scg.experiments.means import standard_error
 from scg.experiments.pictures import band
 from scg.experiments.threads import one_thread
 from scg.markdown import table
-from scg.panels import png, require_matplotlib
+from scg.panels import COLOURS, png, require_matplotlib
 
 POINTS = 25
-COLOURS = ("#d98a00", "#2f6db5", "#b8324a", "#3b8f5a", "#7c54a5", "#7a5a3a", "#2a9d9d", "#555555")
 
 
 @dataclass(frozen=True)

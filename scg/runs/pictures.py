@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from scg.panels import png
+from scg.panels import COLOURS, png
 from scg.runs.history import Row, columns
 
 WIDE = 3
-COLOURS = ("#2f6db5", "#b8324a", "#d98a00", "#3b8f5a", "#7c54a5", "#7a5a3a", "#2a9d9d", "#555555")
 
 
 def curves(parts: Mapping[str, Sequence[Row]]) -> bytes | None:

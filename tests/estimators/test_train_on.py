@@ -100,6 +100,21 @@ def summed_over() -> tuple[scg.Graph, Inputs]:
     return g, {"x": row}
 
 
+def crossed() -> tuple[scg.Graph, Inputs]:
+    """Below two enumerated nodes that are alike but for the plate in which each is set one by one."""
+    g = scg.Graph()
+    g.plate("row", size=2)
+    g.plate("column", size=2, reduce="sum")
+    u = g.sample("u", Bernoulli, logits=g.param("above", double(2), plates="row"))
+    v = g.sample("v", Bernoulli, logits=g.param("beside", double(2), plates="column"))
+    g.cost("rows", g.det("us", lambda u: u.sum(0), u, plates=()) ** 2)
+    g.cost("columns", g.det("vs", lambda v: v.sum(0), v, plates=()) ** 2)
+    w = g.param("w", double(2), plates="row")
+    b = g.sample("b", Bernoulli, logits=g.det("m", lambda u, v, w: u * 1.3 - v * w, u, v, w))
+    g.cost("c", lambda b, u, v: (b - 0.4 * u + 0.9 * v) ** 2 * torch.exp(0.5 * u - v * b), b, u, v)
+    return g, {}
+
+
 SHAPES: dict[str, tuple[Build, tuple[str, ...], dict[str, str]]] = {
     "plain": (plain, ("b",), {}),
     "summed": (summed, ("b",), {}),
@@ -107,6 +122,7 @@ SHAPES: dict[str, tuple[Build, tuple[str, ...], dict[str, str]]] = {
     "nested": (nested, ("b",), {}),
     "nested_mean": (lambda: nested("mean"), ("b",), {}),
     "masked": (masked, ("b",), {}),
+    "crossed": (crossed, ("b",), {"u": "enumerate", "v": "enumerate"}),
     "summed_over": (summed_over, ("b",), {"k": "enumerate", "z": "reparam"}),
 }
 

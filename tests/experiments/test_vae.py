@@ -240,11 +240,12 @@ class TestTraining:
     def test_compiled_steps_lead_to_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
         compile_ = scg.Program.compile
         monkeypatch.setattr(scg.Program, "compile", lambda self: compile_(self, backend="aot_eager"))
-        one, other = training("score"), training("score", is_compiled=True)
+        # In doubles, as Adam makes a whole step of what is left of a gradient of 0.
+        one, other = training("score", dtype="float64"), training("score", dtype="float64", is_compiled=True)
         for step in range(3):
             one.step(step)
             other.step(step)
-        torch.testing.assert_close(other.parameters(), one.parameters(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(other.parameters(), one.parameters(), rtol=1e-6, atol=1e-8)
 
     def test_the_bound_rises(self) -> None:
         for policy in ("relax", "nvil", "b1=rebar,b2=disarm"):

@@ -7,9 +7,8 @@ from typing import Any
 
 from scg.experiments.pictures import band
 from scg.experiments.vae.results import Curve
-from scg.panels import png
+from scg.panels import COLOURS, png
 
-COLOURS = ("#b8324a", "#2f6db5", "#d98a00", "#3b8f5a", "#7c54a5", "#7a5a3a", "#2a9d9d", "#555555")
 STYLES = ("-", "--", ":")
 
 

@@ -126,8 +126,9 @@ def branches(world: World, record: Sample, axis: str) -> tuple[fx.Node, fx.Node,
         line = emitter.call(shown, given, sizes, event, name=f"{name}_outcomes")
         return emitter.part(emitter.placed(name, line), Part(name, label))
 
-    # Steps of a chain that are alike are written once: equal lines, and outcomes that no parameter moves.
-    alike = (_key(estimator), _key(law), tuple(sizes), tuple(event))
+    # Steps of a chain that are alike are written once: equal lines, and outcomes that no parameter moves. One
+    # line stands for nodes of the same plates alone, as what reads it may take some elements of one.
+    alike = (_key(estimator), _key(law), plates, tuple(sizes), tuple(event))
     found = emitter.once("outcomes", (*alike, len(axes), tuple(given.items())), outcomes)
 
     def at(index: int, line: str) -> fx.Node:

@@ -132,10 +132,9 @@ def relaxed_by_halves(
 ) -> list[fx.Node]:
     """Append the same for each of several halves of a plate, at points of its elements alone."""
     inside = _relaxed_world(world, plan, name, lead)
-    for plate in {half.plate for half in several}:
-        dim = inside.lead(name).index(plate)
-        size = inside.emitter.method("size", inside.values[name], dim, name=plate)
-        inside.values[f"#size:{plate}"] = size
+    plate = several[0].plate
+    dim = inside.lead(name).index(plate)
+    inside.values[f"#size:{plate}"] = inside.emitter.method("size", inside.values[name], dim, name=plate)
     for record in plan.facts.relaxation(name).records:
         emit_record(inside, record)
     _relaxed_costs(inside, branching, name)

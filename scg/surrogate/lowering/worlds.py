@@ -153,9 +153,9 @@ class World:
         """Return the size of a plate, read from a leaf that has it where it is not declared."""
         ir, key = self.plan.ir, f"#size:{plate}"
         declared = ir.plates[plate].size
-        if key not in self.values and declared is not None:
-            return declared
         if key not in self.values:
+            if declared is not None:
+                return declared
             leaf = next(name for name in (*ir.inputs, *ir.params) if plate in ir.layout[name])
             position, value = ir.layout[leaf].index(plate), self.value(leaf)
             if isinstance(self.trace.values[leaf], Tensor):
