@@ -90,8 +90,10 @@ class Blueprint:
 
     def _shape(self, shape: torch.Size, places: Tensor | None) -> torch.Size:
         """Return the leading shape of the elements at some places, of which there is one at least."""
-        count = 0 if places is None else max(len(places), 1)
-        return torch.Size([count if count and dim == self.blocked else n for dim, n in enumerate(shape)])
+        if places is None:
+            return shape
+        count = max(len(places), 1)
+        return torch.Size([count if dim == self.blocked else n for dim, n in enumerate(shape)])
 
     def _charged(self, credit: Tensor, mask: Tensor | None, ratio: Tensor | None) -> Tensor:
         """Return credit that is 0 where elements do not exist, and is weighed by ratios only by step."""
